@@ -1,0 +1,56 @@
+"""Mechanistic interpretability of MUDDFormer, and of every Transformer with dense connections.
+
+Public names are imported on first use: importing the package loads neither torch nor
+TransformerLens.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mudd_interp import analysis, axes, data, viz
+    from mudd_interp.checkpoints import load_model, save_model
+    from mudd_interp.config import ModelConfig
+    from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
+    from mudd_interp.protocol import HookedModel, ModelInfo
+
+_MODULES = ("analysis", "axes", "data", "viz")
+_HOMES = {
+    "load_model": "checkpoints",
+    "save_model": "checkpoints",
+    "ModelConfig": "config",
+    "HookedMUDDTransformer": "model",
+    "MUDDActivationCache": "model",
+    "HookedModel": "protocol",
+    "ModelInfo": "protocol",
+}
+
+__all__ = [
+    "HookedMUDDTransformer",
+    "HookedModel",
+    "MUDDActivationCache",
+    "ModelConfig",
+    "ModelInfo",
+    "analysis",
+    "axes",
+    "data",
+    "load_model",
+    "save_model",
+    "viz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name in _MODULES:
+        return import_module(f"mudd_interp.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"mudd_interp.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'mudd_interp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return [*__all__, "__version__"]

@@ -1,0 +1,26 @@
+"""Analyses: a hooked model and batches of tokens -> frozen results with a table and a provenance.
+
+An analysis works on whatever satisfies :class:`mudd_interp.protocol.HookedModel`, so one piece of
+code serves MUDDFormer and the plain Transformer beside it.
+"""
+
+from mudd_interp.analysis.base import Accumulator as Accumulator
+from mudd_interp.analysis.base import Analysis as Analysis
+from mudd_interp.analysis.distributed import merge_over_ranks as merge_over_ranks
+from mudd_interp.analysis.distributed import rank_and_world_size as rank_and_world_size
+from mudd_interp.analysis.distributed import sweep_over_ranks as sweep_over_ranks
+from mudd_interp.analysis.heads import SINK_TEXTS as SINK_TEXTS
+from mudd_interp.analysis.heads import HeadActivity as HeadActivity
+from mudd_interp.analysis.heads import HeadActivityAnalysis as HeadActivityAnalysis
+from mudd_interp.analysis.heads import default_sinks as default_sinks
+from mudd_interp.analysis.provenance import Provenance as Provenance
+from mudd_interp.analysis.result import Result as Result
+from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity
+from mudd_interp.analysis.similarity import LayerSimilarityAnalysis as LayerSimilarityAnalysis
+from mudd_interp.analysis.sweep import Progress as Progress
+from mudd_interp.analysis.sweep import dense_weights as dense_weights
+from mudd_interp.analysis.sweep import head_activity as head_activity
+from mudd_interp.analysis.sweep import layer_similarity as layer_similarity
+from mudd_interp.analysis.sweep import sweep as sweep
+from mudd_interp.analysis.weights import DenseWeights as DenseWeights
+from mudd_interp.analysis.weights import DenseWeightsAnalysis as DenseWeightsAnalysis

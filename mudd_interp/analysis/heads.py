@@ -1,0 +1,170 @@
+"""How often an attention head attends to something other than a sink (paper, Fig. 8)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.axes import Stream
+from mudd_interp.protocol import Hook, HookedModel
+
+SINK_TEXTS = ("<bos>", "<|endoftext|>", ".", "\n")
+"""What the default sink tokens read, exactly. The paper names ``<bos>``, ``.`` and ``\\n``;
+``<|endoftext|>`` plays ``<bos>`` in Pythia. Whether tokens that merely contain a newline count,
+the paper does not say: here they do not."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadActivity(Result):
+    """Share of tokens at which a head is active (Fig. 8): dimensionless, in 0..1.
+
+    A head is active at a position if its largest attention weight, the first one on ties, falls
+    neither on one of the first positions of the sequence nor on a sink token.
+
+    Attributes:
+        active_count: Number of tokens at which the head is active.
+    """
+
+    active_count: Int64[np.ndarray, "layer head"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``layer``, ``head`` and ``active``."""
+        layer, head = np.indices(self.active_count.shape)
+        active = self.active_count.ravel() / self.provenance.tokens
+        return pd.DataFrame({"layer": layer.ravel(), "head": head.ravel(), "active": active})
+
+    @property
+    def layer_frame(self) -> pd.DataFrame:
+        """Columns ``layer`` and ``active``, the mean over heads: the paper's activation ratio."""
+        active = self.active_count.mean(axis=1) / self.provenance.tokens
+        return pd.DataFrame({"layer": np.arange(len(active)), "active": active})
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        return {"active_count": self.active_count + other.active_count}
+
+
+@dataclass(frozen=True)
+class HeadActivityAnalysis:
+    """Computes :class:`HeadActivity`.
+
+    Attributes:
+        sink_token_ids: The sink tokens; ``None`` means those that read one of ``SINK_TEXTS``.
+        first_positions: How many positions at the start of a sequence are sinks, whatever stands
+            there: 2 in the paper.
+    """
+
+    sink_token_ids: Iterable[int] | None = None
+    first_positions: int = 2
+
+    def start(self, model: HookedModel) -> "ActivitySums":
+        """Empty sums for one model.
+
+        Raises:
+            ValueError: If a sink is outside the vocabulary, or there are none given and the model
+                has no tokenizer to find them with.
+        """
+        if self.first_positions < 0:
+            raise ValueError(f"first_positions must be 0 or more, got {self.first_positions}.")
+        return ActivitySums(model, self._sinks(model), self.first_positions)
+
+    def _sinks(self, model: HookedModel) -> list[int]:
+        if self.sink_token_ids is None:
+            return default_sinks(model.tokenizer, model.cfg.d_vocab)
+        sinks = sorted({int(token) for token in self.sink_token_ids})
+        outside = [token for token in sinks if not 0 <= token < model.cfg.d_vocab]
+        if outside:
+            raise ValueError(
+                f"sink token id {outside[0]} is outside the vocabulary of {model.cfg.d_vocab} "
+                f"(ids 0 to {model.cfg.d_vocab - 1})."
+            )
+        return sinks
+
+
+class ActivitySums:
+    """Counts of active tokens; each layer's pattern is counted when its hook fires."""
+
+    def __init__(self, model: HookedModel, sinks: list[int], first_positions: int):
+        self._streams: tuple[Stream, ...] = model.streams
+        self._counts = np.zeros((model.cfg.n_layers, model.cfg.n_heads), dtype=np.int64)
+        self.options: Mapping[str, Any] = {
+            "sink_token_ids": sinks,
+            "first_positions": first_positions,
+        }
+        self._sinks, self._first_positions = torch.tensor(sinks, dtype=torch.int64), first_positions
+        self._is_sink: Bool[Tensor, "batch pos"] = torch.zeros(0, 0, dtype=torch.bool)
+
+    def hooks(self) -> list[Hook]:
+        """A hook on each block's attention pattern: the slow path of attention."""
+        layers = range(len(self._counts))
+        return [(axes.pattern(layer), partial(self._see, layer)) for layer in layers]
+
+    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+        """Mark the keys that do not count as activity."""
+        self._is_sink = torch.isin(tokens, self._sinks.to(tokens.device))
+        self._is_sink[:, : self._first_positions] = True
+
+    def _see(
+        self,
+        layer: int,
+        pattern: Float[Tensor, "batch head query key"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        is_sink = self._is_sink.to(pattern.device)
+        for heads, sinks in zip(pattern.detach(), is_sink, strict=True):
+            self._counts[layer] += active_queries(heads, sinks).cpu().numpy()
+
+    def finish(self, provenance: Provenance) -> HeadActivity:
+        """The result of all batches so far."""
+        return HeadActivity(
+            provenance=provenance, streams=self._streams, active_count=self._counts.copy()
+        )
+
+
+def active_queries(
+    pattern: Float[Tensor, "head query key"], is_sink: Bool[Tensor, " key"]
+) -> Int64[Tensor, " head"]:
+    """How many queries of each head have their largest weight on a key that is no sink."""
+    return (~is_sink[first_largest(pattern)]).sum(-1)
+
+
+def first_largest(pattern: Float[Tensor, "head query key"]) -> Int64[Tensor, "head query"]:
+    """The key with the largest weight, the first one on ties (``torch.argmax`` promises none).
+
+    Raises:
+        ValueError: If a row holds NaN.
+    """
+    keys = pattern.shape[-1]
+    index = torch.arange(keys, dtype=torch.int32, device=pattern.device)
+    at_largest = pattern == pattern.amax(-1, keepdim=True)
+    first = torch.where(at_largest, index, keys).amin(-1)
+    if (first == keys).any():
+        raise ValueError("an attention pattern holds NaN: check the weights of the model.")
+    return first.to(torch.int64)
+
+
+def default_sinks(tokenizer: Any, d_vocab: int) -> list[int]:
+    """The ids of the tokens that read exactly one of ``SINK_TEXTS``.
+
+    Raises:
+        ValueError: If there is no tokenizer.
+    """
+    if tokenizer is None:
+        raise ValueError(
+            "head activity needs to know the sink tokens, and this model has no tokenizer: pass "
+            "sink_token_ids (an empty list for none)."
+        )
+    ids = range(min(len(tokenizer), d_vocab))
+    return [i for i in ids if tokenizer.decode([i], **_AS_IS) in SINK_TEXTS]
+
+
+_AS_IS = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}

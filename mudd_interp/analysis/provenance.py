@@ -1,0 +1,115 @@
+"""Where a result comes from: the model, the tokens it saw, and the options of the analysis."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from jaxtyping import Int64
+from torch import Tensor
+
+import mudd_interp
+from mudd_interp.protocol import HookedModel
+
+_DIGESTS = 2**256
+_MUST_AGREE = ("model", "revision", "digest", "dtype", "options", "version")
+
+
+@dataclass
+class TokensSeen:
+    """A running account of the tokens of a sweep.
+
+    The digest is the sum of the sha256 of every sequence's ids, modulo 2^256: the same sequences
+    give the same digest in whatever order, batches and processes they came.
+    """
+
+    sequences: int = 0
+    tokens: int = 0
+    digest: int = 0
+
+    def add(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+        """Count one batch."""
+        self.sequences += tokens.shape[0]
+        self.tokens += tokens.numel()
+        for row in tokens.cpu().numpy().astype("<i8"):
+            self.digest += int.from_bytes(hashlib.sha256(row.tobytes()).digest())
+        self.digest %= _DIGESTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a result was computed from.
+
+    Attributes:
+        model: The name or path that the model was loaded by.
+        revision: Its hub revision, or ``None``.
+        digest: sha256 over its weights, or ``None`` where unknown (random weights).
+        dtype: Precision of its weights, such as ``"float32"``.
+        data: What the tokens are, in words; several where results were merged.
+        sequences: Number of sequences seen.
+        tokens: Number of tokens seen.
+        token_digest: See :class:`TokensSeen`, hexadecimal.
+        options: Options of the analysis, JSON-ready.
+        version: Version of this library.
+    """
+
+    model: str
+    revision: str | None
+    digest: str | None
+    dtype: str
+    data: tuple[str, ...]
+    sequences: int
+    tokens: int
+    token_digest: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    version: str
+
+    def merge(self, other: "Provenance") -> "Provenance":
+        """The provenance of both results together.
+
+        Raises:
+            ValueError: If they are of another model, precision, options or library version.
+        """
+        for name in _MUST_AGREE:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"cannot merge results whose {name} differs: {mine!r} here, {theirs!r} there. "
+                    "Merge only results of one model, computed in one way."
+                )
+        digest = int(self.token_digest, 16) + int(other.token_digest, 16)
+        return replace(
+            self,
+            data=tuple(dict.fromkeys([*self.data, *other.data])),
+            sequences=self.sequences + other.sequences,
+            tokens=self.tokens + other.tokens,
+            token_digest=f"{digest % _DIGESTS:064x}",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy; :meth:`from_dict` reads it back."""
+        return {**asdict(self), "data": list(self.data), "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Provenance":
+        """Read what :meth:`to_dict` wrote."""
+        arguments: dict[str, Any] = {**values, "data": tuple(values["data"])}
+        return cls(**arguments)
+
+
+def provenance(
+    model: HookedModel, data: str, seen: TokensSeen, options: Mapping[str, Any]
+) -> Provenance:
+    """The provenance of an analysis of a model on tokens."""
+    return Provenance(
+        model=model.info.name,
+        revision=model.info.revision,
+        digest=model.info.digest,
+        dtype=str(model.cfg.dtype).removeprefix("torch."),
+        data=(data,),
+        sequences=seen.sequences,
+        tokens=seen.tokens,
+        token_digest=f"{seen.digest:064x}",
+        options=options,
+        version=mudd_interp.__version__,
+    )

@@ -1,0 +1,107 @@
+"""How similar the input of a block is to the input of the block before it (paper, Fig. 6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.protocol import Hook, HookedModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerSimilarity(Result):
+    """Mean cosine similarity of the inputs of neighbouring blocks, stream by stream (Fig. 6).
+
+    ``cos(X̄^c_l[t], X̄^c_{l-1}[t])``, before the norms, averaged over sequences and positions, first
+    tokens included (the paper does not say whether it leaves them out). Dimensionless, in -1..1.
+
+    Attributes:
+        cosine_sum: Sum of the cosines over tokens; index ``l - 1`` on the second axis is block l.
+    """
+
+    cosine_sum: Float64[np.ndarray, "stream layer_minus_1"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``stream``, ``layer`` (1..L-1) and ``cosine``."""
+        streams, later = self.cosine_sum.shape
+        return pd.DataFrame(
+            {
+                "stream": np.repeat(np.array(self.streams, dtype=object), later),
+                "layer": np.tile(np.arange(1, later + 1), streams),
+                "cosine": self.cosine_sum.ravel() / self.provenance.tokens,
+            }
+        )
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        return {"cosine_sum": self.cosine_sum + other.cosine_sum}
+
+
+@dataclass(frozen=True)
+class LayerSimilarityAnalysis:
+    """Computes :class:`LayerSimilarity`; it has no options."""
+
+    def start(self, model: HookedModel) -> "SimilaritySums":
+        """Empty sums for one model."""
+        return SimilaritySums(model)
+
+
+class SimilaritySums:
+    """Sums of cosines; between two blocks it keeps one tensor of unit vectors for each stream."""
+
+    def __init__(self, model: HookedModel):
+        self.options: Mapping[str, Any] = {}
+        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._sums = np.zeros((len(self._streams), self._n_layers - 1))
+        self._previous: dict[int, Float[Tensor, "batch pos d_model"]] = {}
+
+    def hooks(self) -> list[Hook]:
+        """A hook on each stream of each block."""
+        return [
+            (axes.stream_input(layer, stream), partial(self._see, row, layer))
+            for layer in range(self._n_layers)
+            for row, stream in enumerate(self._streams)
+        ]
+
+    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:  # noqa: ARG002
+        """Forget the unit vectors of the pass before."""
+        self._previous.clear()
+
+    def _see(
+        self,
+        row: int,
+        layer: int,
+        x: Float[Tensor, "batch pos d_model"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        unit = unit_vectors(x)
+        if layer > 0:
+            cosine = (unit * self._previous[row]).sum(-1)
+            self._sums[row, layer - 1] += cosine.cpu().double().sum().item()
+        self._previous[row] = unit
+
+    def finish(self, provenance: Provenance) -> LayerSimilarity:
+        """The result of all batches so far."""
+        self._previous.clear()
+        return LayerSimilarity(
+            provenance=provenance, streams=self._streams, cosine_sum=self._sums.copy()
+        )
+
+
+def unit_vectors(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
+    """Vectors of length one, in at least float32.
+
+    The zero vector has no direction and stays zero, so that its cosine with anything is 0.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm = wide.norm(dim=-1, keepdim=True)
+    return wide / norm.masked_fill(norm == 0, 1)

@@ -1,0 +1,188 @@
+"""The one loop over a corpus: one forward pass per batch, for as many analyses as are asked for."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from mudd_interp.analysis.base import Analysis
+from mudd_interp.analysis.heads import HeadActivity, HeadActivityAnalysis
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.similarity import LayerSimilarity, LayerSimilarityAnalysis
+from mudd_interp.analysis.weights import DenseWeights, DenseWeightsAnalysis
+from mudd_interp.axes import unknown_name
+from mudd_interp.data import TokenBatches, describe
+from mudd_interp.protocol import HookedModel
+
+Progress = Callable[[int, int], None]
+"""Called after each batch with the sequences and the tokens seen so far. What it raises ends the
+sweep, and no hook stays behind: so a sweep is stopped."""
+
+NO_BATCHES = "there are no batches (or they were used up): give at least one."
+
+R = TypeVar("R", bound=Result)
+
+
+def layer_similarity(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> LayerSimilarity:
+    """Mean cosine similarity of neighbouring blocks' inputs (paper, Fig. 6).
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: If there are no batches, one is not as described, or the model is in training
+            mode.
+    """
+    return _run(model, batches, [LayerSimilarityAnalysis()], progress)[0]
+
+
+def dense_weights(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> DenseWeights:
+    """Mean and spread of the dense weights (paper, Figs. 12 and 13).
+
+    The arguments and errors are those of :func:`layer_similarity`.
+    """
+    return _run(model, batches, [DenseWeightsAnalysis()], progress)[0]
+
+
+def head_activity(
+    model: HookedModel,
+    batches: TokenBatches,
+    sink_token_ids: Iterable[int] | None = None,
+    first_positions: int = 2,
+    progress: Progress | None = None,
+) -> HeadActivity:
+    """Share of tokens at which each head attends to something other than a sink (paper, Fig. 8).
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        sink_token_ids: The sink tokens; ``None`` means those that read ``<bos>``,
+            ``<|endoftext|>``, ``.`` or a newline, exactly. An empty list is allowed.
+        first_positions: How many positions at the start of a sequence are sinks.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: As :func:`layer_similarity`; also if a sink is outside the vocabulary, or none
+            are given and the model has no tokenizer.
+    """
+    analysis = HeadActivityAnalysis(sink_token_ids, first_positions)
+    return _run(model, batches, [analysis], progress)[0]
+
+
+_BY_NAME: dict[str, Callable[[], Analysis[Result]]] = {
+    "layer_similarity": LayerSimilarityAnalysis,
+    "dense_weights": DenseWeightsAnalysis,
+    "head_activity": HeadActivityAnalysis,
+}
+
+
+def sweep(
+    model: HookedModel,
+    batches: TokenBatches,
+    analyses: Sequence[Any],
+    progress: Progress | None = None,
+) -> tuple[Any, ...]:
+    """Run several analyses with one forward pass per batch.
+
+    The numbers are those of the analyses run one by one; bit for bit, except that asking for
+    patterns (head activity) makes attention leave its fused kernel, which moves the other
+    analyses by rounding.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        analyses: Each one the function (``layer_similarity``) or its name, for the default
+            options, or an object such as ``HeadActivityAnalysis(sink_token_ids=[])``.
+        progress: See :data:`Progress`.
+
+    Returns:
+        The results, in the order of ``analyses``.
+
+    Raises:
+        ValueError: As the analyses one by one; also if there are none, or one is unknown.
+    """
+    if not analyses:
+        raise ValueError(f"expected at least one analysis of {', '.join(_BY_NAME)}, got none.")
+    return tuple(_run(model, batches, [_analysis(given) for given in analyses], progress))
+
+
+def _analysis(given: Any) -> Analysis[Result]:
+    if not isinstance(given, str) and hasattr(given, "start"):
+        return given
+    name = getattr(given, "__name__", given)
+    if name not in _BY_NAME:
+        raise ValueError(unknown_name("analysis", str(name), _BY_NAME))
+    return _BY_NAME[name]()
+
+
+def _run(
+    model: HookedModel,
+    batches: TokenBatches,
+    analyses: Sequence[Analysis[R]],
+    progress: Progress | None,
+) -> list[R]:
+    if getattr(model, "training", False):
+        raise ValueError("the model is in training mode: call model.eval() first.")
+    sums = [analysis.start(model) for analysis in analyses]
+    seen = TokensSeen()
+    with torch.no_grad(), model.hooks([hook for each in sums for hook in each.hooks()]):
+        for tokens in _checked(batches, model):
+            for each in sums:
+                each.begin(tokens)
+            model(tokens, return_type=None)
+            seen.add(tokens)
+            if progress is not None:
+                progress(seen.sequences, seen.tokens)
+    if not seen.tokens:
+        raise ValueError(NO_BATCHES)
+    data = describe(batches)
+    return [each.finish(provenance(model, data, seen, each.options)) for each in sums]
+
+
+def _checked(batches: TokenBatches, model: HookedModel) -> Iterable[Int64[Tensor, "batch pos"]]:
+    if isinstance(batches, Tensor | str):
+        raise ValueError(
+            f"expected an iterable of batches, got a {type(batches).__name__}: wrap a tensor as "
+            "[tokens], and turn text into batches with mudd_interp.data."
+        )
+    for tokens in batches:
+        _check_batch(tokens)
+        _check_padding(tokens, model.tokenizer)
+        yield tokens
+
+
+def _check_batch(tokens: Any) -> None:
+    if not isinstance(tokens, Tensor):
+        raise ValueError(
+            f"expected batches that are int64 tensors [batch pos], got a {type(tokens).__name__}."
+        )
+    if tokens.dtype != torch.int64 or tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(
+            "expected batches that are int64 tensors [batch pos] with at least one token, got "
+            f"{str(tokens.dtype).removeprefix('torch.')} of shape {list(tokens.shape)}."
+        )
+
+
+def _check_padding(tokens: Int64[Tensor, "batch pos"], tokenizer: Any) -> None:
+    """Refuse padding: a pad token, or a pair of them at an end where it also separates texts."""
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is None or tokens.shape[1] < 2:
+        return
+    is_pad = tokens == pad
+    if pad in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        is_pad = is_pad[:, :-1] & is_pad[:, 1:]
+        is_pad = is_pad[:, [0, -1]]
+    if is_pad.any():
+        raise ValueError(
+            f"a batch is padded (token id {pad} is {tokenizer.pad_token!r}): every position "
+            "counts, so pack the texts with mudd_interp.data, or run them one by one."
+        )

@@ -1,0 +1,160 @@
+"""How much each input stream reads of each earlier output (paper, Figs. 12 and 13)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp.analysis.moments import Moments
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.axes import Stream
+from mudd_interp.protocol import Hook, HookedModel
+
+Aggregate = tuple[int, Stream]
+"""The index of an aggregation, and one of the streams that it feeds."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseWeights(Result):
+    """Mean and spread of the dense weights, over sequences and positions (Figs. 12 and 13).
+
+    ``A^c_ij[t]``, static part included: dimensionless, signed, unbounded, summing to nothing in
+    particular. Aggregation ``i`` has the sources ``0..i+1``; what does not exist is NaN. A stream
+    on the plain residual reads the newest source with weight one, always. Rectified weights (the
+    paper's figures) are ``weight * source_norm``, in units of the residual stream.
+
+    Attributes:
+        mean: Mean weight.
+        m2: Sum of squared differences from the mean; ``std`` is ``sqrt(m2 / tokens)``.
+        static: The learned bias of the weights.
+        source_norm_sum: Sum over tokens of the L2 norm of what the weights multiply.
+    """
+
+    mean: Float64[np.ndarray, "stream layer source"]
+    m2: Float64[np.ndarray, "stream layer source"]
+    static: Float64[np.ndarray, "stream layer source"]
+    source_norm_sum: Float64[np.ndarray, " source"]
+
+    @property
+    def present(self) -> Bool[np.ndarray, "stream layer source"]:
+        """Which weights exist."""
+        return ~np.isnan(self.static)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``stream layer source mean std static source_norm``; std is the population's."""
+        stream, layer, source = np.nonzero(self.present)
+        tokens = self.provenance.tokens
+        return pd.DataFrame(
+            {
+                "stream": np.array(self.streams, dtype=object)[stream],
+                "layer": layer,
+                "source": source,
+                "mean": self.mean[self.present],
+                "std": np.sqrt(self.m2[self.present] / tokens),
+                "static": self.static[self.present],
+                "source_norm": (self.source_norm_sum / tokens)[source],
+            }
+        )
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        if not np.array_equal(self.static, other.static, equal_nan=True):
+            raise ValueError("cannot merge results of different models: static weights differ.")
+        mine = Moments(self.provenance.tokens, self.mean, self.m2)
+        both = mine.merge(Moments(other.provenance.tokens, other.mean, other.m2))
+        norms = self.source_norm_sum + other.source_norm_sum
+        return {"mean": both.mean, "m2": both.m2, "source_norm_sum": norms}
+
+
+@dataclass(frozen=True)
+class DenseWeightsAnalysis:
+    """Computes :class:`DenseWeights`; it has no options."""
+
+    def start(self, model: HookedModel) -> "WeightSums":
+        """Empty sums for one model."""
+        return WeightSums(model)
+
+
+class WeightSums:
+    """Moments of the weights of each aggregation and stream, and sums of the sources' norms."""
+
+    def __init__(self, model: HookedModel):
+        self.options: Mapping[str, Any] = {}
+        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._static: dict[Aggregate, Float64[np.ndarray, " source"]] = {
+            (i, stream): model.static_weights(i, stream).detach().cpu().double().numpy()
+            for i, stream in aggregates(self._n_layers, self._streams)
+        }
+        hooked = {key: model.weights_hook(*key) for key in self._static}
+        self._hooked = {key: name for key, name in hooked.items() if name is not None}
+        self._moments = {key: Moments.empty(len(self._static[key])) for key in self._hooked}
+        self._source_hooks = [model.source_hook(j) for j in range(self._n_layers + 1)]
+        self._norms = np.zeros(self._n_layers + 1)
+
+    def hooks(self) -> list[Hook]:
+        """A hook on each set of weights and on each source."""
+        weights = [(name, partial(self._see_weights, key)) for key, name in self._hooked.items()]
+        sources = [
+            (name, partial(self._see_source, j)) for j, name in enumerate(self._source_hooks)
+        ]
+        return [*weights, *sources]
+
+    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+        """Nothing depends on the tokens themselves."""
+
+    def _see_weights(
+        self,
+        key: Aggregate,
+        weights: Float[Tensor, "batch pos source"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        values = weights.detach().flatten(0, 1).cpu().double().numpy()
+        self._moments[key] = self._moments[key].merge(Moments.of(values))
+
+    def _see_source(
+        self,
+        source: int,
+        x: Float[Tensor, "batch pos d_model"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        norms = x.to(torch.promote_types(x.dtype, torch.float32)).norm(dim=-1)
+        self._norms[source] += norms.cpu().double().sum().item()
+
+    def finish(self, provenance: Provenance) -> DenseWeights:
+        """The result of all batches so far."""
+        constant = {
+            key: Moments(provenance.tokens, static, np.zeros_like(static))
+            for key, static in self._static.items()
+        }
+        moments = {**constant, **self._moments}
+        return DenseWeights(
+            provenance=provenance,
+            streams=self._streams,
+            mean=self._grid({key: m.mean for key, m in moments.items()}),
+            m2=self._grid({key: m.m2 for key, m in moments.items()}),
+            static=self._grid(self._static),
+            source_norm_sum=self._norms.copy(),
+        )
+
+    def _grid(
+        self, values: Mapping[Aggregate, Float64[np.ndarray, "..."]]
+    ) -> Float64[np.ndarray, "stream layer source"]:
+        grid = np.full((len(self._streams), self._n_layers, self._n_layers + 1), np.nan)
+        for (i, stream), row in values.items():
+            grid[self._streams.index(stream), i, : len(row)] = row
+        return grid
+
+
+def aggregates(n_layers: int, streams: tuple[Stream, ...]) -> Iterator[Aggregate]:
+    """Which aggregates exist: every stream of every aggregation; of the last one, stream r only."""
+    for i in range(n_layers):
+        for stream in streams:
+            if stream == "r" or i < n_layers - 1:
+                yield i, stream

@@ -1,0 +1,88 @@
+"""The vocabulary: streams, axis names, and the functions that spell hook names.
+
+Every shape annotation, einsum and data frame in the package uses the words below; every hook
+name is spelled by a function of this module and nowhere else.
+
+Axes of tensors (jaxtyping strings)
+    ``batch``, ``pos`` (also ``query`` and ``key`` where both occur), ``head``, ``kv_head``,
+    ``d_head``, ``d_model``, ``d_mlp``, ``d_vocab``, ``stream``, ``source``.
+
+Numbering
+    Layers are 0-based blocks. ``X_0`` is the embedding and ``X_j`` the output of block ``j - 1``.
+    Aggregation ``i`` follows block ``i``, sees the sources ``0..i+1`` and feeds block ``i + 1``;
+    the last one feeds the final norm and has stream ``r`` only. (The paper's DA index is ``i+1``.)
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+Stream = Literal["q", "k", "v", "r"]
+
+STREAMS: tuple[Stream, ...] = ("q", "k", "v", "r")
+"""The four input streams of a block: query, key, value, residual. Always in this order."""
+
+STREAM_NAMES: dict[Stream, str] = {"q": "query", "k": "key", "v": "value", "r": "residual"}
+
+EMBED = "hook_embed"
+"""``[batch pos d_model]``: X_0, the token embedding."""
+
+RESID_FINAL = "hook_resid_final"
+"""``[batch pos d_model]``: the last aggregate, before ``ln_final``."""
+
+
+def stream_input(layer: int, stream: Stream) -> str:
+    """Name of the hook on a stream as it enters a block, before norms: ``[batch pos d_model]``."""
+    return resid_pre(layer) if stream == "r" else block(layer, f"hook_{stream}_input")
+
+
+def resid_pre(layer: int) -> str:
+    """Name of the hook on the R stream as it enters a block: ``[batch pos d_model]``."""
+    return block(layer, "hook_resid_pre")
+
+
+def resid_post(layer: int) -> str:
+    """Name of the hook on a block's output, X_{layer+1}: ``[batch pos d_model]``."""
+    return block(layer, "hook_resid_post")
+
+
+def source_output(source: int) -> str:
+    """Name of the hook on X_source: the embedding, or the output of block ``source - 1``."""
+    return EMBED if source == 0 else resid_post(source - 1)
+
+
+def normed_source(source: int) -> str:
+    """Name of the hook on X_source after its pre-norm (PrePostDANorm only)."""
+    return f"dense_pre_norms.{source}.hook_out"
+
+
+def dense_weights(aggregation: int, stream: Stream) -> str:
+    """Name of the hook on the weights that multiply the sources: ``[batch pos source]``."""
+    return f"dense.{aggregation}.hook_weights_{stream}"
+
+
+def attn(layer: int, name: str) -> str:
+    """Name of a hook inside the attention of a block, e.g. ``attn(3, "hook_pattern")``."""
+    return block(layer, f"attn.{name}")
+
+
+def pattern(layer: int) -> str:
+    """Name of the hook on attention probabilities: ``[batch head query key]``, rows sum to one."""
+    return attn(layer, "hook_pattern")
+
+
+def block(layer: int, name: str) -> str:
+    """Name of a hook of a block."""
+    return f"blocks.{layer}.{name}"
+
+
+def n_sources(aggregation: int) -> int:
+    """How many sources an aggregation sees: X_0 up to X_{aggregation+1}."""
+    return aggregation + 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the nearest names that do."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(f'`{candidate}`' for candidate in near)}?" if near else "."
+    return f"no {kind} `{name}`{hint}"

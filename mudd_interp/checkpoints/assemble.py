@@ -1,0 +1,138 @@
+"""A configuration and weight files -> a model, one tensor at a time."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mudd_interp.checkpoints.released import Shape, Source
+from mudd_interp.checkpoints.weight_files import FLOATS, Weights
+from mudd_interp.config import ModelConfig
+from mudd_interp.model import HookedMUDDTransformer
+
+NAMED = 5
+
+Layout = Callable[[Mapping[str, Shape]], dict[str, Source]]
+
+
+def assemble(
+    cfg: ModelConfig,
+    weights: Weights,
+    layout: Layout,
+    never_read: Callable[[str], bool],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> HookedMUDDTransformer:
+    """Build a model and fill it; memory never holds more than the model and one tensor.
+
+    Args:
+        cfg: Its configuration.
+        weights: The checkpoint.
+        layout: From our parameters' shapes to where they are in the checkpoint.
+        never_read: Which names of the checkpoint may be left unused.
+        device: Where to put the weights.
+        dtype: Their precision; ``None`` means that of most numbers in the checkpoint.
+
+    Raises:
+        ValueError: If a parameter is missing, unexpected, of another shape or kind, or not finite;
+            each is named.
+    """
+    with torch.device("meta"):
+        model = HookedMUDDTransformer(cfg)
+    sources = layout({name: tuple(p.shape) for name, p in model.named_parameters()})
+    check_fit(sources, weights, never_read)
+    dtype = dtype or usual_dtype(weights)
+    for name, source in sources.items():
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        stored = weights.tensor(source.name)
+        check_numbers(source.name, stored, dtype)
+        filled = fill(getattr(module, leaf), source.view(stored), device, dtype)
+        setattr(module, leaf, nn.Parameter(filled))
+    model.unembed.b_U = torch.zeros(cfg.d_vocab, device=device, dtype=dtype)
+    assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
+    return model
+
+
+def fill(
+    like: Float[Tensor, "*shape"],
+    values: Float[Tensor, "*shape"],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Float[Tensor, "*shape"]:
+    """A copy of ``values`` whose memory is laid out as that of ``like``, an empty parameter."""
+    return torch.empty_like(like, device=device, dtype=dtype, requires_grad=False).copy_(values)
+
+
+def usual_dtype(weights: Weights) -> torch.dtype:
+    """The precision of most numbers of a checkpoint."""
+    numbers = Counter[str]()
+    for entry in weights.entries.values():
+        numbers[entry.dtype] += torch.Size(entry.shape).numel()
+    return FLOATS[numbers.most_common(1)[0][0]]
+
+
+def check_fit(
+    sources: Mapping[str, Source], weights: Weights, never_read: Callable[[str], bool]
+) -> None:
+    """Refuse a checkpoint whose names, shapes or kinds of numbers are not those expected."""
+    expected = {source.name: source.shape for source in sources.values()}
+    found = {n: entry for n, entry in weights.entries.items() if not never_read(n) or n in expected}
+    problems = [
+        f"missing parameter `{name}`, expected with shape {list(shape)}"
+        for name, shape in expected.items()
+        if name not in found
+    ]
+    problems += [
+        f"unexpected parameter `{name}` of shape {list(entry.shape)}{_near(name, expected)}"
+        for name, entry in found.items()
+        if name not in expected
+    ]
+    problems += [
+        f"parameter `{name}` has shape {list(found[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name].shape != shape
+    ]
+    problems += [
+        f"parameter `{name}` holds {found[name].dtype}, expected one of {', '.join(FLOATS)}"
+        for name in expected
+        if name in found and found[name].dtype not in FLOATS
+    ]
+    if problems:
+        raise ValueError(_listed(problems, weights))
+
+
+def _near(name: str, known: Mapping[str, Shape]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def _listed(problems: list[str], weights: Weights) -> str:
+    more = len(problems) - NAMED
+    return (
+        f"the weights in {weights.files[0].path.parent} do not fit config.json: "
+        + "; ".join(problems[:NAMED])
+        + (f"; and {more} more" if more > 0 else "")
+        + ". Correct config.json, or get it and the weights from one place."
+    )
+
+
+def check_numbers(name: str, stored: Float[Tensor, "*shape"], dtype: torch.dtype) -> None:
+    """Refuse NaN and infinity, and numbers that would become infinite in ``dtype``."""
+    low, high = (float(x) for x in torch.aminmax(stored))
+    largest = max(abs(low), abs(high))
+    if low != low or largest == float("inf"):
+        bad = int((~torch.isfinite(stored)).sum())
+        raise ValueError(
+            f"parameter `{name}` holds {'NaN' if low != low else 'infinity'} ({bad} of "
+            f"{stored.numel()} numbers are not finite): the checkpoint is damaged, or its training "
+            "diverged; use another one."
+        )
+    if largest > torch.finfo(dtype).max:
+        raise ValueError(
+            f"parameter `{name}` holds {largest:.3g}, which is infinite in {dtype}: load it with "
+            "dtype=torch.float32 or torch.bfloat16."
+        )

@@ -1,0 +1,423 @@
+"""Baselines: any Transformer that TransformerBridge boots, behind the same names as our model.
+
+The package ``transformer_lens.model_bridge`` takes seconds to import, so it is imported in the
+functions that need it.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mudd_interp import axes
+from mudd_interp.axes import Stream
+from mudd_interp.checkpoints.bridge_config import BaselineConfig
+from mudd_interp.checkpoints.bridge_probe import probe
+from mudd_interp.checkpoints.bridge_source import find_source, load_module, load_tokenizer
+from mudd_interp.checkpoints.bridge_taps import NORM_HOOKS, Taps
+from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.model.block import may_change
+from mudd_interp.model.dense import one_hot_newest
+from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.tokens import TokenMethods, check_tokens
+from mudd_interp.model.transformer import HookedMUDDTransformer
+from mudd_interp.protocol import ModelInfo
+
+
+class BridgeBaseline(TokenMethods, CheckedHooks):
+    """A plain Transformer as a :class:`~mudd_interp.protocol.HookedModel`.
+
+    It computes what Hugging Face's eager code computes: no weights are folded or centred. Hooks
+    have our names and shapes, and an edit changes all that follows. ``hook_embed`` is X_0, what
+    enters the first block: token embedding plus learned positions, where a model has them. An edit
+    of ``hook_resid_mid`` changes the stream, not only what the FFN reads. Scores of the future are
+    the lowest finite number (``finfo.min``), not minus infinity: find the mask by position.
+
+    A hook that cannot keep this promise is not in ``hook_dict``; ``absent`` says why.
+
+    Attributes:
+        bridge: The TransformerBridge. Do not turn on its compatibility mode, or hooks and weights
+            no longer belong together; what is hooked there is reset there.
+        tokenizer: A Hugging Face tokenizer, or ``None``.
+        info: Name, revision and digest, and what was checked.
+        absent: Names of hooks that other models have, each with the reason why this one has not.
+    """
+
+    def __init__(self, bridge: Any, tokenizer: Any = None, info: ModelInfo | None = None):
+        super().__init__()
+        _refuse_processed(bridge)
+        self.bridge, self.tokenizer = bridge, tokenizer
+        self._config = BaselineConfig(bridge)
+        self.eval()
+        self._taps = Taps(bridge)
+        self.setup()
+        self._linear_head = self._drop_unfit_hooks()
+        info = info or ModelInfo(name="a module in memory")
+        checks = (*info.checks, *self._checks())
+        self.info = ModelInfo(info.name, info.revision, info.digest, checks)
+
+    def _drop_unfit_hooks(self) -> bool:
+        """Try all hooks; says whether the head is linear."""
+        findings = probe(self)
+        for name, reason in findings.unfit.items():
+            self._taps.drop(name, reason)
+        self._require_streams()
+        return findings.linear_head
+
+    @classmethod
+    def from_module(
+        cls, module: nn.Module, tokenizer: Any = None, info: ModelInfo | None = None
+    ) -> "BridgeBaseline":
+        """Wrap a Hugging Face model that is in memory; its submodules are replaced in place.
+
+        Attention is switched to the eager implementation, the only one with patterns.
+
+        Raises:
+            ValueError: If TransformerBridge does not know the architecture, or it is no plain
+                decoder.
+        """
+        return cls(build_bridge(module, tokenizer), tokenizer, info)
+
+    def setup(self) -> None:
+        """TransformerLens' dictionaries, of our hook points only."""
+        self.hook_dict = self._taps.points
+        self.mod_dict = cast(dict[str, nn.Module], self.hook_dict)
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Names of hooks that this model has not, each with the reason."""
+        return self._taps.absent
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse names that are not hooks of this model, with the reason if there is one."""
+        names = list(names)
+        for name in names:
+            if name in self.absent:
+                raise ValueError(f"this baseline has no hook `{name}`: {self.absent[name]}.")
+        super().require(names)
+
+    def on_request(self, name: str, incl_bwd: bool = False) -> bool:
+        """Whether a hook fires only when it is named.
+
+        The outputs of single heads do; and with gradients ``ln1``, which a stream that is hooked
+        by itself passes by.
+        """
+        return name.endswith("attn.hook_result") or (incl_bwd and ".ln1." in name)
+
+    def _require_streams(self) -> None:
+        layers = range(self.cfg.n_layers)
+        inner = [
+            name for layer in layers for name in (axes.resid_pre(layer), axes.resid_post(layer))
+        ]
+        for name in (axes.EMBED, *inner, axes.RESID_FINAL):
+            if name in self.absent:
+                raise ValueError(
+                    f"{self.cfg.architecture} cannot be a baseline: it has no live hook `{name}` "
+                    f"({self.absent[name]})."
+                )
+        if not any(".attn" in name or "_attn_" in name for name in self.hook_dict):
+            raise ValueError(f"{self.cfg.architecture} cannot be a baseline: it has no attention.")
+
+    def _checks(self) -> tuple[str, ...]:
+        layers = range(self.cfg.n_layers)
+        has_patterns = all(axes.pattern(layer) in self.hook_dict for layer in layers)
+        kinds = {re.sub(r"^blocks\.\d+\.", "", name): None for name in self.absent}
+        return (
+            f"hooks: all {len(self.hook_dict)} are live, an edit of any changes the logits",
+            "blocks: each reads the output of the one before",
+            *(("attention: all rows sum to one, and see no later position",) * has_patterns),
+            *((f"hooks that it has not: {', '.join(kinds)}",) if kinds else ()),
+        )
+
+    # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
+
+    @property
+    def cfg(self) -> BaselineConfig:
+        """The bridge's configuration, with the present device and precision."""
+        return self._config
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The one input stream of a block."""
+        return ("r",)
+
+    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:  # noqa: ARG002
+        """``None``: every stream is the plain residual."""
+        return None
+
+    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:  # noqa: ARG002
+        """One-hot on the newest source."""
+        return one_hot_newest(axes.n_sources(aggregation), self.W_E)
+
+    def source_hook(self, source: int) -> str:
+        """The hook on X_source."""
+        return axes.source_output(source)
+
+    # --- The API of TransformerLens -------------------------------------------------------------
+
+    def forward(
+        self,
+        input: str | list[str] | Int[Tensor, "..."],
+        return_type: Literal["logits", "loss", "both"] | None = "logits",
+        prepend_bos: bool | None = None,
+        loss_per_token: bool = False,
+        stop_at_layer: int | None = None,
+    ) -> Any:
+        """Run the model; arguments and errors are those of ``HookedMUDDTransformer``."""
+        if return_type not in ("logits", "loss", "both", None):
+            raise ValueError(
+                f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}."
+            )
+        tokens = self.tokens_of(input, prepend_bos)
+        check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
+        if stop_at_layer is not None:
+            return self._stream_before(tokens, stop_at_layer)
+        logits = self._run(tokens)
+        if return_type in ("logits", None):
+            return logits if return_type else None
+        loss = self.loss_fn(logits, tokens, per_token=loss_per_token)
+        return loss if return_type == "loss" else (logits, loss)
+
+    loss_fn = staticmethod(HookedMUDDTransformer.loss_fn)
+
+    def _run(self, tokens: Int[Tensor, "batch pos"], **kwargs: Any) -> Float[Tensor, "..."]:
+        with self._quiet():
+            return self.bridge(tokens, return_type="logits", **kwargs)
+
+    def _stream_before(
+        self, tokens: Int[Tensor, "batch pos"], stop_at_layer: int
+    ) -> Float[Tensor, "batch pos d_model"]:
+        last = self.cfg.n_layers
+        if not -last <= stop_at_layer <= last:
+            raise ValueError(f"stop_at_layer must lie in -{last}..{last}, got {stop_at_layer}.")
+        if stop_at_layer != last:
+            return self._run(tokens, stop_at_layer=stop_at_layer % last)
+        kept: list[Tensor] = []
+        with self.hooks([(axes.RESID_FINAL, lambda x, hook: kept.append(x))]):  # noqa: ARG005
+            self._run(tokens)
+        return kept[0]
+
+    @contextmanager
+    def _quiet(self) -> Generator[None]:
+        """Keep the bridge from warning that a hooked norm is computed from its hooks."""
+        norms = [p for name, p in self.hook_dict.items() if name.endswith(NORM_HOOKS)]
+        if not any(map(may_change, norms)):
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+            warnings.filterwarnings("ignore", message="Backward hooks on hook_scale")
+            yield
+
+    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+        """Mean next-token loss, in nats."""
+        return self(tokens, return_type="loss")
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input: str | list[str] | Int[Tensor, "..."] = "",
+        max_new_tokens: int = 10,
+        stop_at_eos: bool = True,
+        eos_token_id: int | None = None,
+        prepend_bos: bool | None = None,
+        return_type: Literal["input", "str", "tokens"] | None = "input",
+        **kwargs: Any,
+    ) -> str | list[str] | Int[Tensor, "batch pos"]:
+        """The prompt and ``max_new_tokens`` more, by the bridge; hooks apply.
+
+        The arguments, errors and result are those of ``HookedMUDDTransformer.generate``; further
+        ones go to ``TransformerBridge.generate``.
+        """
+        tokens = self.tokens_of(input, prepend_bos)
+        self._check_room(tokens, max_new_tokens)
+        eos = self._eos(eos_token_id) if stop_at_eos else None
+        with self._quiet():
+            out = self.bridge.generate(
+                tokens, max_new_tokens, stop_at_eos, eos, return_type="tokens", **kwargs
+            )
+        if return_type == "tokens" or (return_type != "str" and isinstance(input, Tensor)):
+            return out
+        texts = self.to_string(out)
+        return texts if isinstance(input, list) else texts[0]
+
+    def _check_room(self, tokens: Int[Tensor, "batch pos"], new: int) -> None:
+        check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
+        if tokens.shape[1] + new > self.cfg.n_ctx:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens of prompt and {new} new ones do not fit the context of "
+                f"{self.cfg.n_ctx}: ask for at most {self.cfg.n_ctx - tokens.shape[1]}."
+            )
+
+    def _eos(self, given: int | None) -> int:
+        eos = given if given is not None else getattr(self.tokenizer, "eos_token_id", None)
+        if eos is None:
+            raise ValueError(
+                "stop_at_eos needs an end-of-text token, and the model has no tokenizer: give "
+                "eos_token_id, or stop_at_eos=False."
+            )
+        return eos
+
+    def to(self, *args: Any, **kwargs: Any) -> "BridgeBaseline":
+        """Move or convert the weights."""
+        self.bridge.to(*args, **kwargs, print_details=False)
+        return self
+
+    def parameters(self, recurse: bool = True) -> Any:
+        """The parameters of the Hugging Face model."""
+        return self.bridge.original_model.parameters(recurse)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Any:
+        """The same with their names."""
+        return self.bridge.named_parameters(prefix, recurse, remove_duplicate)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The bridge's state: the Hugging Face model's names."""
+        return self.bridge.state_dict(*args, **kwargs)
+
+    @property
+    def blocks(self) -> Any:
+        """The bridge's blocks, with TransformerLens' weights (``blocks[0].attn.W_Q``)."""
+        return self.bridge.blocks
+
+    @property
+    def ln_final(self) -> Any:
+        """The bridge's final norm."""
+        return self.bridge.ln_final
+
+    @property
+    def unembed(self) -> Any:
+        """The bridge's unembedding."""
+        return self.bridge.unembed
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:  # noqa: N802 (the field's name)
+        """The token embedding; X_0 may have more in it, see the class."""
+        return self.bridge.embed.W_E
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding."""
+        return self.bridge.unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding's bias."""
+        return self.bridge.unembed.b_U
+
+    def final_gain(self) -> Float[Tensor, " d_model"]:
+        """What the final norm multiplies by: its weight, plus one where the code adds one."""
+        weight = getattr(self.ln_final.original_component, "weight", None)
+        if weight is None:
+            return torch.ones_like(self.W_U[:, 0])
+        return 1.0 + weight if self.ln_final.uses_weight_offset else weight
+
+    def final_bias(self) -> Float[Tensor, " d_model"]:
+        """What the final norm adds; zeros for a norm without a bias."""
+        bias = getattr(self.ln_final.original_component, "bias", None)
+        return torch.zeros_like(self.W_U[:, 0]) if bias is None else bias
+
+    def tokens_to_residual_directions(
+        self, tokens: str | int | Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape d_model"]:
+        """The directions of the final stream, before the norm's gain, that raise tokens' logits.
+
+        They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, which the bridge's own
+        method leaves out. The norm's bias and the unembedding's belong to no component.
+
+        Raises:
+            NotImplementedError: If the logits are more than a product (capped or rescaled).
+        """
+        if not self._linear_head:
+            raise NotImplementedError(
+                f"the logits of {self.cfg.architecture} are not the normed final stream times W_U "
+                "(they are capped or rescaled), so that no direction gives their exact share."
+            )
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        return self.W_U.T[index] * self.final_gain()
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """The sum of the output biases that reach a block (or its FFN)."""
+        return self.bridge.accumulated_bias(layer, mlp_input, include_mlp_biases).to(self.W_U.dtype)
+
+
+def load_baseline(
+    name_or_path: str | os.PathLike[str],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> BridgeBaseline:
+    """A Transformer as a baseline, from a folder or the Hugging Face hub; no remote code, ever.
+
+    Args:
+        name_or_path: A folder as ``save_pretrained`` writes it, a hub id such as
+            ``"EleutherAI/pythia-160m"``, or the short name of a Pythia model (``"pythia-160m"``).
+        device: Where to put the weights; ``None`` means the CPU.
+        dtype: Their precision; ``None`` means float32.
+        revision: A branch, tag or commit of the hub repository; Pythia's are its training steps.
+        local_files_only: Use what was downloaded before, and no network.
+
+    Raises:
+        ValueError: If the model cannot be found or downloaded, needs code of its own, lacks or
+            has unknown parameters, holds NaN, or is not a plain decoder-only Transformer.
+    """
+    source = find_source(name_or_path, revision, local_files_only)
+    module = load_module(source.folder, dtype or torch.float32)
+    tokenizer = load_tokenizer(source.folder)
+    module.to(torch.device(device or "cpu"))
+    checks = ("all parameters found and used, none with NaN",)
+    digest = open_weights(source.folder).digest()
+    info = ModelInfo(source.name, source.revision, digest, checks)
+    return BridgeBaseline(build_bridge(module, tokenizer, source.name), tokenizer, info)
+
+
+def build_bridge(module: Any, tokenizer: Any = None, name: str = "a module in memory") -> Any:
+    """A TransformerBridge around a Hugging Face model in evaluation mode, with eager attention.
+
+    Raises:
+        ValueError: If the bridge does not know the architecture.
+    """
+    from copy import deepcopy
+
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformer_lens.utilities.attn_implementation import force_eager_attention
+
+    architecture = type(module).__name__
+    force_eager_attention(module)
+    try:
+        return build_bridge_from_module(
+            module.eval(),
+            architecture,
+            hf_config=module.config,
+            tokenizer=deepcopy(tokenizer),
+            model_name=name,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{architecture} cannot be a baseline: TransformerBridge does not take it ({error})."
+        ) from error
+
+
+def _refuse_processed(bridge: Any) -> None:
+    if not hasattr(bridge, "blocks") or not hasattr(bridge, "ln_final"):
+        raise ValueError(
+            f"{bridge.cfg.architecture} cannot be a baseline: it has no blocks between an "
+            "embedding and a final norm (is it an encoder, or recurrent?)."
+        )
+    if getattr(bridge, "compatibility_mode", False):
+        raise ValueError(
+            "the bridge is in compatibility mode, where norms are folded into weights: give a "
+            "bridge with raw weights."
+        )

@@ -1,0 +1,132 @@
+"""Where a baseline's files are, and the Hugging Face model and tokenizer that they hold."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
+from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.names import locate
+from mudd_interp.checkpoints.weight_files import open_weights
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder with a model in it, and what it is called.
+
+    Attributes:
+        name: As it was asked for.
+        folder: Where its files are.
+        revision: The commit on the hub, or ``None``.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+
+
+def find_source(
+    name_or_path: str | os.PathLike[str], revision: str | None, local_files_only: bool
+) -> Source:
+    """The folder of a model, complete; hub files are downloaded into the hub's cache.
+
+    Raises:
+        ValueError: If there is no such model, or it cannot be had.
+    """
+    place = locate(os.fspath(name_or_path), revision, local_files_only)
+    if place.folder is not None and place.repository is None:
+        return Source(place.name, place.folder)
+    repository = place.repository or place.target
+    small = place.folder or fetch_small(repository, revision, local_files_only)
+    folder = fetch_weights(repository, small.name, local_files_only)
+    return Source(place.name, folder, folder.name)
+
+
+def load_module(folder: Path, dtype: torch.dtype) -> Any:
+    """The Hugging Face model in a folder, complete, with eager attention.
+
+    Raises:
+        ValueError: If it needs code of its own, its parameters do not fit its configuration, or
+            one of them holds NaN.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
+    unreadable = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError)
+    _refuse_code(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="eager",
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            weights_only=True,
+        )
+    except (*unreadable, StrictDataclassError) as error:
+        raise ValueError(f"the model in {folder} cannot be read: {error}") from error
+    module, loading = loaded
+    _check_parameters(folder, module, loading)
+    return module
+
+
+def _refuse_code(folder: Path) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = read_config(folder)
+    if config["model_type"] in CONFIG_MAPPING:
+        return
+    if "auto_map" in config:
+        raise ValueError(
+            f"the model in {folder} needs code that comes with it (auto_map in its config.json), "
+            "and mudd-interp never runs such code."
+        )
+    raise ValueError(
+        f"the config.json in {folder} has model_type {config['model_type']!r}, which the installed "
+        "transformers does not know."
+    )
+
+
+def _check_parameters(folder: Path, module: Any, loading: Any) -> None:
+    for key, word in (("missing_keys", "lacks"), ("unexpected_keys", "has the unknown"),
+                      ("mismatched_keys", "has in another shape the")):  # fmt: skip
+        names = sorted(map(str, loading[key]))
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(
+                f"the checkpoint in {folder} {word} parameter {names[0]}{more}: its files and its "
+                "config.json do not belong together."
+            )
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"parameter {name} in {folder} holds NaN or infinity.")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, or ``None`` if there is none.
+
+    Raises:
+        ValueError: If it cannot be read, or needs code of its own.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be read ({error}): remove its files to work on "
+            "token ids."
+        ) from error

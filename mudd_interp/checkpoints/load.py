@@ -1,0 +1,166 @@
+"""``load_model``: a name, a folder or a hub id -> a model, checked."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from mudd_interp.checkpoints.assemble import assemble
+from mudd_interp.checkpoints.checks import check_runs
+from mudd_interp.checkpoints.hub import fetch_weights
+from mudd_interp.checkpoints.names import BUNDLED, Place, locate
+from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
+from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
+from mudd_interp.checkpoints.tokenizer import load_tokenizer
+from mudd_interp.checkpoints.weight_files import FLOATS, Weights, open_weights
+from mudd_interp.config import ModelConfig
+from mudd_interp.config.released import RELEASED_TYPES
+from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.protocol import HookedModel, ModelInfo
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    check: bool = True,
+) -> HookedModel:
+    """Load a model with its tokenizer, and check it. Code that comes with a model is never run.
+
+    Args:
+        name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair; a folder, in the
+            released MUDD layout, from :func:`save_model`, or of any Transformer that
+            TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a
+            Pythia name (``"pythia-160m"``); or a hub id. A folder goes before a hub id of the
+            same name.
+        device: Where to put the weights; ``None`` means torch's default device.
+        dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
+            the checkpoint, but float32 for the bundled pair and for baselines.
+        revision: A branch, tag or commit of a hub repository.
+        local_files_only: Use what the hub's cache holds, and no network.
+        check: Also run the model on a few tokens: attention rows sum to one, and editing a hooked
+            tensor changes the logits. Names, shapes and values are checked in any case.
+
+    Returns:
+        The model, in evaluation mode; ``model.info`` says where it is from, with the digest of its
+        weights and what was checked.
+
+    Raises:
+        ValueError: If there is no such model, it cannot be had, or a check fails.
+    """
+    place = locate(os.fspath(name_or_path), revision, local_files_only)
+    device, dtype = _device(device), _dtype(dtype)
+    config = None if place.folder is None else read_config(place.folder)
+    if config is None or config["model_type"] not in (MODEL_TYPE, *RELEASED_TYPES):
+        from mudd_interp.checkpoints.bridge import load_baseline
+
+        baseline = load_baseline(place.target, device, dtype, revision, local_files_only)
+        return cast(HookedModel, baseline)
+    return cast(HookedModel, _load(place, config, device, dtype, local_files_only, check))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of a folder's ``config.json``, which must say what kind of model it is.
+
+    Raises:
+        ValueError: If there is none, it is not a JSON object, or it has no ``model_type``.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no model: expected a config.json, with the weights beside it."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): download or copy it again.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__}: expected a JSON object.")
+    if not isinstance(config.get("model_type"), str):
+        raise ValueError(
+            f"{path} has no model_type: expected {', '.join(RELEASED_TYPES)} (the released "
+            f"layout), {MODEL_TYPE} (saved by mudd-interp), or one that transformers knows, such "
+            "as gpt_neox."
+        )
+    return config
+
+
+def _load(
+    place: Place,
+    config: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    local_files_only: bool,
+    check: bool,
+) -> HookedMUDDTransformer:
+    assert place.folder is not None
+    folder, revision = place.folder, None
+    cfg = _config(folder, config)
+    if place.repository is not None:
+        revision = folder.name
+        folder = fetch_weights(place.repository, revision, local_files_only)
+    if place.name in BUNDLED and dtype is None:
+        dtype = torch.float32
+    weights = open_weights(folder)
+    model = _assemble(cfg, weights, config["model_type"], device, dtype)
+    model.tokenizer = None if place.tokenizer is None else load_tokenizer(place.tokenizer)
+    model.info = ModelInfo(place.name, revision, weights.digest())
+    checks = (*_found(model), *(check_runs(model) if check else ("forward pass: not tried",)))
+    model.info = ModelInfo(place.name, revision, model.info.digest, checks)
+    return model
+
+
+def _config(folder: Path, config: dict[str, Any]) -> ModelConfig:
+    own = config["model_type"] == MODEL_TYPE
+    try:
+        return own_config(config) if own else ModelConfig.from_released(config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _assemble(
+    cfg: ModelConfig,
+    weights: Weights,
+    model_type: str,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> HookedMUDDTransformer:
+    if model_type == MODEL_TYPE:
+        return assemble(cfg, weights, own_sources, lambda _: False, device, dtype)
+    layout = partial(released_sources, cfg, available=weights.entries)
+    return assemble(cfg, weights, layout, partial(never_read, cfg), device, dtype)
+
+
+def _found(model: HookedMUDDTransformer) -> tuple[str, ...]:
+    parameters = list(model.parameters())
+    numbers = sum(parameter.numel() for parameter in parameters)
+    return (
+        f"parameters: all {len(parameters)} found and used ({numbers:,} numbers)",
+        "shapes: as config.json says",
+        "values: no NaN, no infinity",
+    )
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return torch.get_default_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}): give "
+            "'cpu', or one that this machine and this torch have."
+        ) from error
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and known not in FLOATS.values():
+        names = ", ".join(str(float_dtype) for float_dtype in FLOATS.values())
+        raise ValueError(f"dtype must be one of {names}, got {dtype!r}.")
+    return known

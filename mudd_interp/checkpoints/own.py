@@ -1,0 +1,117 @@
+"""This project's own model folders: ``config.json``, ``model.safetensors``, a tokenizer if any."""
+
+import json
+import os
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from safetensors.torch import save_file
+from torch import nn
+
+from mudd_interp.checkpoints.tokenizer import save_tokenizer
+from mudd_interp.config import ModelConfig
+from mudd_interp.model import HookedMUDDTransformer
+
+MODEL_TYPE = "mudd-interp"
+FORMAT_VERSION = 1
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def save_model(
+    model: nn.Module, folder: str | os.PathLike[str], overwrite: bool = False
+) -> Path:
+    """Save a model to a folder that :func:`load_model` reads; whole or not at all.
+
+    Weights are stored in the model's precision, under its own parameter names.
+
+    Args:
+        model: A model of this project.
+        folder: The folder to make.
+        overwrite: Replace a model that was saved there before. A folder that holds anything else
+            is never replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the folder holds something, or the model is of another kind.
+    """
+    if not isinstance(model, HookedMUDDTransformer):
+        raise ValueError(
+            f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer. Save a "
+            "baseline with its own library."
+        )
+    target = Path(folder).expanduser().resolve()
+    _check_target(target, overwrite)
+    with _replacing_folder(target) as temporary:
+        (temporary / "config.json").write_text(own_config_text(model.config), encoding="utf-8")
+        weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        if model.tokenizer is not None:
+            save_tokenizer(model.tokenizer, temporary)
+    return target
+
+
+def own_config_text(cfg: ModelConfig) -> str:
+    """The ``config.json`` of a folder of our own."""
+    marked = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION} | cfg.to_dict()
+    return json.dumps(marked, indent=2) + "\n"
+
+
+def own_config(values: Mapping[str, Any]) -> ModelConfig:
+    """Read what :func:`own_config_text` wrote.
+
+    Raises:
+        ValueError: If a field is unknown or missing, or the format is a later one.
+    """
+    fields = dict(values)
+    del fields["model_type"]
+    version = fields.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"format_version must be {FORMAT_VERSION}, got {version!r}: a later mudd-interp may "
+            "have written this; upgrade."
+        )
+    return ModelConfig.from_dict(fields)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file: expected the name of a folder to make.")
+    held = sorted(path.name for path in target.iterdir()) if target.exists() else []
+    other = [name for name in held if name not in FILES]
+    if other:
+        raise ValueError(
+            f"{target} holds {other[0]}, which is not part of a saved model: give another folder, "
+            "or move it away."
+        )
+    if held and not overwrite:
+        raise ValueError(
+            f"{target} already holds a model: give another folder, or overwrite=True to replace it."
+        )
+
+
+@contextmanager
+def _replacing_folder(target: Path) -> Generator[Path]:
+    """Yield a folder beside ``target`` that takes its place if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    old = temporary.with_suffix(".old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

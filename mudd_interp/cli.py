@@ -1,0 +1,178 @@
+"""The command line: one verb, one job. Whatever is wrong with the input is one message, exit 2."""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mudd_interp.analysis import Progress
+
+# What is slow to import (torch, TransformerLens, plotly) is imported by the verb that needs it, so
+# that --help and a mistyped verb answer at once.
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Open a MUDDFormer, look inside, and hold it against a Transformer.",
+)
+
+
+def main() -> None:
+    """Run the command line; bad input ends it with one message on stderr and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError, NotImplementedError) as error:
+        print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("mudd-interp: stopped; nothing was written.", file=sys.stderr)  # noqa: T201 (as above)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def figures(
+    out: Annotated[Path | None, typer.Option(help="Folder to make.")] = None,
+    model: Annotated[str, typer.Option(help="Name, folder or hub id.")] = "mudd-tiny",
+    baseline: Annotated[str, typer.Option(help="The same, or `none`.")] = "tfm-tiny",
+    text: Annotated[str | None, typer.Option(help="Text file or folder of text files.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Hugging Face dataset.")] = None,
+    split: Annotated[str, typer.Option(help="Part of the dataset.")] = "validation",
+    column: Annotated[str, typer.Option(help="The dataset's column of text.")] = "text",
+    sequences: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens in a sequence.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences in a pass.")] = 8,
+    layer: Annotated[int | None, typer.Option(min=0, help="Layer of the attention maps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    format: Annotated[str, typer.Option(help="Pictures too: png,svg,pdf.")] = "",
+    only: Annotated[str, typer.Option(help="Some figures, by name: a,b.")] = "",
+    manifest: Annotated[Path | None, typer.Option(help="Make those figures again.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
+) -> None:
+    """Compute the figures of the paper for two models, as pages, tables and pictures.
+
+    Without options: the bundled pair on bundled held-out text, offline.
+    """
+    from mudd_interp.figures import FIGURES, check_formats, check_target, choose, read_manifest
+    from mudd_interp.study import Request
+
+    if list_names:
+        for kind in FIGURES.values():
+            typer.echo(f"{kind.name:26}{kind.title}")
+        return
+    if out is None:
+        raise ValueError("give --out DIR, the folder to make.")
+    request = Request(
+        model=model,
+        baseline=None if baseline == "none" else baseline,
+        text=text,
+        dataset=dataset,
+        split=split,
+        column=column,
+        sequences=sequences,
+        context=context,
+        batch_size=batch_size,
+        layer=layer,
+        dtype=dtype,
+        device=device,
+    )
+    names, expected = _listed(only), None
+    if manifest is not None:
+        request, names, expected = read_manifest(manifest)
+        request = replace(request, device=device)
+    choose(names)
+    check_target(out, overwrite)
+    _draw(request, out, names, check_formats(_listed(format)), expected)
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
+
+
+def _draw(request: Any, out: Path, names: Any, formats: Any, expected: Any) -> None:
+    """Run the study and write it; the first process only, where there are several."""
+    from mudd_interp.analysis import rank_and_world_size
+    from mudd_interp.figures import check_same, write_figures
+    from mudd_interp.study import run_study
+    from mudd_interp.viz import find_browser
+
+    if formats:
+        find_browser()
+    with _progress("sweeping") as progress:
+        study = run_study(request, progress)
+    if expected is not None:
+        check_same(study, expected)
+    if rank_and_world_size()[0] == 0:
+        written = write_figures(study, request, out, names, formats)
+        typer.echo(f"{len(written['figures'])} figures in {out}: open {_first(out, written)}")
+
+
+def _first(out: Path, written: dict[str, Any]) -> Path:
+    return out / f"{written['figures'][0]['name']}.html"
+
+
+@contextmanager
+def _progress(what: str) -> Generator["Progress"]:
+    """A progress line on stderr, while it is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{what}: loading the models")
+
+        def report(sequences: int, tokens: int) -> None:
+            bar.update(task, description=f"{what}: {sequences:,} sequences, {tokens:,} tokens")
+
+        yield report
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Name, folder or hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what a model is: shapes, parameters of each part, streams, and the checks at load."""
+    from mudd_interp.checkpoints import load_model
+    from mudd_interp.inspection import describe_model, print_description
+
+    description = describe_model(load_model(model))
+    if as_json:
+        typer.echo(json.dumps(description, indent=2))
+    else:
+        print_description(description)
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny or toy.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; a run there goes on.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the prepared tokens.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
+    peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads a process.")] = None,
+    compile: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
+    parallel: Annotated[bool, typer.Option(help="A group's models at once.")] = False,
+) -> None:
+    """Train the bundled pair, or one of it, from the Python sources installed here."""
+    from mudd_interp.training.run import RunOptions, run_preset
+
+    options = RunOptions(
+        data=data,
+        steps=steps,
+        peak_lr=peak_lr,
+        threads=threads,
+        compiled=compile,
+        parallel=parallel,
+    )
+    run_preset(preset, out, options)

@@ -1,0 +1,281 @@
+"""``ModelConfig``: the whole model family as one frozen, validated configuration."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast
+
+from mudd_interp.axes import STREAMS, Stream, unknown_name
+from mudd_interp.config.presets import preset_fields
+from mudd_interp.config.released import released_fields
+
+Dense = Literal["none", "static", "dynamic"]
+RotaryRounding = Literal["none", "bfloat16", "float16"]
+PrePostNorm = Literal["none", "all", "residual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One configuration for the whole family, from a plain Transformer to MUDDFormer.
+
+    Attributes:
+        n_layers: Number of blocks, L.
+        d_model: Width of the residual stream, D.
+        n_heads: Attention heads per block.
+        d_vocab: Rows of the embedding and of the unembedding.
+        n_ctx: Longest sequence, in tokens.
+        d_head: Width of a head; ``None`` means ``d_model // n_heads``.
+        n_key_value_heads: Heads of keys and values; ``None`` means ``n_heads``.
+        d_mlp: FFN width of each block; one number stands for the same width everywhere.
+        normalization_type: ``"RMS"`` (MUDDFormer) or ``"LN"`` with bias (MUDDPythia, GPT-NeoX).
+        eps: Epsilon of every norm, of QK-norm and of the dense weights' norm too.
+        gated_mlp: ``act(x W_gate) * (x W_in)`` instead of ``act(x W_in)``.
+        act_fn: ``"silu"``, or ``"gelu"`` (the exact one).
+        attn_bias: Biases on the four attention projections.
+        mlp_bias: Biases on the FFN projections.
+        parallel_attn_mlp: Parallel residual: attention and FFN both read the block's R input.
+        use_qk_norm: RMSNorm with a gain over d_head on queries and keys, before rotary.
+        rotary_dim: Rotated dimensions per head, even; ``None`` means ``d_head``.
+        rotary_base: Base of the rotary frequencies.
+        rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
+            code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype.
+        dense: ``"none"`` (plain Transformer), ``"static"`` (DenseFormer, paper Eq. of 2.2) or
+            ``"dynamic"``.
+        multiway: Separate weights, and inputs, for the streams q, k, v and r; else one for all.
+        plain_streams: Streams that read the plain residual instead (Table 5, "- X dense").
+        expand_last: Four times the hidden width in the last aggregation, as released.
+        round64: Hidden width rounded up to the next larger multiple of 64, as released.
+        pre_post_norm: PrePostDANorm: ``"all"`` is the paper's Eq. 10 for every stream (the weight
+            MLP is part of DA and so reads the normed output); ``"residual"`` is the JAX code, which
+            norms the aggregate of stream r only and feeds the un-normed output to the weight MLP,
+            whose norm then has a gain. Both add the newest output to every stream.
+        init_std: Standard deviation of weight matrices at initialisation; ``None`` means
+            sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
+
+    Raises:
+        ValueError: If fields are out of range or contradict each other.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_vocab: int
+    d_mlp: int | tuple[int, ...]
+    n_ctx: int = 2048
+    d_head: int | None = None
+    n_key_value_heads: int | None = None
+    normalization_type: Literal["RMS", "LN"] = "RMS"
+    eps: float = 1e-6
+    gated_mlp: bool = True
+    act_fn: Literal["silu", "gelu"] = "silu"
+    attn_bias: bool = False
+    mlp_bias: bool = False
+    parallel_attn_mlp: bool = False
+    use_qk_norm: bool = False
+    rotary_dim: int | None = None
+    rotary_base: float = 10000.0
+    rotary_rounding: RotaryRounding = "none"
+    dense: Dense = "dynamic"
+    multiway: bool = True
+    plain_streams: tuple[Stream, ...] = ()
+    expand_last: bool = False
+    round64: bool = False
+    pre_post_norm: PrePostNorm = "none"
+    init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from other fields, then check the whole."""
+        self._check_sizes("n_layers", "d_model", "n_heads", "d_vocab", "n_ctx")
+        self._resolve()
+        self._check_sizes("d_head", "n_key_value_heads")
+        self._check_choices()
+        self._check_widths()
+        self._check_dense()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _resolve(self) -> None:
+        if self.d_head is None:
+            if self.d_model % self.n_heads:
+                raise ValueError(
+                    f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: change "
+                    "one of them, or give d_head."
+                )
+            self._set(d_head=self.d_model // self.n_heads)
+        if self.n_key_value_heads is None:
+            self._set(n_key_value_heads=self.n_heads)
+        if self.rotary_dim is None:
+            self._set(rotary_dim=self.d_head)
+        widths = self.d_mlp
+        self._set(
+            d_mlp=(widths,) * self.n_layers if isinstance(widths, int) else tuple(widths),
+            plain_streams=tuple(s for s in STREAMS if s in self.plain_streams)
+            + tuple(s for s in self.plain_streams if s not in STREAMS),
+        )
+
+    def _check_sizes(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+
+    def _check_choices(self) -> None:
+        choices = {
+            "normalization_type": ("RMS", "LN"),
+            "act_fn": ("silu", "gelu"),
+            "rotary_rounding": ("none", "bfloat16", "float16"),
+            "dense": ("none", "static", "dynamic"),
+            "pre_post_norm": ("none", "all", "residual"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}."
+                )
+        if not self.eps > 0:
+            raise ValueError(f"eps must be positive, got {self.eps!r}.")
+
+    def _check_widths(self) -> None:
+        if len(self.mlp_widths) != self.n_layers or min(self.mlp_widths) < 1:
+            raise ValueError(
+                f"d_mlp must be one positive width, or one for each of the {self.n_layers} blocks, "
+                f"got {self.d_mlp!r}."
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"n_heads {self.n_heads} is not divisible by n_key_value_heads {self.kv_heads}."
+            )
+        if not 0 <= self.rotated <= self.head_width or self.rotated % 2:
+            raise ValueError(
+                f"rotary_dim must be even and between 0 and d_head {self.head_width}, "
+                f"got {self.rotary_dim}."
+            )
+
+    def _check_dense(self) -> None:
+        unknown = [s for s in self.plain_streams if s not in STREAMS]
+        if unknown:
+            raise ValueError(f"plain_streams may hold q, k, v and r, got {unknown[0]!r}.")
+        if self.dense == "none" and (self.plain_streams or self.pre_post_norm != "none"):
+            raise ValueError(
+                "plain_streams and pre_post_norm need dense connections, but dense is 'none'."
+            )
+        if self.plain_streams and not self.multiway:
+            raise ValueError("plain_streams needs multiway=True: a single way has no streams.")
+        if len(self.plain_streams) == len(STREAMS):
+            raise ValueError("all four streams are plain: say dense='none' instead.")
+
+    @property
+    def mlp_widths(self) -> tuple[int, ...]:
+        """FFN width of each block."""
+        return cast(tuple[int, ...], self.d_mlp)
+
+    @property
+    def head_width(self) -> int:
+        """``d_head``, resolved."""
+        return cast(int, self.d_head)
+
+    @property
+    def kv_heads(self) -> int:
+        """``n_key_value_heads``, resolved."""
+        return cast(int, self.n_key_value_heads)
+
+    @property
+    def rotated(self) -> int:
+        """``rotary_dim``, resolved."""
+        return cast(int, self.rotary_dim)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The distinct input streams of a block: all four, or r alone when all four are one."""
+        return STREAMS if self.dense != "none" and self.multiway else ("r",)
+
+    def ways(self, aggregation: int) -> tuple[Stream, ...]:
+        """The streams that an aggregation computes weights for, in q k v r order.
+
+        The last aggregation, and every aggregation of a single-way model, has r only. A stream on
+        the plain residual is never among them.
+        """
+        if self.dense == "none":
+            return ()
+        last = aggregation == self.n_layers - 1
+        streams = ("r",) if last else self.streams
+        return tuple(s for s in streams if s not in self.plain_streams)
+
+    def dense_hidden(self, aggregation: int) -> int:
+        """Hidden width of the MLP that computes an aggregation's weights (paper, section 2.3)."""
+        width = len(self.ways(aggregation)) * (aggregation + 2)
+        if self.expand_last and aggregation == self.n_layers - 1:
+            width *= 4
+        return (width // 64 + 1) * 64 if self.round64 else width
+
+    def plain(self) -> "ModelConfig":
+        """The plain twin: the same blocks without dense connections."""
+        return replace(self, dense="none", plain_streams=(), pre_post_norm="none")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy; :meth:`from_dict` reads it back."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ValueError: If a field is unknown or missing, with its name.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ValueError(unknown_name("configuration field", name, known))
+        required = ("n_layers", "d_model", "n_heads", "d_vocab", "d_mlp")
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise ValueError(f"the configuration lacks the field `{missing[0]}`: add it.")
+        lists: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**lists)
+
+    def to_json(self) -> str:
+        """The configuration as JSON text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_released(cls, config: Mapping[str, Any]) -> "ModelConfig":
+        """A released ``config.json`` (model_type ``muddformer`` or ``muddpythia``) as ours.
+
+        Fields that transformers or the released classes keep for themselves are ignored;
+        ``vocab_size``, ``n_layer``, ``n_head`` and ``dim`` are required, and the others default as
+        in the released class. ``dense`` false is the plain model, with re-allocated FFN widths.
+
+        Raises:
+            ValueError: If a field is missing, unknown or contradicts another, or if the released
+                code could not run the model.
+        """
+        return cls(**released_fields(config))
+
+    @classmethod
+    def preset(cls, name: str) -> "ModelConfig":
+        """A configuration by name.
+
+        ``"MUDDPythia-1.4B"``, ``"MUDDPythia-2.8B"`` and ``"MUDDFormer-2.8B"`` are the released
+        models. ``"MUDDFormer-405M"``, ``-834M``, ``-1.4B``, ``-797M``, ``-1.34B`` and the twins
+        ``"Transformer++-405M"``, ... are the sizes of Table 2; the last two are deep and narrow,
+        and their MUDDFormers have PrePostDANorm (the paper's Eq. 10). What Table 2 leaves open is
+        set as in the authors' training code: no QK-norm, the last weight MLP four times as wide,
+        hidden widths rounded to 64; rotary tables are exact.
+
+        Raises:
+            ValueError: If there is no such preset, with the nearest names.
+        """
+        return cls(**preset_fields(name))

@@ -1,0 +1,72 @@
+"""Configurations by name: the sizes of the paper's Table 2, and the three released models."""
+
+from typing import Any
+
+from mudd_interp.axes import unknown_name
+from mudd_interp.config.released import released_fields
+from mudd_interp.config.widths import reallocate, swiglu_width
+
+SIZES = {
+    "405M": (24, 1024, 16),
+    "834M": (24, 1536, 24),
+    "1.4B": (24, 2048, 32),
+    "797M": (34, 1280, 20),
+    "1.34B": (42, 1536, 24),
+}
+"""Layers, width and heads of Table 2."""
+
+DEEP_NARROW = ("797M", "1.34B")
+"""The deep and narrow sizes, which the paper trains with PrePostDANorm."""
+
+_AS_RELEASED = {"vocab_size": 50432, "use_qk_norm": True, "expand_last": True, "round64": True}
+_PYTHIA, _FORMER = {"model_type": "muddpythia"}, {"model_type": "muddformer"}
+RELEASED: dict[str, dict[str, Any]] = {
+    "MUDDPythia-1.4B": {"n_layer": 24, "dim": 2048, "n_head": 16} | _PYTHIA | _AS_RELEASED,
+    "MUDDPythia-2.8B": {"n_layer": 32, "dim": 2560, "n_head": 32} | _PYTHIA | _AS_RELEASED,
+    "MUDDFormer-2.8B": {"n_layer": 32, "dim": 2560, "n_head": 32} | _FORMER | _AS_RELEASED,
+}
+"""The released models' configurations, in the released fields."""
+
+FAMILIES = ("MUDDFormer", "Transformer++")
+
+
+def preset_names() -> tuple[str, ...]:
+    """Every name that :func:`preset_fields` knows."""
+    return (*RELEASED, *(f"{family}-{size}" for family in FAMILIES for size in SIZES))
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """The keyword arguments of :class:`ModelConfig` for a preset.
+
+    Raises:
+        ValueError: If there is no such preset, with the nearest names.
+    """
+    if name in RELEASED:
+        return released_fields(RELEASED[name])
+    family, _, size = name.partition("-")
+    if family not in FAMILIES or size not in SIZES:
+        raise ValueError(
+            unknown_name("preset", name, preset_names())
+            + f" There are {', '.join(preset_names())}."
+        )
+    return _table_2(size, dense=family == "MUDDFormer")
+
+
+def _table_2(size: str, dense: bool) -> dict[str, Any]:
+    n_layers, d_model, n_heads = SIZES[size]
+    width = swiglu_width(d_model)
+    fields = {
+        "n_layers": n_layers,
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "d_vocab": 50432,
+        "n_ctx": 2048,
+    }
+    if not dense:
+        return fields | {"d_mlp": width, "dense": "none", "multiway": False}
+    return fields | {
+        "d_mlp": reallocate(width, n_layers),
+        "expand_last": True,
+        "round64": True,
+        "pre_post_norm": "all" if size in DEEP_NARROW else "none",
+    }

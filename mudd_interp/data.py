@@ -1,0 +1,321 @@
+"""Text, files, folders, Hugging Face datasets and token ids -> batches of tokens, never padded.
+
+Documents are joined into one stream of ids and cut into rows of ``n_ctx``; ``batch_size`` rows
+make a batch. What is left at the end comes out as smaller batches: the whole rows that do not
+fill a batch, then the last, shorter row by itself. So no position is padding and every one counts.
+
+Each document stands behind one ``<|endoftext|>`` where the tokenizer has that token (as the models
+of this project, and Pythia, were trained), and behind nothing where it has not. The paper does not
+say how its sequences were joined, so the separator is a parameter.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from safetensors import safe_open
+from torch import Tensor
+
+SEPARATOR = "<|endoftext|>"
+"""The token that stands before each document, where the tokenizer has it."""
+
+BUNDLED_PACK = Path(__file__).parent / "bundled" / "validation.safetensors"
+"""Held-out token ids of the bundled pair."""
+
+TokenBatches = Iterable[Any]
+"""Batches from anywhere: int64 tensors ``[batch pos]``, without padding. What a caller brings is
+checked, and named, where it is used; hence no type for the elements."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of tokens that can be walked more than once, and what they are.
+
+    Attributes:
+        source: Starts a new walk.
+        description: What the tokens are, in words: it is written on every figure.
+        n_sequences: How many rows a walk yields, or ``None`` where that is not known before.
+    """
+
+    source: Callable[[], Iterator[Int64[Tensor, "batch pos"]]]
+    description: str
+    n_sequences: int | None = None
+
+    def __iter__(self) -> Iterator[Int64[Tensor, "batch pos"]]:
+        return self.source()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How documents become batches.
+
+    Attributes:
+        n_ctx: Tokens in a row.
+        batch_size: Rows in a batch.
+        separator: The token before each document; ``None`` for none.
+
+    Raises:
+        ValueError: If ``n_ctx`` or ``batch_size`` is below one.
+    """
+
+    n_ctx: int
+    batch_size: int = 8
+    separator: str | None = SEPARATOR
+
+    def __post_init__(self) -> None:
+        _check_positive("n_ctx", self.n_ctx)
+        _check_positive("batch_size", self.batch_size)
+
+
+def text_batches(text: str, tokenizer: Any, packing: Packing) -> Batches:
+    """Batches of one text.
+
+    Raises:
+        ValueError: If the text is empty.
+    """
+    if not text:
+        raise ValueError("the text is empty: give at least one character.")
+    return _text_source(lambda: [text], tokenizer, packing, f"text of {len(text):,} characters")
+
+
+def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) -> Batches:
+    """Batches of text files, one document a file, read as they are needed.
+
+    Raises:
+        ValueError: If no file is named, or one is missing. While walking: if one is empty,
+            unreadable or not UTF-8.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise ValueError("expected at least one text file, got none: name one.")
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"no text file {file}: check the path.")
+    description = files[0].name if len(files) == 1 else f"{len(files)} files"
+    return _text_source(lambda: map(_read_nonempty, files), tokenizer, packing, description)
+
+
+def folder_batches(
+    folder: str | Path, tokenizer: Any, packing: Packing, pattern: str = "**/*"
+) -> Batches:
+    """Batches of the text files of a folder, in the order of their paths.
+
+    Args:
+        folder: Where to look.
+        tokenizer: A Hugging Face tokenizer.
+        packing: How documents become batches.
+        pattern: Which files, as in ``Path.glob``: ``"**/*.py"`` for Python sources.
+
+    Raises:
+        ValueError: If nothing matches. While walking: if a file is unreadable or not UTF-8, or
+            all files are empty (single empty ones are passed over).
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}: check the path.")
+    files = sorted(path for path in root.glob(pattern) if path.is_file())
+    if not files:
+        raise ValueError(f"no file in {root} matches {pattern!r}: change the pattern.")
+    description = f"{len(files)} files of {root.resolve().name}/{pattern}"
+    return _text_source(lambda: map(read_text, files), tokenizer, packing, description)
+
+
+def dataset_batches(
+    name: str,
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    config: str | None = None,
+    split: str = "validation",
+    column: str = "text",
+) -> Batches:
+    """Batches of a Hugging Face dataset, streamed: one document a row.
+
+    Args:
+        name: A dataset's hub id, or a local folder in a format that ``datasets`` reads.
+        tokenizer: A Hugging Face tokenizer.
+        packing: How documents become batches.
+        config: The dataset's configuration, where it has several.
+        split: The part of the dataset.
+        column: The column that holds the text.
+
+    Raises:
+        ValueError: If ``datasets`` is not installed, or the dataset or its split cannot be opened.
+            While walking: if there is no such column, or it does not hold text.
+    """
+    open_dataset = _dataset_opener(name, config, split)
+    open_dataset()
+
+    def texts() -> Iterator[str]:
+        return (_cell(row, column, name) for row in open_dataset())
+
+    return _text_source(texts, tokenizer, packing, f"{name} ({split})")
+
+
+def token_batches(
+    tokens: Int64[Tensor, "sequence pos"], batch_size: int = 8, description: str = "token ids"
+) -> Batches:
+    """Batches of token ids that are there already, one sequence a row.
+
+    Raises:
+        ValueError: If there are no tokens.
+    """
+    _check_positive("batch_size", batch_size)
+    if tokens.numel() == 0:
+        raise ValueError(f"expected at least one token, got shape {list(tokens.shape)}.")
+    return Batches(lambda: iter(tokens.split(batch_size)), description, len(tokens))
+
+
+def bundled_batches(n_sequences: int | None = None, batch_size: int = 8) -> Batches:
+    """Batches of the validation pack: Python source code that no bundled model was trained on.
+
+    Args:
+        n_sequences: How many of its sequences, from the first; ``None`` for all of them.
+        batch_size: Rows in a batch.
+
+    Raises:
+        ValueError: If the pack holds fewer sequences.
+    """
+    with safe_open(BUNDLED_PACK, framework="pt") as pack:
+        tokens = pack.get_tensor("tokens").to(torch.int64)
+    wanted = len(tokens) if n_sequences is None else n_sequences
+    if not 1 <= wanted <= len(tokens):
+        raise ValueError(f"the validation pack holds {len(tokens)} sequences, not {wanted}.")
+    return token_batches(tokens[:wanted], batch_size, "bundled validation pack (Python source)")
+
+
+def take(batches: Batches, n_sequences: int) -> Batches:
+    """The first sequences of batches; all of them where there are fewer."""
+    _check_positive("n_sequences", n_sequences)
+
+    def source() -> Iterator[Int64[Tensor, "batch pos"]]:
+        left = n_sequences
+        for tokens in batches:
+            yield tokens[:left]
+            left -= len(tokens)
+            if left <= 0:
+                return
+
+    known = None if batches.n_sequences is None else min(batches.n_sequences, n_sequences)
+    return Batches(source, batches.description, known)
+
+
+def describe(batches: TokenBatches) -> str:
+    """What batches are, in words; a plain iterable has no description of its own."""
+    return batches.description if isinstance(batches, Batches) else "token ids"
+
+
+def shard(batches: TokenBatches, rank: int, world_size: int) -> Batches:
+    """The share of one process: every ``world_size``-th batch, from the ``rank``-th on.
+
+    Raises:
+        ValueError: If the rank is not one of ``0..world_size-1``.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in 0..{world_size - 1}, got {rank}.")
+    return Batches(lambda: islice(iter(batches), rank, None, world_size), describe(batches))
+
+
+def pack(
+    documents: Iterable[Sequence[int]], n_ctx: int, batch_size: int
+) -> Iterator[Int64[Tensor, "batch pos"]]:
+    """Join documents, given as token ids, and cut them into batches; the tail is the last one."""
+    size, pending = n_ctx * batch_size, list[int]()
+    for ids in documents:
+        pending.extend(ids)
+        full = len(pending) // size * size
+        for start in range(0, full, size):
+            yield _rows(pending[start : start + size], n_ctx)
+        del pending[:full]
+    whole = len(pending) // n_ctx * n_ctx
+    if whole:
+        yield _rows(pending[:whole], n_ctx)
+    if pending[whole:]:
+        yield _rows(pending[whole:], len(pending) - whole)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, its line ends as they stand.
+
+    Raises:
+        ValueError: If the file cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start}): convert it, or leave it out."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}.") from error
+
+
+def _read_nonempty(path: Path) -> str:
+    text = read_text(path)
+    if not text:
+        raise ValueError(f"{path} is empty: leave it out, or give a file with text.")
+    return text
+
+
+def _text_source(
+    texts: Callable[[], Iterable[str]], tokenizer: Any, packing: Packing, description: str
+) -> Batches:
+    def source() -> Iterator[Int64[Tensor, "batch pos"]]:
+        documents = _encode(texts(), tokenizer, packing.separator, description)
+        return pack(documents, packing.n_ctx, packing.batch_size)
+
+    return Batches(source, description)
+
+
+def _encode(
+    texts: Iterable[str], tokenizer: Any, separator: str | None, description: str
+) -> Iterator[list[int]]:
+    before, empty = tokenizer.get_vocab().get(separator), True
+    for text in filter(None, texts):
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        yield ids if before is None else [before, *ids]
+        empty = False
+    if empty:
+        raise ValueError(f"{description}: no text in it, every document is empty.")
+
+
+def _rows(ids: Sequence[int], n_ctx: int) -> Int64[Tensor, "batch pos"]:
+    return torch.tensor(ids, dtype=torch.int64).view(-1, n_ctx)
+
+
+def _dataset_opener(
+    name: str, config: str | None, split: str
+) -> Callable[[], Iterable[dict[str, Any]]]:
+    try:  # Here, not above: it is an extra, and slow to import.
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ValueError(
+            "reading a Hugging Face dataset needs `datasets`: pip install datasets."
+        ) from error
+
+    def open_dataset() -> Iterable[dict[str, Any]]:
+        try:
+            return load_dataset(name, config, split=split, streaming=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"cannot open split {split!r} of dataset {name!r}: {error}") from error
+
+    return open_dataset
+
+
+def _cell(row: dict[str, Any], column: str, name: str) -> str:
+    if not isinstance(row.get(column), str):
+        texts = [key for key, value in row.items() if isinstance(value, str)]
+        raise ValueError(
+            f"dataset {name!r} has no text in a column {column!r}; columns with text: "
+            f"{', '.join(texts) or 'none'}."
+        )
+    return row[column]
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")

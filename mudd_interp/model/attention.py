@@ -1,0 +1,164 @@
+"""Multi-head attention with separate inputs for queries, keys and values."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mudd_interp.config import ModelConfig
+from mudd_interp.model.layers import RMSNorm, Rotary, wide
+from mudd_interp.model.points import has_hooks
+
+
+@dataclass
+class LayerKeyValues:
+    """Keys (after rotary) and values of one block, preallocated for decoding.
+
+    Attributes:
+        keys: ``[batch pos kv_head d_head]``, filled up to ``length``.
+        values: The same for values.
+        length: Number of positions filled.
+    """
+
+    keys: Float[Tensor, "batch pos kv_head d_head"]
+    values: Float[Tensor, "batch pos kv_head d_head"]
+    length: int = 0
+
+    def append(
+        self,
+        keys: Float[Tensor, "batch new kv_head d_head"],
+        values: Float[Tensor, "batch new kv_head d_head"],
+    ) -> tuple[
+        Float[Tensor, "batch seen kv_head d_head"], Float[Tensor, "batch seen kv_head d_head"]
+    ]:
+        """Store new positions and return all positions so far."""
+        end = self.length + keys.shape[1]
+        self.keys[:, self.length : end] = keys
+        self.values[:, self.length : end] = values
+        self.length = end
+        return self.keys[:, :end], self.values[:, :end]
+
+
+def head_weight(n_heads: int, d_head: int, d_model: int) -> nn.Parameter:
+    """A ``[head d_model d_head]`` parameter, laid out in memory as ``[(head d_head) d_model]``."""
+    return nn.Parameter(torch.empty(n_heads, d_head, d_model).transpose(1, 2))
+
+
+def bias(wanted: bool, *shape: int) -> nn.Parameter | None:
+    """A parameter of zeros, or ``None`` in a model without biases."""
+    return nn.Parameter(torch.zeros(shape)) if wanted else None
+
+
+def causal_mask(
+    scores: Float[Tensor, "batch head query key"],
+) -> Float[Tensor, "batch head query key"]:
+    """Minus infinity where a key comes after its query; queries are the last positions."""
+    query, key = scores.shape[-2:]
+    future = torch.ones(query, key, dtype=torch.bool, device=scores.device).triu(key - query + 1)
+    return scores.masked_fill(future, -math.inf)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention, MHA(X^Q, X^K, X^V) of the paper's section 2.4.
+
+    The fused kernel is used unless a hook asks for scores or pattern; ``hook_result`` (the output
+    of each head, before their sum) is computed only when it is hooked.
+    """
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.n_heads, self.kv_heads, self.d_head = cfg.n_heads, cfg.kv_heads, cfg.head_width
+        self.W_Q = head_weight(cfg.n_heads, cfg.head_width, cfg.d_model)
+        self.W_K = head_weight(cfg.kv_heads, cfg.head_width, cfg.d_model)
+        self.W_V = head_weight(cfg.kv_heads, cfg.head_width, cfg.d_model)
+        self.W_O = nn.Parameter(
+            torch.empty(cfg.d_model, cfg.n_heads, cfg.head_width).permute(1, 2, 0)
+        )
+        self.b_Q = bias(cfg.attn_bias, cfg.n_heads, cfg.head_width)
+        self.b_K = bias(cfg.attn_bias, cfg.kv_heads, cfg.head_width)
+        self.b_V = bias(cfg.attn_bias, cfg.kv_heads, cfg.head_width)
+        self.b_O = bias(cfg.attn_bias, cfg.d_model)
+        if cfg.use_qk_norm:
+            self.q_norm = RMSNorm(cfg.head_width, cfg.eps)
+            self.k_norm = RMSNorm(cfg.head_width, cfg.eps)
+            self.hook_q_normed, self.hook_k_normed = HookPoint(), HookPoint()
+        self.use_qk_norm = cfg.use_qk_norm
+        self.rotary = Rotary(cfg)
+        self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
+        self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
+        self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
+        self.hook_z, self.hook_result = HookPoint(), HookPoint()
+
+    def forward(
+        self,
+        query_input: Float[Tensor, "batch pos d_model"],
+        key_input: Float[Tensor, "batch pos d_model"],
+        value_input: Float[Tensor, "batch pos d_model"],
+        past: LayerKeyValues | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Attend with normed inputs; ``past`` holds the positions before these, when decoding."""
+        start = 0 if past is None else past.length
+        q = self.hook_q(project(query_input, self.W_Q, self.b_Q))
+        k = self.hook_k(project(key_input, self.W_K, self.b_K))
+        v = self.hook_v(project(value_input, self.W_V, self.b_V))
+        if self.use_qk_norm:
+            q, k = self.hook_q_normed(self.q_norm(q)), self.hook_k_normed(self.k_norm(k))
+        q, k = self.hook_rot_q(self.rotary(q, start)), self.hook_rot_k(self.rotary(k, start))
+        if past is not None:
+            k, v = past.append(k, v)
+        return self._output(self.hook_z(self._mix_values(q, k, v)))
+
+    def _mix_values(
+        self,
+        q: Float[Tensor, "batch query head d_head"],
+        k: Float[Tensor, "batch key kv_head d_head"],
+        v: Float[Tensor, "batch key kv_head d_head"],
+    ) -> Float[Tensor, "batch query head d_head"]:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        if not has_hooks(self.hook_attn_scores, self.hook_pattern):
+            mixed = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=self._fused_mask(q.shape[2], k.shape[2], q.device),
+                is_causal=q.shape[2] == k.shape[2] > 1,
+                enable_gqa=self.kv_heads != self.n_heads,
+            )
+            return mixed.transpose(1, 2)
+        k, v = (x.repeat_interleave(self.n_heads // self.kv_heads, dim=1) for x in (k, v))
+        scores = self.hook_attn_scores(causal_mask(q @ k.transpose(2, 3) / math.sqrt(self.d_head)))
+        pattern = self.hook_pattern(wide(scores).softmax(-1).to(v.dtype))
+        return (pattern @ v).transpose(1, 2)
+
+    @staticmethod
+    def _fused_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """The kernel's own causal flag serves equal lengths; one query may see every key."""
+        if queries == keys or queries == 1:
+            return None
+        return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+    def _output(
+        self, z: Float[Tensor, "batch pos head d_head"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        if not has_hooks(self.hook_result):
+            weight = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
+            return F.linear(z.flatten(2), weight, self.b_O)
+        result = torch.einsum("bphe,hed->bphd", z, self.W_O)
+        out = self.hook_result(result).sum(2)
+        return out if self.b_O is None else out + self.b_O
+
+
+def project(
+    x: Float[Tensor, "batch pos d_model"],
+    weight: Float[Tensor, "head d_model d_head"],
+    bias: Float[Tensor, "head d_head"] | None,
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Project to heads: ``x W + b``."""
+    flat = rearrange(weight, "head d_model d_head -> (head d_head) d_model")
+    out = F.linear(x, flat, None if bias is None else bias.flatten())
+    return out.unflatten(-1, weight.shape[::2])

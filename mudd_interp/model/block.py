@@ -1,0 +1,108 @@
+"""One Transformer block with four input streams."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.config import ModelConfig
+from mudd_interp.model.attention import Attention, LayerKeyValues
+from mudd_interp.model.layers import MLP, SharedNorm, make_norm
+from mudd_interp.model.points import enter, has_hooks, may_change
+
+Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
+
+ATTENTION_STREAMS: tuple[Stream, ...] = ("q", "k", "v")
+
+
+class Block(nn.Module):
+    """B'(X^Q, X^K, X^V, X^R) of the paper's section 2.4, sequential or parallel.
+
+    Sequential: ``X_A = MHA(LN X^Q, LN X^K, LN X^V) + X^R``, output ``FFN(LN X_A) + X_A``.
+    Parallel: output ``X^R + MHA(...) + FFN(LN X^R)``, and no ``hook_resid_mid``.
+
+    Where the four inputs are one tensor (block 0, plain and single-way models) q, k and v branch
+    off behind ``hook_resid_pre``, and there is one norm, ``ln1``. It runs once, unless the input
+    or the norm of a stream is hooked by something other than the cache: that stream is then
+    normed by itself, through ``ln1_q``, ``ln1_k`` or ``ln1_v``, with the parameters of ``ln1``.
+    """
+
+    hook_out_is_single_residual_stream = False
+
+    def __init__(self, cfg: ModelConfig, layer: int):
+        super().__init__()
+        self.parallel = cfg.parallel_attn_mlp
+        self.single_input = layer == 0 or len(cfg.streams) == 1
+        self.hook_out_is_single_residual_stream = cfg.dense == "none"
+        self.hook_q_input, self.hook_k_input = HookPoint(), HookPoint()
+        self.hook_v_input, self.hook_resid_pre = HookPoint(), HookPoint()
+        if self.single_input:
+            self.ln1 = make_norm(cfg)
+        for stream in ATTENTION_STREAMS:
+            norm = SharedNorm(self.ln1) if self.single_input else make_norm(cfg)
+            self.add_module(f"ln1_{stream}", norm)
+        self.attn = Attention(cfg)
+        self.ln2 = make_norm(cfg)
+        self.mlp = MLP(cfg, cfg.mlp_widths[layer])
+        self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
+        if not self.parallel:
+            self.hook_resid_mid = HookPoint()
+        self.hook_resid_post = HookPoint()
+
+    def forward(
+        self, streams: Streams, past: LayerKeyValues | None = None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """X_{l+1} from the four streams; ``past`` holds earlier keys and values when decoding."""
+        residual, normed = self.inputs(streams)
+        attn_out = self.hook_attn_out(self.attn(normed["q"], normed["k"], normed["v"], past))
+        if self.parallel:
+            mlp_out = self.hook_mlp_out(self.mlp(self.ln2(residual)))
+            return self.hook_resid_post(residual + attn_out + mlp_out)
+        middle = self.hook_resid_mid(residual + attn_out)
+        return self.hook_resid_post(middle + self.hook_mlp_out(self.mlp(self.ln2(middle))))
+
+    def inputs(self, streams: Streams) -> tuple[Float[Tensor, "batch pos d_model"], Streams]:
+        """The R stream after its hook, and the q, k and v streams after hooks and norms."""
+        residual = enter(self.hook_resid_pre, streams["r"])
+        if not self.single_input:
+            return residual, {
+                s: self._norm(s)(enter(self._hook(s), streams[s])) for s in ATTENTION_STREAMS
+            }
+        return residual, self._branch(residual)
+
+    def _branch(self, x: Float[Tensor, "batch pos d_model"]) -> Streams:
+        normed: dict[Stream, Float[Tensor, "batch pos d_model"]] = {}
+        for stream in ATTENTION_STREAMS:
+            own = enter(self._hook(stream), x)
+            if self._is_split(stream):
+                normed[stream] = self._norm(stream)(own)
+        whole: list[Stream] = [s for s in ATTENTION_STREAMS if s not in normed]
+        if whole:
+            shared = self.ln1(x)
+            for stream in whole:
+                normed[stream] = shared
+        elif may_change(self.ln1.hook_scale) or may_change(self.ln1.hook_normalized):
+            raise ValueError(
+                f"{self.ln1.hook_normalized.name or 'ln1'} (or its scale) is hooked but does not "
+                "run: q, k and v are hooked one by one and pass through ln1_q, ln1_k and ln1_v. "
+                "Hook those instead."
+            )
+        return normed
+
+    def _is_split(self, stream: Stream) -> bool:
+        norm = self._norm(stream)
+        return may_change(self._hook(stream)) or has_hooks(norm.hook_scale, norm.hook_normalized)
+
+    def _hook(self, stream: Stream) -> HookPoint:
+        return cast(HookPoint, self._modules[f"hook_{stream}_input"])
+
+    def _norm(self, stream: Stream) -> Any:
+        return self._modules[f"ln1_{stream}"]
+
+
+def same_streams(x: Float[Tensor, "batch pos d_model"]) -> Streams:
+    """One tensor as all four streams."""
+    return {stream: x for stream in STREAMS}

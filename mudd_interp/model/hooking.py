@@ -1,0 +1,180 @@
+"""Hooks that are checked: unknown names are refused, and the cache is of our class."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformer_lens import HookedRootModule
+from transformer_lens.utilities.slice import Slice
+
+from mudd_interp.axes import unknown_name
+from mudd_interp.model.cache import MUDDActivationCache
+from mudd_interp.model.points import Observer
+
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+
+PER_HEAD = (
+    "hook_q",
+    "hook_k",
+    "hook_v",
+    "hook_z",
+    "hook_result",
+    "hook_rot_q",
+    "hook_rot_k",
+    "hook_q_normed",
+    "hook_k_normed",
+)
+
+
+class Save(Observer):
+    """Stores what it sees in a cache, detached and, if asked, moved, squeezed and sliced."""
+
+    def __init__(
+        self,
+        cache: dict[str, Tensor],
+        suffix: str = "",
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        pos_slice: Slice | None = None,
+    ):
+        self.cache, self.suffix, self.device = cache, suffix, device
+        self.remove_batch_dim, self.pos_slice = remove_batch_dim, pos_slice
+
+    def __call__(self, tensor: Tensor, hook: Any) -> None:
+        """Store one tensor under the hook's name."""
+        kept = tensor.detach()
+        if self.device is not None:
+            kept = kept.to(self.device)
+        if self.remove_batch_dim and kept.shape[0] == 1:
+            kept = kept[0]
+        if self.pos_slice is not None:
+            kept = self.pos_slice.apply(kept, dim=-3 if is_per_head(hook.name) else -2)
+        self.cache[hook.name + self.suffix] = kept
+
+
+def is_per_head(name: str) -> bool:
+    """Whether a hook's tensor has a head axis behind its position axis."""
+    return name.rpartition(".")[2] in PER_HEAD or ".q_norm." in name or ".k_norm." in name
+
+
+class CheckedHooks(HookedRootModule):
+    """A hooked module that says which names it does not know, and caches into our class."""
+
+    def on_request(self, name: str, incl_bwd: bool = False) -> bool:
+        """Whether a hook is left out of a cache of everything, and fires only when named."""
+        raise NotImplementedError
+
+    def matching(self, names_filter: NamesFilter, incl_bwd: bool = False) -> list[str]:
+        """The hook names that a filter selects.
+
+        Raises:
+            ValueError: If a name is unknown (the nearest are given) or a predicate selects none.
+        """
+        if names_filter is None:
+            return [name for name in self.hook_dict if not self.on_request(name, incl_bwd)]
+        if callable(names_filter):
+            names = [name for name in self.hook_dict if names_filter(name)]
+            if not names:
+                raise ValueError("the filter selects no hook: see model.hook_dict for the names.")
+            return names
+        names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        self.require(names)
+        return names
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse names that are not hooks of this model."""
+        for name in names:
+            if name not in self.hook_dict:
+                raise ValueError(unknown_name("hook", name, self.hook_dict))
+
+    def get_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+        pos_slice: Any = None,
+    ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
+        """Hooks that fill ``cache``; they are returned, not added (TransformerLens' method)."""
+        cache = {} if cache is None else cache
+        names = self.matching(names_filter, incl_bwd)
+        save = partial(
+            Save,
+            cache,
+            device=device,
+            remove_batch_dim=remove_batch_dim,
+            pos_slice=None if pos_slice is None else Slice.unwrap(pos_slice),
+        )
+        forward = [(name, save()) for name in names]
+        backward = [(name, save(suffix="_grad")) for name in names] if incl_bwd else []
+        return cache, forward, backward
+
+    def run_with_cache(
+        self,
+        *model_args: Any,
+        names_filter: NamesFilter = None,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        incl_bwd: bool = False,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        pos_slice: Any = None,
+        return_cache_object: bool = True,
+        **model_kwargs: Any,
+    ) -> tuple[Any, Any]:
+        """Run the model and keep its activations.
+
+        Args:
+            *model_args: Passed to :meth:`forward`, the input first.
+            names_filter: Which hooks to keep: a name, a list of names, a predicate, or ``None`` for
+                all but those computed on request (``attn.hook_result``; where a block has one
+                norm, ``ln1_q``, ``ln1_k`` and ``ln1_v``, or with gradients ``ln1``). Caching all of
+                a long prompt takes many times the memory of its logits: name what you need.
+            device: Where to keep the activations; ``None`` leaves them where they are.
+            remove_batch_dim: Drop the batch axis of a batch of one.
+            incl_bwd: Also call ``backward`` on the output, a scalar such as the loss, and keep the
+                gradients, as ``<name>_grad``.
+            reset_hooks_end: Remove the hooks afterwards, also after an error.
+            clear_contexts: Clear the hook points' contexts too.
+            pos_slice: Keep these positions only.
+            return_cache_object: Return a :class:`MUDDActivationCache`; else a plain dict.
+            **model_kwargs: Passed to :meth:`forward`.
+
+        Returns:
+            The output of :meth:`forward`, and the cache.
+
+        Raises:
+            ValueError: If a name is unknown, with the nearest names.
+        """
+        cache, fwd_hooks, bwd_hooks = self.get_caching_hooks(
+            names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice
+        )
+        with self.hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
+            output = self(*model_args, **model_kwargs)
+            if incl_bwd:
+                output.backward()
+        if remove_batch_dim and any(x.ndim > 0 for x in cache.values()) and model_args:
+            self._require_single(model_args[0])
+        if not return_cache_object:
+            return output, cache
+        return output, MUDDActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    @staticmethod
+    def _require_single(given: Any) -> None:
+        if isinstance(given, Tensor) and given.ndim == 2 and given.shape[0] != 1:
+            raise ValueError(
+                f"remove_batch_dim needs a batch of one, got {given.shape[0]}: leave it out, or "
+                "run the prompts one by one."
+            )
+
+    def add_hook(self, name: Any, hook: Any, *args: Any, **kwargs: Any) -> None:
+        """TransformerLens' ``add_hook``; refuses a name that is not a hook of this model."""
+        self.matching(name)
+        super().add_hook(name, hook, *args, **kwargs)
+
+    def _enable_hook(self, name: Any, hook: Any, dir: Any) -> None:
+        self.matching(name)
+        super()._enable_hook(name, hook, dir)

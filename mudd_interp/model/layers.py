@@ -1,0 +1,256 @@
+"""Norms, rotary position embedding, MLPs, and the two ends of the model."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mudd_interp.config import ModelConfig, RotaryRounding
+from mudd_interp.model.points import has_hooks
+
+
+def wide(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``x`` in at least float32: norms and softmax of half-precision models are computed there."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def rms_scale(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape 1"]:
+    """Root mean square over the last axis, the divisor of RMSNorm; same unit as ``x``."""
+    return (wide(x).square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def rms_norm(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape d"]:
+    """RMSNorm without a gain; the mean square of the result is one."""
+    return F.rms_norm(wide(x), x.shape[-1:], eps=eps).to(x.dtype)
+
+
+class Norm(nn.Module):
+    """What both norms have: a gain ``w`` and hooks on the scale and on the normalised input.
+
+    ``hook_scale`` is ``[... 1]``; ``hook_normalized`` is before the gain.
+    """
+
+    def __init__(self, width: int, eps: float, gain: float = 1.0):
+        super().__init__()
+        self.eps, self.initial_gain = eps, gain
+        self.w = nn.Parameter(torch.full((width,), gain))
+        self.hook_scale = HookPoint()
+        self.hook_normalized = HookPoint()
+
+    def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """Normalise, then apply the gain (and the bias, if there is one)."""
+        return self.through(x, self.hook_scale, self.hook_normalized)
+
+    def through(
+        self, x: Float[Tensor, "*shape d"], hook_scale: HookPoint, hook_normalized: HookPoint
+    ) -> Float[Tensor, "*shape d"]:
+        """The same with the hook points of somebody else."""
+        if not has_hooks(hook_scale, hook_normalized):
+            return self.fused(x)
+        centred = self.centred(wide(x))
+        scale = hook_scale(rms_scale(centred, self.eps))
+        return self.affine(hook_normalized((centred / scale).to(x.dtype)))
+
+    def fused(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """The whole norm in one kernel, where no hook asks for its parts."""
+        raise NotImplementedError
+
+    def centred(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """What is divided by its root mean square."""
+        raise NotImplementedError
+
+    def affine(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """Gain, and bias if there is one."""
+        raise NotImplementedError
+
+
+class RMSNorm(Norm):
+    """``x / scale * w`` with ``scale`` the root mean square of ``x``."""
+
+    def fused(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return rms_norm(x, self.eps) * self.w
+
+    def centred(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return x
+
+    def affine(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return x * self.w
+
+
+class LayerNorm(Norm):
+    """``(x - mean) / scale * w + b`` with ``scale`` the standard deviation of ``x``."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__(width, eps)
+        self.b = nn.Parameter(torch.zeros(width))
+
+    def fused(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return F.layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
+
+    def centred(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return x - x.mean(-1, keepdim=True)
+
+    def affine(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """See :class:`Norm`."""
+        return x * self.w + self.b
+
+
+class SharedNorm(nn.Module):
+    """Another norm's parameters under hook points of its own; it owns no parameters."""
+
+    def __init__(self, norm: Norm):
+        super().__init__()
+        self._norm = (norm,)  # in a tuple, so that it is not registered a second time
+        self.hook_scale = HookPoint()
+        self.hook_normalized = HookPoint()
+
+    def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """The other norm, hooked here."""
+        return self._norm[0].through(x, self.hook_scale, self.hook_normalized)
+
+
+def make_norm(cfg: ModelConfig) -> Norm:
+    """The norm of the configuration, over ``d_model``."""
+    norm = RMSNorm if cfg.normalization_type == "RMS" else LayerNorm
+    return norm(cfg.d_model, cfg.eps)
+
+
+def rotary_tables(
+    n_ctx: int, rotary_dim: int, base: float, rounding: RotaryRounding, dtype: torch.dtype
+) -> tuple[Float[Tensor, "pos half"], Float[Tensor, "pos half"]]:
+    """Cosines and sines of the rotation of each pair, by position.
+
+    With a ``rounding`` the angles are computed in float32 and the tables rounded to that precision
+    before they are used in ``dtype``, as in the released code; ``"none"`` computes in float64.
+    """
+    exact = torch.float64 if rounding == "none" else torch.float32
+    exponents = torch.arange(0, rotary_dim, 2).to(exact) / rotary_dim
+    angles = torch.outer(torch.arange(n_ctx).to(exact), 1.0 / base**exponents)
+    rotation = torch.polar(torch.ones_like(angles), angles)
+    stored = exact if rounding == "none" else getattr(torch, rounding)
+    return rotation.real.to(stored).to(dtype), rotation.imag.to(stored).to(dtype)
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding on the first ``rotary_dim`` dimensions of each head.
+
+    Pairs dimension ``i`` with ``i + rotary_dim / 2`` (the GPT-NeoX pairing). The tables follow the
+    input's device and precision, at least float32, and are not part of the state dict.
+    """
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.n_ctx, self.dim = cfg.n_ctx, cfg.rotated
+        self.base = cfg.rotary_base
+        self.rounding: RotaryRounding = cfg.rotary_rounding
+        self._tables: dict[
+            tuple[torch.device, torch.dtype],
+            tuple[Float[Tensor, "pos half"], Float[Tensor, "pos half"]],
+        ] = {}
+
+    def tables(
+        self, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "pos half"], Float[Tensor, "pos half"]]:
+        """The tables on a device, computed once for each device and precision."""
+        key = (device, dtype)
+        if key not in self._tables:
+            cos, sin = rotary_tables(self.n_ctx, self.dim, self.base, self.rounding, dtype)
+            self._tables[key] = (cos.to(device), sin.to(device))
+        return self._tables[key]
+
+    def forward(
+        self, x: Float[Tensor, "batch pos head d_head"], start: int = 0
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Rotate queries or keys whose first position is ``start``."""
+        if self.dim == 0:
+            return x
+        turned, rest = wide(x[..., : self.dim]), x[..., self.dim :]
+        cos, sin = self.tables(x.device, turned.dtype)
+        span = slice(start, start + x.shape[1])
+        cos, sin = cos[span, None], sin[span, None]
+        a, b = turned.chunk(2, dim=-1)
+        rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+        return rotated if self.dim == x.shape[-1] else torch.cat((rotated, rest), dim=-1)
+
+
+class MLP(nn.Module):
+    """``act(x W_in + b_in) W_out + b_out``, or gated: ``(act(x W_gate) * (x W_in)) W_out``.
+
+    ``hook_pre`` is what the activation function sees; when gated that is ``x W_gate``, and
+    ``hook_pre_linear`` is ``x W_in`` (TransformerLens' names). Weights are stored as ``[in out]``.
+    """
+
+    def __init__(self, cfg: ModelConfig, d_mlp: int):
+        super().__init__()
+        self.act = F.silu if cfg.act_fn == "silu" else F.gelu
+        self.W_in = linear_weight(cfg.d_model, d_mlp)
+        self.W_gate = linear_weight(cfg.d_model, d_mlp) if cfg.gated_mlp else None
+        self.W_out = linear_weight(d_mlp, cfg.d_model)
+        self.b_in = nn.Parameter(torch.zeros(d_mlp)) if cfg.mlp_bias else None
+        self.b_gate = nn.Parameter(torch.zeros(d_mlp)) if cfg.mlp_bias and cfg.gated_mlp else None
+        self.b_out = nn.Parameter(torch.zeros(cfg.d_model)) if cfg.mlp_bias else None
+        self.hook_pre = HookPoint()
+        self.hook_post = HookPoint()
+        if cfg.gated_mlp:
+            self.hook_pre_linear = HookPoint()
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """Two (gated: three) projections; see the class."""
+        if self.W_gate is None:
+            post = self.act(self.hook_pre(F.linear(x, self.W_in.T, self.b_in)))
+        else:
+            gate = self.act(self.hook_pre(F.linear(x, self.W_gate.T, self.b_gate)))
+            post = gate * self.hook_pre_linear(F.linear(x, self.W_in.T, self.b_in))
+        return F.linear(self.hook_post(post), self.W_out.T, self.b_out)
+
+
+def linear_weight(d_in: int, d_out: int) -> nn.Parameter:
+    """An ``[in out]`` parameter whose memory is laid out ``[out in]``, as checkpoints have it."""
+    return nn.Parameter(torch.empty(d_out, d_in).T)
+
+
+class Embed(nn.Module):
+    """Token embedding, ``W_E`` of shape ``[d_vocab d_model]``."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model))
+
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """One row of ``W_E`` for each token."""
+        return F.embedding(tokens, self.W_E)
+
+
+class Unembed(nn.Module):
+    """Logits from the normed final stream: ``x W_U``, with ``W_U`` of shape ``[d_model d_vocab]``.
+
+    The family has no output bias; ``b_U`` is a vector of zeros for tools that read one.
+    """
+
+    b_U: Float[Tensor, " d_vocab"]  # noqa: N815 (the field's name)
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.W_U = linear_weight(cfg.d_model, cfg.d_vocab)
+        self.register_buffer("b_U", torch.zeros(cfg.d_vocab), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits, in nats up to a constant per position."""
+        return F.linear(x, self.W_U.T)
+
+
+def init_weights(module: nn.Module, cfg: ModelConfig) -> None:
+    """Draw the weight matrices of an embedding, attention or MLP; the paper leaves this open."""
+    std = cfg.init_std if cfg.init_std is not None else math.sqrt(2 / (5 * cfg.d_model))
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2].startswith("W_"):
+            output = name.endswith(("W_O", "W_out"))
+            nn.init.normal_(parameter, std=std / math.sqrt(2 * cfg.n_layers) if output else std)

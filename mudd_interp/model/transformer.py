@@ -1,0 +1,238 @@
+"""``HookedMUDDTransformer``: the whole family as one hooked model."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from mudd_interp import axes
+from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.config import ModelConfig
+from mudd_interp.model.attention import LayerKeyValues
+from mudd_interp.model.block import Block, Streams, same_streams
+from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
+from mudd_interp.model.generate import GenerateMethods
+from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.layers import Embed, Unembed, init_weights, make_norm, wide
+from mudd_interp.model.live_config import LiveConfig
+from mudd_interp.model.points import enter
+from mudd_interp.model.tokens import TokenMethods, check_tokens
+from mudd_interp.model.weights import WeightMethods
+from mudd_interp.protocol import ModelInfo
+
+
+class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, CheckedHooks):
+    """MUDDFormer, MUDDPythia, their plain twins and every rung between, by configuration.
+
+    A fresh model has random weights with the paper's initialisation of the dense connections (so
+    it *is* its plain twin) and is in evaluation mode, as TransformerLens' patching tools expect.
+    """
+
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        tokenizer: Any = None,
+        info: ModelInfo | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.config = cfg
+        self.tokenizer = tokenizer
+        self.info = info or ModelInfo(name="random weights")
+        self.embed, self.hook_embed = Embed(cfg), HookPoint()
+        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
+        self.dense = nn.ModuleDict(
+            {str(i): DepthAggregation(cfg, i) for i in range(cfg.n_layers) if cfg.ways(i)}
+        )
+        if cfg.pre_post_norm != "none":
+            self.dense_pre_norms = nn.ModuleList(
+                PreNorm(cfg.d_model, cfg.eps) for _ in range(cfg.n_layers + 1)
+            )
+        self.hook_resid_final = HookPoint()
+        self.ln_final, self.unembed = make_norm(cfg), Unembed(cfg)
+        self.init_weights()
+        self.to(device=device, dtype=dtype)
+        self.eval()
+        self.setup()
+        self._live_config = LiveConfig(self)
+
+    def init_weights(self) -> None:
+        """Draw all weights; the backbone first, so that a seed gives a plain twin the same."""
+        for part in (self.embed, *self.blocks, self.unembed):
+            init_weights(part, self.config)
+        for aggregation in self.dense.values():
+            cast(DepthAggregation, aggregation).init_weights()
+
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], past: Sequence[LayerKeyValues] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of valid token ids."""
+        return self.unembed(self.ln_final(self.final_stream(tokens, past)))
+
+    def final_stream(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        past: Sequence[LayerKeyValues] | None = None,
+        stop_at_layer: int | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The last aggregate X̄^R_L, or the R stream that enters block ``stop_at_layer``.
+
+        ``X̄_0 = X_0``, ``X_{l+1} = B_l(X̄_l)``, ``X̄_{l+1} = DA_{l+1}(X_0..X_{l+1})`` (paper, 2.1).
+        """
+        cfg = self.config
+        x = self.hook_embed(self.embed(tokens))
+        streams = same_streams(x)
+        stack = SourceStack(cfg.n_layers + 1) if cfg.dense != "none" else None
+        self._add_source(stack, 0, x)
+        for layer, block in enumerate(self.blocks):
+            if layer == stop_at_layer:
+                return streams["r"]
+            x = block(streams, None if past is None else past[layer])
+            self._add_source(stack, layer + 1, x)
+            streams = self._aggregate(layer, x, stack)
+        return enter(self.hook_resid_final, streams["r"])
+
+    def _add_source(
+        self, stack: SourceStack | None, source: int, x: Float[Tensor, "batch pos d_model"]
+    ) -> None:
+        if stack is not None:
+            normed = self.config.pre_post_norm != "none"
+            stack.append(self.dense_pre_norms[source](x) if normed else x)
+
+    def _aggregate(
+        self, index: int, x: Float[Tensor, "batch pos d_model"], stack: SourceStack | None
+    ) -> Streams:
+        if stack is None or str(index) not in self.dense:
+            return same_streams(x)
+        sources = stack.stacked()
+        weight_input = sources[:, :, -1] if self.config.pre_post_norm == "all" else x
+        mixed = self.dense[str(index)](weight_input, sources, x)
+        if len(self.streams) == 1:
+            return same_streams(mixed["r"])
+        return {s: mixed.get(s, x) for s in STREAMS}
+
+    # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
+        return self.config.streams
+
+    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
+        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
+        has_weights = stream in self.config.ways(aggregation)
+        return axes.dense_weights(aggregation, stream) if has_weights else None
+
+    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
+        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
+        ways = self.config.ways(aggregation)
+        if stream not in ways:
+            return one_hot_newest(axes.n_sources(aggregation), self.embed.W_E)
+        aggregate = cast(DepthAggregation, self.dense[str(aggregation)])
+        return aggregate.a[ways.index(stream)].detach()
+
+    def source_hook(self, source: int) -> str:
+        """The hook on the tensor that the dense weights multiply."""
+        normed = self.config.pre_post_norm != "none"
+        return axes.normed_source(source) if normed else axes.source_output(source)
+
+    def on_request(self, name: str, incl_bwd: bool = False) -> bool:
+        """Whether a hook fires only when it is named.
+
+        Per-head results do; and in a block with one norm the three norms of one stream, or with
+        gradients the one norm: each stream's gradient is its own, so all three are run.
+        """
+        block, _, rest = name.removeprefix("blocks.").partition(".")
+        if rest == "attn.hook_result":
+            return True
+        one_norm = rest.startswith("ln1") and cast(Block, self.blocks[int(block)]).single_input
+        return one_norm and rest.startswith("ln1.") == incl_bwd
+
+    # --- The API of TransformerLens -------------------------------------------------------------
+
+    def forward(
+        self,
+        input: str | list[str] | Int[Tensor, "..."],
+        return_type: Literal["logits", "loss", "both"] | None = "logits",
+        prepend_bos: bool | None = None,
+        loss_per_token: bool = False,
+        stop_at_layer: int | None = None,
+        past_kv_cache: Sequence[LayerKeyValues] | None = None,
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            input: Text, a list of texts of equal length in tokens, or ids ``[batch pos]`` or
+                ``[pos]``.
+            return_type: ``"logits"`` ``[batch pos d_vocab]``; ``"loss"``, the mean next-token loss
+                in nats; ``"both"``; or ``None``, which runs the blocks and the final norm only.
+            prepend_bos: Put ``<|endoftext|>`` in front of text. ``None`` means no, as these models
+                were trained.
+            loss_per_token: Return the loss of each position, ``[batch pos-1]``.
+            stop_at_layer: Return the R stream that enters this block instead, ``[batch pos
+                d_model]``; negative values count from the end, ``n_layers`` gives the last
+                aggregate. (In a MUDD model the other streams are in the hooks.)
+            past_kv_cache: Keys and values of earlier positions, from :meth:`new_kv_cache`.
+
+        Raises:
+            ValueError: If the input is empty, longer than the context, or has ids outside the
+                vocabulary.
+        """
+        tokens = self.tokens_of(input, prepend_bos)
+        self._check_tokens(tokens, 0 if past_kv_cache is None else past_kv_cache[0].length)
+        if stop_at_layer is not None:
+            layer = self._layer_index(stop_at_layer)
+            return self.final_stream(tokens, past_kv_cache, layer)
+        final = self.ln_final(self.final_stream(tokens, past_kv_cache))
+        if return_type is None:
+            return None
+        logits = self.unembed(final)
+        if return_type == "logits":
+            return logits
+        if return_type not in ("loss", "both"):
+            raise ValueError(
+                f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}."
+            )
+        loss = self.loss_fn(logits, tokens, per_token=loss_per_token)
+        return loss if return_type == "loss" else (logits, loss)
+
+    @staticmethod
+    def loss_fn(
+        logits: Float[Tensor, "batch pos d_vocab"],
+        tokens: Int[Tensor, "batch pos"],
+        per_token: bool = False,
+    ) -> Float[Tensor, ""] | Float[Tensor, "batch predicted"]:
+        """Next-token cross-entropy in nats: the mean, or one value for each predicted position."""
+        if tokens.shape[1] < 2:
+            raise ValueError("a loss needs at least two tokens: the second is predicted.")
+        predictions = wide(logits[:, :-1]).flatten(0, 1)
+        loss = F.cross_entropy(predictions, tokens[:, 1:].flatten(), reduction="none")
+        return loss.view(tokens.shape[0], -1) if per_token else loss.mean()
+
+    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+        """Mean next-token loss, in nats."""
+        return self(tokens, return_type="loss")
+
+    def loss_per_token(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch predicted"]:
+        """Loss of each position but the first, in nats."""
+        return self(tokens, return_type="loss", loss_per_token=True)
+
+    def _check_tokens(self, tokens: Int[Tensor, "batch pos"], seen: int) -> None:
+        if not torch.compiler.is_compiling():
+            check_tokens(tokens, seen, self.config.n_ctx, self.config.d_vocab)
+
+    def _layer_index(self, layer: int) -> int:
+        n_layers = self.config.n_layers
+        if not -n_layers <= layer <= n_layers:
+            raise ValueError(f"stop_at_layer must lie in -{n_layers}..{n_layers}, got {layer}.")
+        return layer + n_layers if layer < 0 else layer
+
+    @property
+    def cfg(self) -> LiveConfig:
+        """The configuration under TransformerLens' names, with the present device and dtype."""
+        return self._live_config

@@ -1,0 +1,88 @@
+"""The weights under TransformerLens' names, and directions in the final stream."""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mudd_interp.config import ModelConfig
+from mudd_interp.model.cache import refuse
+from mudd_interp.model.layers import Embed, Norm, Unembed
+
+
+class WeightMethods:
+    """What TransformerLens' tools read of a model besides its activations."""
+
+    config: ModelConfig
+    embed: Embed
+    unembed: Unembed
+    blocks: nn.ModuleList
+    ln_final: Norm
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:  # noqa: N802 (the field's name)
+        """The token embedding."""
+        return self.embed.W_E
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding."""
+        return self.unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding's bias: zeros, the family has none."""
+        return self.unembed.b_U
+
+    @property
+    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:  # noqa: N802 (the field's name)
+        """The query weights of every block, stacked (a copy)."""
+        return self._stacked("W_Q")
+
+    @property
+    def W_K(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
+        """The key weights of every block, stacked (a copy)."""
+        return self._stacked("W_K")
+
+    @property
+    def W_V(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
+        """The value weights of every block, stacked (a copy)."""
+        return self._stacked("W_V")
+
+    @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:  # noqa: N802 (the field's name)
+        """The output weights of every block, stacked (a copy)."""
+        return self._stacked("W_O")
+
+    def _stacked(self, name: Literal["W_Q", "W_K", "W_V", "W_O"]) -> Float[Tensor, "..."]:
+        return torch.stack([block.get_parameter(f"attn.{name}") for block in self.blocks])
+
+    def tokens_to_residual_directions(
+        self: Any, tokens: str | int | Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape d_model"]:
+        """The directions of the final stream, before the norm's gain, that raise tokens' logits.
+
+        They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, so that a component
+        divided by the norm's scale gives its exact share of the logit. The norm's bias and the
+        unembedding's belong to no component.
+        """
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        return self.W_U.T[index] * self.ln_final.w
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """The sum of the output biases that reach a block (or its MLP); plain models only.
+
+        Raises:
+            NotImplementedError: With dense connections, where biases are weighted by token.
+        """
+        if self.config.dense != "none":
+            refuse("accumulated_bias")
+        attention = [f"{i}.attn.b_O" for i in range(layer + mlp_input)]
+        mlp = [f"{i}.mlp.b_out" for i in range(layer)] if include_mlp_biases else []
+        biases = dict(self.blocks.named_parameters())
+        total = torch.zeros_like(self.ln_final.w)
+        return sum((biases[name] for name in attention + mlp if name in biases), total)

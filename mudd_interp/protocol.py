@@ -1,0 +1,115 @@
+"""What an analysis may ask of a model.
+
+:class:`HookedModel` is the whole contract between the analyses and the models. Both
+``HookedMUDDTransformer`` and a wrapped TransformerBridge baseline satisfy it, so that one piece
+of analysis code serves both: a plain Transformer is a MUDD model whose weights are one-hot on the
+newest source.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mudd_interp.axes import Stream
+
+Hook = tuple[str | Callable[[str], bool], Callable[..., Any]]
+"""A hook name (or a predicate on names) and a function ``fn(tensor, hook) -> tensor | None``."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where a model comes from: part of the provenance of every result.
+
+    Attributes:
+        name: The name or path that the model was loaded by.
+        revision: The hub revision, or ``None`` for local and bundled models.
+        digest: sha256 over the weights, hexadecimal; ``None`` for random weights.
+        checks: What was checked when the model was loaded, each with its outcome in words.
+    """
+
+    name: str
+    revision: str | None = None
+    digest: str | None = None
+    checks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy."""
+        return asdict(self)
+
+
+class ModelShape(Protocol):
+    """The part of ``model.cfg`` that analyses read (TransformerLens' names)."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """A Transformer with hooks, described by ``W[stream, destination, source, token]``."""
+
+    @property
+    def cfg(self) -> Any:
+        """The shape of the model, as in :class:`ModelShape`."""
+        ...
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, revision and digest of the model."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """A Hugging Face tokenizer, or ``None``: then the model works on token ids only."""
+        ...
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]:
+        """Every hook point by name."""
+        ...
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
+        ...
+
+    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
+        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
+        ...
+
+    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
+        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
+        ...
+
+    def source_hook(self, source: int) -> str:
+        """The hook on the tensor that the dense weights multiply."""
+        ...
+
+    def hooks(
+        self, fwd_hooks: Sequence[Hook] = (), bwd_hooks: Sequence[Hook] = ()
+    ) -> AbstractContextManager[Any]:
+        """Hooks for the length of a ``with`` block; gone afterwards, whatever happens inside."""
+        ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The output of a forward pass and the cache of the hooked activations."""
+        ...
+
+    def to_tokens(self, *args: Any, **kwargs: Any) -> Int[Tensor, "batch pos"]:
+        """Text to token ids."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``."""
+        ...

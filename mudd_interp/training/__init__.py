@@ -1,0 +1,1 @@
+"""The small models of this project, from scratch: corpus, tokenizer, trainer, evaluation."""

@@ -1,0 +1,103 @@
+"""From documents to rows of token ids, every token predicted exactly once."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt16
+from tokenizers import Tokenizer
+
+from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
+from mudd_interp.training.files import replacing
+from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_tokenizer
+
+_ENCODED_AT_ONCE = 100  # documents; bounds the memory of the encodings
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """Documents in one stream: `<|endoftext|>`, the tokens of a file, `<|endoftext|>`, ...
+
+    Attributes:
+        stream: token ids.
+        starts: where each document's `<|endoftext|>` stands in the stream.
+        files: the document's sources, in order.
+    """
+
+    stream: UInt16[np.ndarray, " token"]
+    starts: Int64[np.ndarray, " document"]
+    files: tuple[SourceFile, ...]
+
+    def document(self, index: int) -> UInt16[np.ndarray, " document_token"]:
+        """Return the ids of one document, its leading `<|endoftext|>` included."""
+        bounds = np.append(self.starts, len(self.stream))
+        return self.stream[bounds[index] : bounds[index + 1]]
+
+
+def pack(documents: Sequence[tuple[SourceFile, str]], tokenizer: Tokenizer) -> PackedText:
+    """Tokenize documents and join them, each behind an `<|endoftext|>`."""
+    encoded = list(_encode([text for _, text in documents], tokenizer))
+    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    stream = np.concatenate([*encoded, np.empty(0, dtype=np.uint16)])
+    return PackedText(stream, starts, tuple(source for source, _ in documents))
+
+
+def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[UInt16[np.ndarray, " token"]]:
+    for start in range(0, len(texts), _ENCODED_AT_ONCE):
+        batch = list(texts[start : start + _ENCODED_AT_ONCE])
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            yield np.array([END_OF_TEXT_ID, *encoding.ids], dtype=np.uint16)
+
+
+def rows(stream: UInt16[np.ndarray, " token"], n_ctx: int) -> UInt16[np.ndarray, "row pos_plus_1"]:
+    """Cut a stream into rows of n_ctx inputs and their n_ctx targets.
+
+    A row ends with the id that begins the next one, so every token but the first is predicted
+    once; a tail shorter than a row is dropped.
+
+    Raises:
+        ValueError: the stream is shorter than one row.
+    """
+    if len(stream) <= n_ctx:
+        raise ValueError(f"expected more than {n_ctx} tokens, got {len(stream)}: give more text")
+    return np.lib.stride_tricks.sliding_window_view(stream, n_ctx + 1)[::n_ctx]
+
+
+def packed_split(split: Split) -> PackedText:
+    """Read and pack one side of the bundled corpus, checking every file's digest."""
+    files = [source for source in read_manifest() if source.split == split]
+    return pack(list(read_corpus(files)), load_tokenizer())
+
+
+def prepare(folder: Path) -> None:
+    """Write `train.npy` and `validation.npy` (uint16 streams) to `folder`, unless they are there.
+
+    Args:
+        folder: the work folder; a stamp in it names the manifest and tokenizer it was made from.
+    """
+    stamp = folder / "prepared.json"
+    wanted = prepared_from()
+    if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
+        return
+    for split in ("train", "validation"):
+        with replacing(folder / f"{split}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, packed_split(split).stream)
+    with replacing(stamp) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2))
+
+
+def prepared_from() -> dict[str, str]:
+    """Digest the two files that decide every token."""
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in (("manifest", MANIFEST), ("tokenizer", TOKENIZER))
+    }
+
+
+def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
+    """Map a prepared stream into memory."""
+    return np.load(folder / f"{split}.npy", mmap_mode="r")

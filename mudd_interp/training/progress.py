@@ -1,0 +1,63 @@
+"""What a training run says while it runs: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """Progress of one run, as a context manager.
+
+    Args:
+        name: of the run.
+        steps: the run's total.
+        done: steps that a resumed run has behind it.
+    """
+
+    def __init__(self, name: str, steps: int, done: int) -> None:
+        self._name, self._steps, self._first = name, steps, done
+        self._started = time.monotonic()
+        self._console = Console()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            speed_estimate_period=300,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=steps, completed=done, status="")
+
+    def __enter__(self) -> "Progress":
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def update(self, step: int, loss: float, speed: float, validation: float | None) -> None:
+        """Show the state after a step; losses in nats per token, speed in tokens per second."""
+        status = f"loss {loss:.3f} · {speed:,.0f} tokens/s"
+        if validation is not None:
+            status += f" · validation {validation:.4f}"
+        self._bar.update(self._task, completed=step, status=status)
+        if not self._console.is_terminal:
+            line = f"{self._name} {step}/{self._steps} · {status} · {self._left(step)} left"
+            print(line, flush=True)  # noqa: T201
+
+    def _left(self, step: int) -> str:
+        elapsed = time.monotonic() - self._started
+        seconds = round(elapsed / max(1, step - self._first) * (self._steps - step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -1,0 +1,72 @@
+"""The recipe of the paper's section 3: optimiser, schedule, and which parameters decay."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained. Two runs with equal recipes and data see the same rows in order.
+
+    Attributes:
+        steps: optimiser steps; at one pass over the data, never a row twice.
+        batch: rows per step.
+        micro_batch: rows per backward pass; the gradients of a step add up. Small enough for the
+            processor's cache is faster; it changes the weights by rounding only.
+        peak_lr: learning rate at the end of the warm-up.
+        warmup: share of the steps in which the rate rises linearly from 0.
+        final_lr: the last rate, as a share of the peak.
+        betas: of AdamW.
+        weight_decay: of matrices only, see `decays`.
+        clip: largest L2 norm of all gradients together.
+        model_seed: of the initialisation.
+        data_seed: of the order of rows.
+    """
+
+    steps: int
+    batch: int = 16
+    micro_batch: int = 4
+    peak_lr: float = 2e-3
+    warmup: float = 0.01
+    final_lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    model_seed: int = 0
+    data_seed: int = 0
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the rate of a step (0-based): linear warm-up, then a cosine down to `final_lr`."""
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    if step < warmup:
+        return recipe.peak_lr * (step + 1) / warmup
+    progress = (step + 1 - warmup) / max(1, recipe.steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.peak_lr * (recipe.final_lr + (1 - recipe.final_lr) * cosine)
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Tell whether weight decay applies: to projections `W_*`, not to token embeddings.
+
+    Biases, gains and the static dense weights `a` do not decay either: pulling `a` to zero would
+    pull every stream away from the plain residual it starts as.
+    """
+    leaf = name.rpartition(".")[2]
+    return parameter.ndim >= 2 and leaf.startswith("W_") and leaf not in ("W_E", "W_pos")
+
+
+def make_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe
+) -> torch.optim.AdamW:
+    """AdamW with two groups: parameters that decay, and the others."""
+    named = list(named_parameters)
+    groups = [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=True)

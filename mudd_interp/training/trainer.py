@@ -1,0 +1,278 @@
+"""The training loop: resumable to the bit, one pass over the rows."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt16
+from torch import Tensor, nn
+
+from mudd_interp.training.files import replacing
+from mudd_interp.training.packing import rows
+from mudd_interp.training.progress import Progress
+from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
+
+LossFunction = Callable[[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]], Float[Tensor, ""]]
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.csv"
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One line of the log, written after `step` optimiser steps.
+
+    Attributes:
+        step: optimiser steps so far.
+        tokens: tokens predicted so far.
+        train_loss: of the step's batch, in nats per token.
+        lr: learning rate of the step.
+        grad_norm: L2 norm of the gradient before clipping.
+        tokens_per_second: since the log line before.
+        validation_loss: in nats per token; None where it was not computed.
+    """
+
+    step: int
+    tokens: int
+    train_loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_second: float
+    validation_loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How often the run reports and saves, in steps; none of it changes the weights.
+
+    Attributes:
+        log: a line in the log.
+        validate: a validation loss in the log.
+        save: a checkpoint.
+        validation_rows: rows of the fixed validation subset, the first of the held-out stream.
+    """
+
+    log: int = 10
+    validate: int = 250
+    save: int = 100
+    validation_rows: int = 128
+
+
+def token_loss(model: nn.Module) -> LossFunction:
+    """Return the mean next-token loss of a model, in nats, as a function of inputs and targets."""
+
+    def loss(
+        tokens: Int64[Tensor, "batch pos"], targets: Int64[Tensor, "batch pos"]
+    ) -> Float[Tensor, ""]:
+        logits = model(tokens, return_type="logits")
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    return loss
+
+
+class Trainer:
+    """One model, one recipe, one folder.
+
+    The batch of a step is a function of the step and the recipe, so a checkpoint holds model,
+    optimiser, step and random state, and a resumed run equals an unbroken one.
+
+    Args:
+        model: any module with `model(tokens, return_type="logits")`.
+        recipe: how to train it.
+        train: the training stream.
+        validation: the held-out stream.
+        folder: where `checkpoint.pt` and `log.csv` are written, and resumed from.
+        n_ctx: tokens per row.
+        schedule: how often to report and save.
+        compiled: whether to run the loss through `torch.compile`.
+
+    Raises:
+        ValueError: the rows are too few for one pass, or `folder` holds another recipe's run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        train: UInt16[np.ndarray, " train_token"],
+        validation: UInt16[np.ndarray, " validation_token"],
+        folder: Path,
+        *,
+        n_ctx: int,
+        schedule: Schedule | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model, self.recipe, self.folder, self.n_ctx = model, recipe, folder, n_ctx
+        self.schedule = schedule or Schedule()
+        self.rows = rows(train, n_ctx)
+        self.validation = rows(validation, n_ctx)[: self.schedule.validation_rows]
+        self.order = _order(len(self.rows), recipe)
+        self.optimizer = make_optimizer(model.named_parameters(), recipe)
+        self.eager_loss = token_loss(model)
+        self.loss: LossFunction = torch.compile(self.eager_loss) if compiled else self.eager_loss
+        self.step = 0
+        self._resume()
+
+    def run(self, until: int | None = None) -> None:
+        """Train up to the recipe's last step, or stop (and save) after step `until`.
+
+        Raises:
+            ValueError: the loss is not a finite number.
+        """
+        self.model.train()
+        end = min(until or self.recipe.steps, self.recipe.steps)
+        with Progress(self.folder.name, self.recipe.steps, self.step) as progress:
+            clock, counted = time.monotonic(), self.step
+            while self.step < end:
+                lr = learning_rate(self.recipe, self.step)
+                train_loss, grad_norm = self._update(lr)
+                if self._due(self.schedule.log) or self._due(self.schedule.validate):
+                    elapsed = time.monotonic() - clock
+                    speed = (self.step - counted) * self._tokens_per_step / elapsed
+                    row = self._report(train_loss, lr, grad_norm, speed)
+                    progress.update(row.step, row.train_loss, speed, row.validation_loss)
+                    clock, counted = time.monotonic(), self.step
+                if self._due(self.schedule.save) or self.step == end:
+                    self._save()
+        self.model.eval()
+
+    @property
+    def _tokens_per_step(self) -> int:
+        return self.recipe.batch * self.n_ctx
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.recipe.steps
+
+    def _update(self, lr: float) -> tuple[float, float]:
+        """Take one optimiser step; return the loss and the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = sum(self._backward(chunk) for chunk in self._micro_batches(self.step))
+        if not math.isfinite(loss):
+            raise ValueError(_diverged(self.folder, self.step, loss, lr))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss, norm.item()
+
+    def _backward(self, chunk: UInt16[np.ndarray, "batch pos_plus_1"]) -> float:
+        """Add the gradients of some rows of a step; return their share of its mean loss."""
+        loss = self.loss(*inputs_and_targets(chunk)) * (len(chunk) / self.recipe.batch)
+        loss.backward()
+        return loss.item()
+
+    def _micro_batches(self, step: int) -> list[UInt16[np.ndarray, "batch pos_plus_1"]]:
+        chosen = self.order[step * self.recipe.batch : (step + 1) * self.recipe.batch]
+        return _chunks(self.rows[chosen], self.recipe.micro_batch)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean loss over the fixed validation subset, in nats per token."""
+        self.model.eval()
+        losses = [
+            self.eager_loss(*inputs_and_targets(chunk)).item()
+            * len(chunk)  # compiling takes longer
+            for chunk in _chunks(self.validation, self.recipe.batch)
+        ]
+        self.model.train()
+        return sum(losses) / len(self.validation)
+
+    def _report(self, train_loss: float, lr: float, grad_norm: float, speed: float) -> LogRow:
+        validation = self.validation_loss() if self._due(self.schedule.validate) else None
+        tokens = self.step * self._tokens_per_step
+        row = LogRow(self.step, tokens, train_loss, lr, grad_norm, speed, validation)
+        path = self.folder / LOG
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(field.name for field in fields(LogRow))
+            writer.writerow(astuple(row))
+        return row
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "rng": torch.get_rng_state(),
+            "recipe": _comparable(self.recipe),
+        }
+        with replacing(self.folder / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
+
+    def _resume(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            _require_same_recipe(path, state["recipe"], _comparable(self.recipe))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            self.step = state["step"]
+        _trim_log(self.folder / LOG, self.step)
+
+
+def inputs_and_targets(
+    chunk: UInt16[np.ndarray, "batch pos_plus_1"],
+) -> tuple[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]]:
+    """Split rows into what the model reads and what it must predict."""
+    ids = torch.from_numpy(chunk.astype(np.int64))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def _order(n_rows: int, recipe: Recipe) -> Int64[np.ndarray, " row"]:
+    needed = recipe.steps * recipe.batch
+    if needed > n_rows:
+        raise ValueError(
+            f"expected at least {needed} training rows for {recipe.steps} steps of "
+            f"{recipe.batch}, got {n_rows}: train fewer steps or prepare more text"
+        )
+    return np.random.default_rng(recipe.data_seed).permutation(n_rows)
+
+
+def _chunks(
+    all_rows: UInt16[np.ndarray, "row pos"], size: int
+) -> list[UInt16[np.ndarray, "batch pos"]]:
+    return [all_rows[start : start + size] for start in range(0, len(all_rows), size)]
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    return {**asdict(recipe), "betas": list(recipe.betas)}
+
+
+def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = sorted(key for key in saved | wanted if saved.get(key) != wanted.get(key))
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"{path} was trained with {key}={saved.get(key)}, this run wants {wanted.get(key)}: "
+            "choose another output folder, or remove this one to start anew"
+        )
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint: those steps are run again."""
+    if not path.exists():
+        return
+    header, *lines = path.read_text().splitlines()
+    kept = [line for line in lines if int(line.split(",")[0]) <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join([header, *kept]) + "\n")
+
+
+def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:
+    return (
+        f"{folder.name}: expected a finite loss, got {loss} at step {step} (learning rate "
+        f"{lr:.2e}); the last checkpoint in {folder} is from before: lower the peak rate and "
+        "start in a new folder"
+    )

@@ -1,0 +1,101 @@
+"""The validation pack: held-out token ids that ship with the package, and where they come from."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mudd_interp.training.files import replacing
+from mudd_interp.training.packing import PackedText
+
+VALIDATION_PACK = Path(__file__).parent.parent / "bundled" / "validation.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a held-out sequence comes from.
+
+    Attributes:
+        package: the distribution's name.
+        version: its version.
+        path: the file, relative to site-packages.
+        offset: index of the sequence's first token in the file's tokens, where 0 is the
+            `<|endoftext|>` before the text.
+    """
+
+    package: str
+    version: str
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class ValidationPack:
+    """Held-out sequences, each from inside one file, in random order.
+
+    Attributes:
+        tokens: token ids.
+        origins: one for each sequence.
+    """
+
+    tokens: Int64[Tensor, "sequence pos"]
+    origins: tuple[Origin, ...]
+
+
+def draw_pack(
+    text: PackedText, rng: np.random.Generator, n_sequences: int = 400, n_ctx: int = 256
+) -> ValidationPack:
+    """Draw sequences that do not overlap from the documents of `text`.
+
+    Raises:
+        ValueError: the text has fewer windows than asked for.
+    """
+    windows = file_windows(text, n_ctx)
+    if len(windows.origins) < n_sequences:
+        have = len(windows.origins)
+        raise ValueError(f"expected {n_sequences} sequences, the text has {have}: ask for fewer")
+    chosen = rng.permutation(len(windows.origins))[:n_sequences]
+    origins = tuple(windows.origins[index] for index in chosen)
+    return ValidationPack(windows.tokens[torch.from_numpy(chosen)], origins)
+
+
+def file_windows(text: PackedText, n_ctx: int = 256) -> ValidationPack:
+    """Cut every document into sequences of n_ctx tokens; what is left at its end is dropped."""
+    sequences: list[Int64[np.ndarray, " pos"]] = []
+    origins: list[Origin] = []
+    for index, source in enumerate(text.files):
+        ids = text.document(index).astype(np.int64)
+        for offset in range(0, len(ids) - n_ctx + 1, n_ctx):
+            sequences.append(ids[offset : offset + n_ctx])
+            origins.append(Origin(source.package, source.version, source.path, offset))
+    tokens = np.stack(sequences) if sequences else np.empty((0, n_ctx), dtype=np.int64)
+    return ValidationPack(torch.from_numpy(tokens), tuple(origins))
+
+
+def save_pack(pack: ValidationPack, path: Path = VALIDATION_PACK) -> None:
+    """Write the pack as one safetensors file: ids as int16, the files' names as metadata."""
+    files = list(Counter((o.package, o.version, o.path) for o in pack.origins))
+    tensors = {
+        "tokens": pack.tokens.to(torch.int16),
+        "file": torch.tensor([files.index((o.package, o.version, o.path)) for o in pack.origins]),
+        "offset": torch.tensor([o.offset for o in pack.origins]),
+    }
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"files": json.dumps(files)}))
+
+
+def load_pack(path: Path = VALIDATION_PACK) -> ValidationPack:
+    """Read what `save_pack` wrote."""
+    with safe_open(path, framework="pt") as archive:
+        files = json.loads(archive.metadata()["files"])
+        indices, offsets = archive.get_tensor("file"), archive.get_tensor("offset")
+        tokens = archive.get_tensor("tokens").to(torch.int64)
+    pairs = zip(indices.tolist(), offsets.tolist(), strict=True)
+    return ValidationPack(tokens, tuple(Origin(*files[file], offset) for file, offset in pairs))

@@ -1,0 +1,15 @@
+"""Figures: a result of an analysis -> a Plotly figure, returned and never shown."""
+
+from mudd_interp.viz.attention import attention_figure as attention_figure
+from mudd_interp.viz.export import IMAGE_FORMATS as IMAGE_FORMATS
+from mudd_interp.viz.export import ImageFormat as ImageFormat
+from mudd_interp.viz.export import figure_html as figure_html
+from mudd_interp.viz.export import figure_images as figure_images
+from mudd_interp.viz.export import find_browser as find_browser
+from mudd_interp.viz.heads import head_activity_figure as head_activity_figure
+from mudd_interp.viz.heads import head_heatmap_figure as head_heatmap_figure
+from mudd_interp.viz.similarity import similarity_figure as similarity_figure
+from mudd_interp.viz.weights import Statistic as Statistic
+from mudd_interp.viz.weights import weight_grid as weight_grid
+from mudd_interp.viz.weights import weights_figure as weights_figure
+from mudd_interp.viz.weights import weights_limit as weights_limit

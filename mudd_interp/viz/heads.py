@@ -1,0 +1,123 @@
+"""Figure 8 of the paper: how often heads attend to something other than a sink."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mudd_interp.analysis import HeadActivity
+from mudd_interp.viz.theme import (
+    BASELINE,
+    MUDD,
+    UNSIGNED,
+    LineStyle,
+    colorbar,
+    escape,
+    finish,
+    integer_ticks,
+    source_line,
+)
+
+
+def head_activity_figure(result: HeadActivity, baseline: HeadActivity | None = None) -> go.Figure:
+    """Share of active tokens by layer, the mean over heads; small dots are the heads (Fig. 8).
+
+    Args:
+        result: Of the model in question.
+        baseline: Of the Transformer beside it, dashed.
+    """
+    figure = go.Figure()
+    results = [result] if baseline is None else [result, baseline]
+    for each, style in zip(results, (MUDD, BASELINE), strict=False):
+        suffix = "" if each is result else " (baseline)"
+        _add_model(figure, each, f"{escape(each.provenance.model)}{suffix}", style)
+    n_layers = max(len(each.active_count) for each in results)
+    return finish(
+        figure,
+        "Head activity by layer",
+        _definition(result),
+        source_line([each.provenance for each in results]),
+        xaxis={**integer_ticks(n_layers, 24), "title": "layer", "range": [-0.4, n_layers - 0.6]},
+        yaxis={"title": "active share of tokens", "range": [-0.02, 1.02], "zeroline": False},
+        legend={"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"},
+        margin={"l": 70, "r": 40, "t": 95, "b": 95},
+    )
+
+
+def head_heatmap_figure(result: HeadActivity, baseline: HeadActivity | None = None) -> go.Figure:
+    """Share of active tokens of every head: layer by head, both models on one 0..1 scale.
+
+    Args:
+        result: Of the model in question.
+        baseline: Of the Transformer beside it.
+    """
+    results = [result] if baseline is None else [result, baseline]
+    titles = [escape(each.provenance.model) for each in results]
+    figure = make_subplots(
+        rows=1, cols=len(results), shared_yaxes=True, column_titles=titles, horizontal_spacing=0.04
+    )
+    for column, each in enumerate(results, start=1):
+        n_heads = each.active_count.shape[1]
+        figure.add_trace(_heatmap(each), row=1, col=column)
+        figure.update_xaxes(title="head", showgrid=False, **integer_ticks(n_heads), col=column)
+    n_layers = max(len(each.active_count) for each in results)
+    figure.update_yaxes(showgrid=False, **integer_ticks(n_layers, 24))
+    figure.update_yaxes(title="layer", col=1)
+    return finish(
+        figure,
+        "Head activity by layer and head",
+        _definition(result),
+        source_line([each.provenance for each in results]),
+        coloraxis=_share_scale("active share"),
+        margin={"l": 70, "r": 30, "t": 130, "b": 60},
+    )
+
+
+def _definition(result: HeadActivity) -> str:
+    options = result.provenance.options
+    return (
+        "share of tokens whose largest attention weight falls neither on the first "
+        f"{options['first_positions']} positions nor on a sink token "
+        f"({_ids(options['sink_token_ids'])}); 0..1"
+    )
+
+
+def _ids(sinks: list[int]) -> str:
+    if not sinks:
+        return "none"
+    return f"ids {', '.join(map(str, sinks))}" if len(sinks) <= 6 else f"{len(sinks)} ids"
+
+
+def _add_model(figure: go.Figure, result: HeadActivity, name: str, style: LineStyle) -> None:
+    heads, layers = result.frame, result.layer_frame
+    figure.add_trace(
+        go.Scatter(
+            x=heads["layer"],
+            y=heads["active"],
+            customdata=heads["head"],
+            mode="markers",
+            marker={"color": style.colour, "symbol": style.symbol, "size": 5, "opacity": 0.35},
+            name=f"{name}: heads",
+            hovertemplate="layer %{x}, head %{customdata}: %{y:.3f}<extra></extra>",
+        )
+    )
+    hover = "layer %{x}: %{y:.3f}<extra></extra>"
+    name = f"{name}: mean over heads"
+    figure.add_trace(
+        style.trace(x=layers["layer"], y=layers["active"], name=name, hovertemplate=hover)
+    )
+
+
+def _heatmap(result: HeadActivity) -> go.Heatmap:
+    grid = result.frame["active"].to_numpy().reshape(result.active_count.shape)
+    hover = "layer %{y}, head %{x}: %{z:.3f}<extra></extra>"
+    return go.Heatmap(z=grid, coloraxis="coloraxis", hovertemplate=hover, xgap=1, ygap=1)
+
+
+def _share_scale(title: str) -> dict[str, Any]:
+    return {
+        "colorscale": UNSIGNED,
+        "cmin": 0,
+        "cmax": 1,
+        "colorbar": colorbar(title),
+    }

@@ -1,0 +1,154 @@
+"""How figures look: colours, scales, margins, escaped text, and the line that says on what.
+
+Baseline and MUDD have fixed colours everywhere, and a dash; each stream has a letter and a marker
+besides its colour. Signed numbers are drawn in ``RdBu_r`` around 0, unsigned ones in ``viridis``
+from 0. Depth goes upwards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Shaped
+
+from mudd_interp.analysis import Provenance
+from mudd_interp.axes import STREAM_NAMES, Stream
+
+WIDTH, HEIGHT = 1000, 600
+"""The size that figures are laid out for, in pixels."""
+
+SIGNED, UNSIGNED = "RdBu_r", "viridis"
+"""Colour scales: symmetric around 0, and from 0."""
+
+ROBUST_QUANTILE = 0.98
+"""Share of the non-zero magnitudes that lie inside a signed colour scale."""
+
+FONT = "DejaVu Sans, Verdana, Arial, sans-serif"
+MONOSPACE = "DejaVu Sans Mono, Menlo, Consolas, monospace"
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"}
+_VISIBLE = {" ": "·", "\n": "⏎", "\r": "␍", "\t": "⇥"}
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one curve is drawn.
+
+    Attributes:
+        colour: Of line and marker.
+        dash: Plotly's name of the dash.
+        symbol: Plotly's name of the marker.
+    """
+
+    colour: str
+    dash: str
+    symbol: str
+
+    def trace(self, **options: Any) -> go.Scatter:
+        """A curve with markers in this style."""
+        return go.Scatter(
+            mode="lines+markers",
+            line={"color": self.colour, "dash": self.dash, "width": 2.2},
+            marker={"color": self.colour, "symbol": self.symbol, "size": 8},
+            **options,
+        )
+
+
+BASELINE = LineStyle("#4C6A92", "dash", "x")
+MUDD = LineStyle("#C8641B", "solid", "circle")
+STREAM_STYLES: dict[Stream, LineStyle] = {
+    "q": LineStyle("#7B4FA6", "solid", "square"),
+    "k": LineStyle("#148F8B", "solid", "diamond"),
+    "v": LineStyle("#262626", "solid", "triangle-up"),
+    "r": MUDD,
+}
+
+
+def stream_title(stream: Stream) -> str:
+    """A stream's letter and name: ``Q · query``."""
+    return f"{stream.upper()} · {STREAM_NAMES[stream]}"
+
+
+def escape(text: str) -> str:
+    """Text as it stands: Plotly reads some HTML, and formulas between dollar signs."""
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def visible(token: str, longest: int = 12) -> str:
+    """A token as a label: a space as ``·``, a newline as ``⏎``, the rest escaped and cut."""
+    shown = "".join(_VISIBLE.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in token)
+    return escape(shown if len(shown) <= longest else shown[: longest - 1] + "…")
+
+
+def robust_limit(values: Shaped[np.ndarray, "..."], quantile: float = ROBUST_QUANTILE) -> float:
+    """The limit of a symmetric scale: a quantile of the non-zero magnitudes, NaN left out."""
+    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.quantile(magnitudes, quantile)) if magnitudes.size else 1.0
+
+
+def source_line(provenances: Sequence[Provenance]) -> str:
+    """On what a figure was computed: models, data, tokens, library version; escaped."""
+    data = list(dict.fromkeys(_data(p) for p in provenances))
+    if len(data) == 1:
+        models = " and ".join(dict.fromkeys(_model(p) for p in provenances))
+        parts = [models, data[0]]
+    else:
+        parts = ["; ".join(f"{_model(p)} on {_data(p)}" for p in provenances)]
+    versions = " and ".join(dict.fromkeys(p.version for p in provenances))
+    return escape(" · ".join([*parts, f"mudd-interp {versions}"]))
+
+
+def _model(provenance: Provenance) -> str:
+    identity = provenance.digest or provenance.revision
+    details = [identity[:8]] if identity else []
+    return f"{provenance.model} ({', '.join([*details, provenance.dtype])})"
+
+
+def _data(provenance: Provenance) -> str:
+    data = " + ".join(provenance.data)
+    return f"{data}, {provenance.tokens:,} tokens in {provenance.sequences:,} sequences"
+
+
+def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any) -> go.Figure:
+    """Give a figure its title, two lines below it, fonts, margins and size.
+
+    Args:
+        figure: The figure; changed in place, and returned.
+        title: What is shown; plain text.
+        what: The definition, with its range or unit; plain text.
+        source: On what it was computed; already escaped.
+        **layout: More of Plotly's layout.
+    """
+    figure.update_layout(
+        template="plotly_white",
+        width=WIDTH,
+        height=HEIGHT,
+        font={"family": FONT, "size": 12, "color": "#222222"},
+        title={
+            "text": escape(title),
+            "font": {"size": 18},
+            "subtitle": {
+                "text": f"{escape(what)}<br>{source}",
+                "font": {"size": 11.5, "color": "#555555"},
+            },
+            "x": 0.015,
+            "y": 0.975,
+            "xanchor": "left",
+            "yanchor": "top",
+        },
+        margin={"l": 70, "r": 40, "t": 100, "b": 60},
+    )
+    figure.update_layout(**layout)
+    return figure
+
+
+def colorbar(title: str) -> dict[str, Any]:
+    """A colour bar as high as the plot, with an empty line between its title and its end."""
+    return {"title": {"text": f"{title}<br> "}, "thickness": 16, "len": 1, "outlinewidth": 0}
+
+
+def integer_ticks(count: int, at_most: int = 16) -> dict[str, Any]:
+    """Axis settings for whole numbers ``0..count-1``, thinned to a readable number."""
+    step = -(-count // at_most)
+    return {"tickmode": "array", "tickvals": list(range(0, count, step)), "zeroline": False}

@@ -1,0 +1,71 @@
+"""The rungs of the family that tests run through: Table 5 and the options beside it."""
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mudd_interp.config import ModelConfig, reallocate
+from mudd_interp.model import HookedMUDDTransformer
+
+SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 2, "d_vocab": 29, "n_ctx": 24, "d_mlp": 24}
+WIDER = {**SMALL, "d_mlp": reallocate(24, 3, multiple_of=4)}
+PYTHIA = {
+    "normalization_type": "LN",
+    "eps": 1e-5,
+    "gated_mlp": False,
+    "act_fn": "gelu",
+    "attn_bias": True,
+    "mlp_bias": True,
+    "rotary_dim": 2,
+}
+
+FAMILY: dict[str, ModelConfig] = {
+    "Transformer++": ModelConfig(**SMALL, dense="none"),
+    "+ Static Dense": ModelConfig(**SMALL, dense="static", multiway=False),
+    "+ Dynamic Dense": ModelConfig(**SMALL, dense="dynamic", multiway=False),
+    "+ Multiway Static Dense": ModelConfig(**SMALL, dense="static"),
+    "+ Multiway Dynamic Dense": ModelConfig(**SMALL),
+    "MUDDFormer": ModelConfig(**WIDER),
+    "Transformer++ + Re-alloc": ModelConfig(**WIDER, dense="none"),
+    "MUDDFormer - Q dense": ModelConfig(**WIDER, plain_streams=("q",)),
+    "MUDDFormer - K dense": ModelConfig(**WIDER, plain_streams=("k",)),
+    "MUDDFormer - V dense": ModelConfig(**WIDER, plain_streams=("v",)),
+    "MUDDFormer - R dense": ModelConfig(**WIDER, plain_streams=("r",)),
+    "MUDDFormer as released": ModelConfig(
+        **WIDER, use_qk_norm=True, expand_last=True, round64=True
+    ),
+    "MUDDFormer, one key-value head": ModelConfig(**WIDER, n_key_value_heads=1),
+    "MUDDPythia": ModelConfig(**WIDER, **PYTHIA, parallel_attn_mlp=True, use_qk_norm=True),
+    "MUDDPythia, sequential": ModelConfig(**WIDER, **PYTHIA),
+    "GPT-NeoX": ModelConfig(**SMALL, **PYTHIA, parallel_attn_mlp=True, dense="none"),
+    "PrePostDANorm, Eq. 10": ModelConfig(**WIDER, pre_post_norm="all"),
+    "PrePostDANorm, R only": ModelConfig(**WIDER, pre_post_norm="residual"),
+    "PrePostDANorm, one way": ModelConfig(**WIDER, pre_post_norm="all", multiway=False),
+    "PrePostDANorm, static": ModelConfig(**WIDER, pre_post_norm="residual", dense="static"),
+}
+"""Every kind of model, tiny, by the name it has in Table 5 where it has one."""
+
+
+def random_model(cfg: ModelConfig, seed: int = 0) -> HookedMUDDTransformer:
+    """A model in float64 whose every parameter is random, gains and biases too."""
+    torch.manual_seed(seed)
+    model = HookedMUDDTransformer(cfg, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def random_tokens(cfg: ModelConfig, batch: int = 2, pos: int = 7, seed: int = 1) -> torch.Tensor:
+    """Token ids ``[batch pos]``."""
+    return torch.randint(cfg.d_vocab, (batch, pos), generator=torch.Generator().manual_seed(seed))
+
+
+def letters_tokenizer() -> PreTrainedTokenizerFast:
+    """Words a, b, c, ... with the ids 1, 2, 3, ..."""
+    words = {chr(96 + i): i for i in range(1, 27)} | {"<|endoftext|>": 0}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )

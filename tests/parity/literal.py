@@ -1,0 +1,157 @@
+"""The paper's equations, written out slowly: loops over sources, streams, heads and positions.
+
+An independent reading of the equations, for the tests: it shares no code with the package beyond
+the configuration, takes the model's state dict, and computes in float64. Speed is no aim.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from mudd_interp.axes import STREAMS
+from mudd_interp.config import ModelConfig
+
+Weights = dict[str, Tensor]
+
+
+def rms(x: Tensor, eps: float) -> Tensor:
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+
+
+def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
+    if cfg.normalization_type == "RMS":
+        return rms(x, cfg.eps) * weights[f"{name}.w"]
+    centred = x - x.mean(-1, keepdim=True)
+    variance = (centred * centred).mean(-1, keepdim=True)
+    return centred / torch.sqrt(variance + cfg.eps) * weights[f"{name}.w"] + weights[f"{name}.b"]
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def rotate(x: Tensor, cfg: ModelConfig) -> Tensor:
+    """``x`` is [pos d_head]; position t turns pair (i, i + n/2) by t * base^(-2i/n)."""
+    n = cfg.rotated
+    out = x.clone()
+    for i in range(n // 2):
+        for t in range(x.shape[0]):
+            angle = t * cfg.rotary_base ** (-2 * i / n)
+            a, b = x[t, i], x[t, i + n // 2]
+            out[t, i] = a * math.cos(angle) - b * math.sin(angle)
+            out[t, i + n // 2] = b * math.cos(angle) + a * math.sin(angle)
+    return out
+
+
+def attention(inputs: dict[str, Tensor], w: Weights, name: str, cfg: ModelConfig) -> Tensor:
+    """The inputs q, k and v are [pos d_model], normed."""
+    xq, xk, xv = inputs["q"], inputs["k"], inputs["v"]
+    out = torch.zeros_like(xq)
+    group = cfg.n_heads // cfg.kv_heads
+    for h in range(cfg.n_heads):
+        q = xq @ w[f"{name}.W_Q"][h] + w.get(f"{name}.b_Q", torch.zeros(cfg.n_heads, 1))[h]
+        k = xk @ w[f"{name}.W_K"][h // group]
+        k = k + w.get(f"{name}.b_K", torch.zeros(cfg.kv_heads, 1))[h // group]
+        v = xv @ w[f"{name}.W_V"][h // group]
+        v = v + w.get(f"{name}.b_V", torch.zeros(cfg.kv_heads, 1))[h // group]
+        if cfg.use_qk_norm:
+            q = rms(q, cfg.eps) * w[f"{name}.q_norm.w"]
+            k = rms(k, cfg.eps) * w[f"{name}.k_norm.w"]
+        q, k = rotate(q, cfg), rotate(k, cfg)
+        for t in range(xq.shape[0]):
+            scores = (k[: t + 1] @ q[t]) / math.sqrt(cfg.head_width)
+            pattern = torch.exp(scores - scores.max())
+            pattern = pattern / pattern.sum()
+            out[t] += (pattern @ v[: t + 1]) @ w[f"{name}.W_O"][h]
+    return out + w.get(f"{name}.b_O", torch.zeros(1))
+
+
+def mlp(x: Tensor, w: Weights, name: str, cfg: ModelConfig) -> Tensor:
+    act = gelu if cfg.act_fn == "gelu" else lambda y: y * torch.sigmoid(y)
+    zero = torch.zeros(1)
+    inner = x @ w[f"{name}.W_in"] + w.get(f"{name}.b_in", zero)
+    if cfg.gated_mlp:
+        inner = act(x @ w[f"{name}.W_gate"] + w.get(f"{name}.b_gate", zero)) * inner
+    else:
+        inner = act(inner)
+    return inner @ w[f"{name}.W_out"] + w.get(f"{name}.b_out", zero)
+
+
+def block(streams: dict[str, Tensor], w: Weights, layer: int, cfg: ModelConfig) -> Tensor:
+    name = f"blocks.{layer}"
+    normed = {}
+    for c in "qkv":
+        own = f"{name}.ln1_{c}"
+        normed[c] = norm(streams[c], w, own if f"{own}.w" in w else f"{name}.ln1", cfg)
+    attended = attention(normed, w, f"{name}.attn", cfg)
+    middle = streams["r"] + attended
+    read = streams["r"] if cfg.parallel_attn_mlp else middle
+    return middle + mlp(norm(read, w, f"{name}.ln2", cfg), w, f"{name}.mlp", cfg)
+
+
+def dense_rows(read: Tensor, way: int, w: Weights, name: str, cfg: ModelConfig) -> Tensor:
+    """The weights [pos source] of one way: GELU(RMSNorm(X) W1) W2 + a."""
+    static = w[f"{name}.a"][way].expand(read.shape[0], -1)
+    if cfg.dense == "static":
+        return static
+    normed = rms(read, cfg.eps)
+    if cfg.pre_post_norm == "residual":
+        normed = normed * w[f"{name}.weight_norm.w"]
+    n = static.shape[1]
+    return static + (gelu(normed @ w[f"{name}.W_1"]) @ w[f"{name}.W_2"])[:, way * n : (way + 1) * n]
+
+
+def aggregate(outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig) -> dict[str, Tensor]:
+    """DA after block ``index``: every stream from X_0 .. X_{index+1}."""
+    newest, name = outputs[-1], f"dense.{index}"
+    if cfg.dense == "none":
+        return dict.fromkeys(STREAMS, newest)
+    last = index == cfg.n_layers - 1
+    ways = ["r"] if last or not cfg.multiway else list(STREAMS)
+    ways = [c for c in ways if c not in cfg.plain_streams]
+    if not ways:
+        return dict.fromkeys(STREAMS, newest)
+    prepost = cfg.pre_post_norm
+    sources = outputs
+    if prepost != "none":
+        sources = [rms(x, cfg.eps) * w[f"dense_pre_norms.{j}.w"] for j, x in enumerate(outputs)]
+    mixed = {}
+    for c, way in enumerate(ways):
+        rows = dense_rows(sources[-1] if prepost == "all" else newest, c, w, name, cfg)
+        total = torch.zeros_like(newest)
+        for t in range(newest.shape[0]):
+            for j, source in enumerate(sources):
+                total[t] += rows[t, j] * source[t]
+        if prepost == "all" or (prepost == "residual" and way == "r"):
+            total = rms(total, cfg.eps) * w[f"{name}.post_norms.{way}.w"]
+        mixed[way] = total + newest if prepost != "none" else total
+    if not cfg.multiway:
+        return dict.fromkeys(STREAMS, mixed["r"])
+    return {c: mixed.get(c, newest) for c in STREAMS}
+
+
+def run(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    """Logits, the outputs X_j and the streams of one sequence of token ids [pos], in float64."""
+    w = {name: value.double() for name, value in state.items()}
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return _run(tokens, w, cfg)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    outputs = [w["embed.W_E"][tokens]]
+    found = {"X.0": outputs[0]}
+    streams = dict.fromkeys(STREAMS, outputs[0])
+    for layer in range(cfg.n_layers):
+        for c in STREAMS:
+            found[f"stream.{layer}.{c}"] = streams[c]
+        outputs.append(block(streams, w, layer, cfg))
+        found[f"X.{layer + 1}"] = outputs[-1]
+        streams = aggregate(outputs, w, layer, cfg)
+    found["final"] = streams["r"]
+    found["logits"] = norm(streams["r"], w, "ln_final", cfg) @ w["unembed.W_U"]
+    return found

@@ -1,0 +1,65 @@
+"""Every rung of Table 5, and every option beside it, against the equations written out."""
+
+import pytest
+import torch
+
+from mudd_interp import axes
+from mudd_interp.model import HookedMUDDTransformer
+from tests.parity import literal
+from tests.parity.family import FAMILY, random_model, random_tokens
+
+# float64 rounding, summed in another order over a few layers.
+TOLERANCE = 1e-10
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_agrees_with_the_equations(name: str):
+    cfg = FAMILY[name]
+    model, tokens = random_model(cfg), random_tokens(cfg)
+    logits, cache = model.run_with_cache(tokens)
+    for row, ids in enumerate(tokens):
+        expected = literal.run(ids, model.state_dict(), cfg)
+        torch.testing.assert_close(logits[row], expected["logits"], rtol=0, atol=TOLERANCE)
+        for source in range(cfg.n_layers + 1):
+            found = cache[axes.source_output(source)][row]
+            torch.testing.assert_close(found, expected[f"X.{source}"], rtol=0, atol=TOLERANCE)
+        for layer in range(cfg.n_layers):
+            for stream in axes.STREAMS:
+                found = cache[axes.stream_input(layer, stream)][row]
+                wanted = expected[f"stream.{layer}.{stream}"]
+                torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
+        final = cache[axes.RESID_FINAL][row]
+        torch.testing.assert_close(final, expected["final"], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_fresh_model_is_its_plain_twin(name: str):
+    cfg = FAMILY[name]
+    torch.manual_seed(0)
+    model = HookedMUDDTransformer(cfg)
+    torch.manual_seed(0)
+    twin = HookedMUDDTransformer(cfg.plain())
+    tokens = random_tokens(cfg)
+    torch.testing.assert_close(model(tokens), twin(tokens), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_with_and_without_gradients_hooks_and_cache_the_numbers_are_the_same(name: str):
+    cfg = FAMILY[name]
+    model, tokens = random_model(cfg), random_tokens(cfg)
+    stacked = model(tokens).detach()
+    with torch.no_grad():
+        buffered = model(tokens)
+        everything, _ = model.run_with_cache(tokens, names_filter=lambda name: True)
+    torch.testing.assert_close(buffered, stacked, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(everything, stacked, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_decoding_with_keys_and_values_agrees_with_the_whole_prefix(name: str):
+    cfg = FAMILY[name]
+    model, tokens = random_model(cfg), random_tokens(cfg, pos=9)
+    whole = model(tokens)
+    past = model.new_kv_cache(batch=2, pos=9)
+    pieces = [model(part, past_kv_cache=past) for part in tokens.split([4, 1, 3, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=TOLERANCE)

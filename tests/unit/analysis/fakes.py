@@ -1,0 +1,55 @@
+"""A model that fires hooks with the tensors it is given, for numbers worked out by hand."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+
+from mudd_interp.protocol import ModelInfo
+
+
+class FakeModel:
+    """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
+
+    training = False
+
+    def __init__(self, tensors, *, n_layers, n_heads=1, d_vocab=10, streams=("r",), tokenizer=None):
+        self.tensors, self.tokenizer = tensors, tokenizer
+        self.cfg = SimpleNamespace(
+            n_layers=n_layers, n_heads=n_heads, d_vocab=d_vocab, dtype=torch.float32
+        )
+        self.info = ModelInfo(name="fake", digest="0" * 64)
+        self.streams = streams
+        self.hook_dict = {}
+        self.fwd_hooks = ()
+
+    def weights_hook(self, aggregation, stream):
+        return None
+
+    def static_weights(self, aggregation, stream):
+        return torch.eye(aggregation + 2)[-1]
+
+    def source_hook(self, source):
+        return "hook_embed" if source == 0 else f"blocks.{source - 1}.hook_resid_post"
+
+    @contextmanager
+    def hooks(self, fwd_hooks=(), bwd_hooks=()):
+        self.fwd_hooks = fwd_hooks
+        try:
+            yield self
+        finally:
+            self.fwd_hooks = ()
+
+    def run_with_cache(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def to_tokens(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def __call__(self, tokens, return_type="logits"):
+        assert return_type is None
+        assert not torch.is_grad_enabled()
+        for name, tensor in self.tensors(tokens).items():
+            for hooked, function in self.fwd_hooks:
+                if hooked == name:
+                    assert function(tensor, hook=None) is None

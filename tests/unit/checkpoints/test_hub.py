@@ -1,0 +1,147 @@
+"""The hub, as its client sees it: a cache on disk, and a network that is not there."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from mudd_interp.checkpoints import load_model
+from mudd_interp.checkpoints.names import RELEASED
+from tests.parity.family import FAMILY, random_model
+from tests.unit.checkpoints import released_folder
+from tests.unit.checkpoints.released_folder import in_order
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cache(root: Path, repository: str, source: Path) -> Path:
+    """A repository in the hub's cache: snapshots are links to blobs."""
+    base = root / f"models--{repository.replace('/', '--')}"
+    snapshot = base / "snapshots" / COMMIT
+    for folder in (snapshot, base / "blobs", base / "refs"):
+        folder.mkdir(parents=True)
+    (base / "refs" / "main").write_text(COMMIT)
+    for path in source.iterdir():
+        shutil.copy(path, base / "blobs" / f"blob-of-{path.name}")
+        (snapshot / path.name).symlink_to(f"../../blobs/blob-of-{path.name}")
+    return snapshot
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def refused(name: str, *words: str, **kwargs: Any) -> None:
+    """The words are in the message, in this order."""
+    with pytest.raises(ValueError, match=in_order(*words)):
+        load_model(name, **kwargs)
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_a_model_in_the_cache(hub: Path, tmp_path: Path, sharded: bool):
+    """Links from a snapshot to its blobs are no way out of the folder."""
+    write = released_folder.write_shards if sharded else released_folder.copy
+    snapshot = cache(hub, "someone/model", write(tmp_path / "m"))
+    model = load_model("someone/model", local_files_only=True)
+    assert model.info.name == "someone/model"
+    assert model.info.revision == COMMIT
+    expected = load_model(released_folder.GOLDEN)
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(model(tokens), expected(tokens))
+    assert torch.equal(load_model(snapshot)(tokens), expected(tokens))
+
+
+def test_torch_files_are_fetched_where_there_are_no_safetensors(hub: Path, tmp_path: Path):
+    cache(hub, "someone/model", released_folder.write_shards(tmp_path / "m", "bin"))
+    model = load_model("someone/model", local_files_only=True)
+    assert model.info.digest is not None
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_models_have_short_names(monkeypatch: pytest.MonkeyPatch, name: str):
+    asked: list[tuple[str, list[str]]] = []
+
+    def nothing(repository: str, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((repository, allow_patterns))
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+    refused(name, f"Caiyun-AI/{name} is not in the hub's cache")
+    repository, patterns = asked[0]
+    assert repository == f"Caiyun-AI/{name}"
+    assert not any(pattern.endswith(("*", ".py")) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    "error", [LocalEntryNotFoundError("x"), OfflineModeIsEnabled("x"), ConnectionError("x")]
+)
+def test_no_network(monkeypatch: pytest.MonkeyPatch, error: OSError):
+    def nothing(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+    refused(
+        "Caiyun-AI/MUDDPythia-1.4B",
+        "the hub cannot be reached",
+        "hf download Caiyun-AI/MUDDPythia-1.4B --local-dir FOLDER",
+        "config.json, tokenizer.json and the weights",
+        "https://huggingface.co/Caiyun-AI/MUDDPythia-1.4B",
+        "load_model('FOLDER')",
+    )
+
+
+def test_local_files_only(hub: Path):
+    refused("someone/model", "local_files_only is set", "hf download", local_files_only=True)
+    assert not hub.exists()
+
+
+def test_a_cache_with_a_configuration_and_no_weights(hub: Path, tmp_path: Path):
+    folder = released_folder.copy(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    cache(hub, "someone/model", folder)
+    refused("someone/model", "no weights", "hf download", local_files_only=True)
+
+
+def test_a_cache_without_one_of_the_shards(hub: Path, tmp_path: Path):
+    folder = released_folder.write_shards(tmp_path / "m")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    cache(hub, "someone/model", folder)
+    refused("someone/model", "model-00002-of-00002", "missing", local_files_only=True)
+
+
+def test_an_index_may_not_leave_the_cache_either(hub: Path, tmp_path: Path):
+    outside = released_folder.copy(tmp_path / "outside") / "model.safetensors"
+    snapshot = cache(hub, "someone/model", released_folder.write_shards(tmp_path / "m"))
+    link = snapshot / "model-00001-of-00002.safetensors"
+    link.unlink()
+    link.symlink_to(outside)
+    refused("someone/model", "outside its folder: refused", local_files_only=True)
+
+
+def test_other_models_are_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from mudd_interp.checkpoints import bridge
+
+    asked: list[tuple[Any, ...]] = []
+    baseline = random_model(FAMILY["GPT-NeoX"])
+
+    def record(*given: Any) -> Any:
+        asked.append(given)
+        return baseline
+
+    monkeypatch.setattr(bridge, "load_baseline", record)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    assert load_model(tmp_path, dtype="float64") is baseline
+    load_model("pythia-160m", local_files_only=True)
+    cpu = torch.device("cpu")
+    assert asked == [
+        (str(tmp_path), cpu, torch.float64, None, False),
+        ("EleutherAI/pythia-160m", cpu, None, None, True),
+    ]

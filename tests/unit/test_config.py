@@ -1,0 +1,219 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mudd_interp.config import ModelConfig, reallocate, swiglu_width
+from mudd_interp.config.presets import SIZES, preset_names
+from mudd_interp.config.released import DEFAULTS, OWN_DEFAULTS
+from mudd_interp.model import HookedMUDDTransformer
+
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
+
+
+def released(kind: str = "muddpythia", **changes: Any) -> dict[str, Any]:
+    required = {"vocab_size": 101, "n_layer": 4, "n_head": 4, "dim": 64}
+    config = {"model_type": kind, **required, "intermediate_size": 256, **changes}
+    return {name: value for name, value in config.items() if value != "absent"}
+
+
+def n_parameters(cfg: ModelConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in HookedMUDDTransformer(cfg).parameters())
+
+
+# --- Released configurations --------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_released_classes():
+    pythia = ModelConfig.from_released(released(intermediate_size="absent"))
+    assert pythia == ModelConfig(
+        n_layers=4,
+        d_model=64,
+        n_heads=4,
+        d_vocab=101,
+        n_ctx=2048,
+        d_mlp=(128, 256, 256, 384),  # round(256 * [1/2, 5/6, 7/6, 3/2] / 128) * 128
+        normalization_type="LN",
+        eps=1e-5,
+        gated_mlp=False,
+        act_fn="gelu",
+        attn_bias=True,
+        mlp_bias=True,
+        parallel_attn_mlp=True,
+        rotary_dim=4,
+        rotary_rounding="float16",
+    )
+    former = ModelConfig.from_released(released("muddformer", intermediate_size="absent"))
+    assert former == ModelConfig(
+        n_layers=4,
+        d_model=64,
+        n_heads=4,
+        d_vocab=101,
+        d_mlp=(128, 256, 256, 384),  # 8 * 64 / 3 = 170, rounded up to 256
+        eps=1e-6,
+        rotary_rounding="bfloat16",
+    )
+
+
+def test_linear_bias_governs_the_ffn_only():
+    cfg = ModelConfig.from_released(released(use_linear_bias=False))
+    assert cfg.attn_bias
+    assert not cfg.mlp_bias
+
+
+def test_fields_reach_the_model():
+    cfg = ModelConfig.from_released(
+        released(
+            n_local_heads=1,
+            block_size=96,
+            rope_base=500,
+            norm_eps=1e-3,
+            use_qk_norm=True,
+            use_parallel_residual=False,
+            rotary_pct=0.5,
+            expand_last=True,
+            round64=True,
+        )
+    )
+    assert (cfg.kv_heads, cfg.n_ctx, cfg.rotary_base, cfg.eps) == (1, 96, 500.0, 1e-3)
+    assert (cfg.use_qk_norm, cfg.parallel_attn_mlp, cfg.rotated) == (True, False, 8)
+    assert [cfg.dense_hidden(i) for i in range(4)] == [64, 64, 64, 64]  # 8, 12, 16, 4 * 5
+
+
+def test_dense_false_is_the_plain_model_with_reallocated_widths():
+    cfg = ModelConfig.from_released(released(dense=False, sepln=False))
+    assert (cfg.dense, cfg.streams) == ("none", ("r",))
+    assert cfg.mlp_widths == (128, 256, 256, 384)
+
+
+def test_bookkeeping_is_ignored():
+    noise = {
+        "architectures": ["MUDDPythia"],
+        "auto_map": {"AutoConfig": "evil.Config"},
+        "torch_dtype": "bfloat16",
+        "dtype": None,
+        "transformers_version": "4.35.0",
+        "_name_or_path": "",
+        "_attn_implementation_autoset": True,
+        "pad_token_id": None,
+        "bos_token_id": 1,
+        "use_cache": True,
+        "id2label": {"0": "LABEL_0"},
+        "output_attentions": False,
+        "use_gradient_checkpointing": True,
+        "is_training": True,
+        "use_layer_cache": False,
+    }
+    assert ModelConfig.from_released(released(**noise)) == ModelConfig.from_released(released())
+
+
+def test_everything_that_transformers_writes_is_ignored():
+    from transformers import PretrainedConfig
+
+    written = PretrainedConfig(pad_token_id=0).to_dict() | {"model_type": "muddpythia"}
+    assert ModelConfig.from_released(written | released()) == ModelConfig.from_released(released())
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (released(model_type="absent"), ["model_type", "muddformer or muddpythia", "None"]),
+        (released(dim="absent", n_head="absent"), ["lacks n_head, dim", "required"]),
+        (released(dim=None), ["lacks dim"]),
+        (released(expand_lats=True), ["`expand_lats`", "did you mean `expand_last`"]),
+        (released("muddformer", rotary_pct=0.5), ["muddformer configuration `rotary_pct`"]),
+        (released(quantization_config={}), ["`quantization_config`"]),
+        (released(n_layer="4"), ["`n_layer`", "whole number of at least 1", "'4'"]),
+        (released(n_layer=0), ["`n_layer`", "at least 1"]),
+        (released(round64="yes"), ["`round64`", "true or false", "'yes'"]),
+        (released(norm_eps=0), ["`norm_eps`", "positive number"]),
+        (released(dense_type=4), ["`dense_type`", "a string"]),
+        (released(head_dim=32), ["head_dim 32 contradicts", "dim 64", "n_head 4", "make 16"]),
+        (released(n_head=5), ["dim 64 is not divisible by n_head 5"]),
+        (released(n_layer=1), ["n_layer must be at least 2"]),
+        (released(tie_word_embeddings=True), ["tie_word_embeddings is true", "false"]),
+        (released(dense_type="l"), ["dense_type is 'l'", "cannot run", "'qkvr'"]),
+        (released(dense_type="qkv"), ["dense_type is 'qkv'", "cannot run"]),
+        (released(dynamic_dense=False), ["dynamic_dense is False", "cannot run"]),
+        (released(stack_hidden=True), ["stack_hidden is True", "cannot run"]),
+        (released(sepln=False), ["sepln is False", "cannot run"]),
+        (released(dense=False), ["dense is false but sepln is true", "cannot run"]),
+        (released(dense=False, sepln=False, dense_type="x"), ["dense_type must be", "'x'"]),
+        (released(n_local_heads=2), ["n_local_heads must be n_head (4), -1", "or 1", "got 2"]),
+        (released(rotary_pct=0.2), ["rotary_pct 0.2 of head_dim 16 makes 3", "even"]),
+        (released(rotary_pct=1.5), ["makes 24", "from 2 to 16"]),
+        (released(intermediate_size=64), ["intermediate_size 64", "at least 128"]),
+    ],
+)
+def test_bad_released_configurations(config: dict[str, Any], words: list[str]):
+    with pytest.raises(ValueError, match=".*".join(map(re.escape, words))):
+        ModelConfig.from_released(config)
+
+
+def test_every_released_field_is_known():
+    """The golden configurations, written by the released classes, name no field that is not."""
+    for path in GOLDEN.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        own = OWN_DEFAULTS[config["model_type"]]
+        assert DEFAULTS.keys() | own.keys() <= config.keys()
+        assert ModelConfig.from_released(config).n_ctx == 128
+
+
+# --- Presets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("MUDDPythia-1.4B", 1_419_950_149),
+        ("MUDDPythia-2.8B", 2_784_962_589),
+        ("MUDDFormer-2.8B", 2_804_871_709),
+    ],
+)
+def test_released_models_have_the_published_number_of_parameters(name: str, parameters: int):
+    assert n_parameters(ModelConfig.preset(name)) == parameters
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_table_2(size: str):
+    """Named by 12 L D² plus both embeddings; the twin has the same backbone, widths spread."""
+    mudd, twin = (
+        ModelConfig.preset(f"MUDDFormer-{size}"),
+        ModelConfig.preset(f"Transformer++-{size}"),
+    )
+    n_layers, d_model, heads = SIZES[size]
+    nominal = 12 * n_layers * d_model**2 + 2 * 50432 * d_model
+    scale = {"M": 1e6, "B": 1e9}[size[-1]]
+    assert nominal / scale == pytest.approx(float(size[:-1]), rel=0.05)
+    assert mudd.head_width == twin.head_width == d_model // heads == 64
+    assert twin.mlp_widths == (swiglu_width(d_model),) * n_layers
+    assert mudd.mlp_widths == reallocate(swiglu_width(d_model), n_layers)
+    assert sum(mudd.mlp_widths) == pytest.approx(sum(twin.mlp_widths), rel=0.01)
+    assert mudd.pre_post_norm == ("all" if size in ("797M", "1.34B") else "none")
+    assert replace(mudd.plain(), d_mlp=twin.d_mlp) == replace(
+        twin, multiway=True, expand_last=True, round64=True
+    )
+
+
+def test_swiglu_widths_of_table_2():
+    assert [swiglu_width(d) for d in (1024, 2560)] == [2816, 6912]
+
+
+def test_an_unknown_preset_lists_the_nearest():
+    with pytest.raises(ValueError, match=r"did you mean `MUDDPythia-1\.4B`") as caught:
+        ModelConfig.preset("MUDDPythia-1.3B")
+    assert all(name in str(caught.value) for name in preset_names())
+
+
+# --- Round trip and derived fields --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_json_round_trip(name: str):
+    cfg = ModelConfig.preset(name)
+    assert ModelConfig.from_json(cfg.to_json()) == cfg

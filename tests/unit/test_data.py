@@ -1,0 +1,178 @@
+"""Batches: documents packed without padding, the tail kept, and bad input named."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mudd_interp import data
+from mudd_interp.data import Packing
+
+
+class Letters:
+    """A tokenizer of letters: ``a`` is 1, ``b`` is 2; 0 separates, if it has that token."""
+
+    def __init__(self, separator: bool = True):
+        self.separator = separator
+
+    def get_vocab(self):
+        return {"<|endoftext|>": 0} if self.separator else {}
+
+    def __call__(self, text, add_special_tokens, verbose):
+        assert not add_special_tokens
+        return {"input_ids": [ord(letter) - ord("a") + 1 for letter in text]}
+
+
+def lists(batches):
+    return [tokens.tolist() for tokens in batches]
+
+
+def test_rows_fill_up_across_documents_and_the_tail_comes_last():
+    documents = [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11]]
+    found = list(data.pack(documents, n_ctx=2, batch_size=2))
+    assert lists(found) == [[[1, 2], [3, 4]], [[5, 6], [7, 8]], [[9, 10]], [[11]]]
+    assert {tokens.dtype for tokens in found} == {torch.int64}
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=9),
+    st.integers(1, 5),
+    st.integers(1, 4),
+)
+def test_no_token_is_lost_added_or_moved(documents, n_ctx, batch_size):
+    found = list(data.pack(documents, n_ctx, batch_size))
+    stream = [token for tokens in found for token in tokens.flatten().tolist()]
+    assert stream == [token for ids in documents for token in ids]
+    assert all(tokens.shape == (batch_size, n_ctx) for tokens in found[:-2])
+    assert all(tokens.shape[0] <= batch_size and tokens.shape[1] <= n_ctx for tokens in found)
+
+
+def test_each_document_stands_behind_a_separator_where_there_is_one(tmp_path):
+    for name, text in (("b.txt", "cd"), ("a.txt", "ab"), ("empty.txt", "")):
+        (tmp_path / name).write_text(text)
+    packing = Packing(n_ctx=4, batch_size=8)
+    assert lists(data.folder_batches(tmp_path, Letters(), packing)) == [[[0, 1, 2, 0]], [[3, 4]]]
+    plain = data.folder_batches(tmp_path, Letters(separator=False), packing)
+    assert lists(plain) == [[[1, 2, 3, 4]]]
+    none = Packing(n_ctx=4, separator=None)
+    assert lists(data.folder_batches(tmp_path, Letters(), none)) == [[[1, 2, 3, 4]]]
+    files = [tmp_path / "b.txt", str(tmp_path / "a.txt")]
+    assert lists(data.file_batches(files, Letters(), packing)) == [[[0, 3, 4, 0]], [[1, 2]]]
+
+
+def test_batches_can_be_walked_twice_and_say_what_they_are():
+    batches = data.text_batches("abc", Letters(), Packing(n_ctx=2))
+    assert lists(batches) == lists(batches) == [[[0, 1], [2, 3]]]
+    assert batches.description == "text of 3 characters"
+
+
+def test_line_ends_stay_as_they_are(tmp_path):
+    (tmp_path / "dos.txt").write_bytes(b"a\r\nb")
+    assert data.read_text(tmp_path / "dos.txt") == "a\r\nb"
+
+
+def test_bad_text_is_named(tmp_path):
+    packing = Packing(n_ctx=4)
+    with pytest.raises(ValueError, match="the text is empty"):
+        data.text_batches("", Letters(), packing)
+    with pytest.raises(ValueError, match=r"no text file .*missing\.txt"):
+        data.file_batches([tmp_path / "missing.txt"], Letters(), packing)
+    with pytest.raises(ValueError, match="at least one text file"):
+        data.file_batches([], Letters(), packing)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 text \(byte 3\)"):
+        list(data.file_batches([tmp_path / "latin.txt"], Letters(), packing))
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match=r"empty\.txt is empty"):
+        list(data.file_batches([tmp_path / "empty.txt"], Letters(), packing))
+
+
+def test_bad_folders_are_named(tmp_path):
+    packing = Packing(n_ctx=4)
+    with pytest.raises(ValueError, match="no folder"):
+        data.folder_batches(tmp_path / "missing", Letters(), packing)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match=r"matches '\*\.py'"):
+        data.folder_batches(tmp_path, Letters(), packing, "*.py")
+    with pytest.raises(ValueError, match="every document is empty"):
+        list(data.folder_batches(tmp_path, Letters(), packing))
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="cannot read"):
+        data.read_text(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [{"n_ctx": 0}, {"n_ctx": 4, "batch_size": 0}])
+def test_sizes_are_positive(sizes):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        Packing(**sizes)
+
+
+def fake_datasets(rows):
+    def load_dataset(name, config, *, split, streaming):
+        assert streaming
+        if split != "validation":
+            raise ValueError(f"Bad split: {split}")
+        return rows
+
+    return SimpleNamespace(load_dataset=load_dataset)
+
+
+def test_a_dataset_is_one_document_a_row(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", fake_datasets([{"text": "ab"}, {"text": "c"}]))
+    batches = data.dataset_batches("some/data", Letters(), Packing(n_ctx=4))
+    assert lists(batches) == lists(batches) == [[[0, 1, 2, 0]], [[3]]]
+    assert batches.description == "some/data (validation)"
+
+
+def test_bad_datasets_are_named(monkeypatch):
+    packing = Packing(n_ctx=4)
+    monkeypatch.setitem(sys.modules, "datasets", fake_datasets([{"content": "ab", "stars": 3}]))
+    with pytest.raises(ValueError, match="column 'text'; columns with text: content"):
+        list(data.dataset_batches("some/data", Letters(), packing))
+    with pytest.raises(ValueError, match="cannot open split 'test' of dataset 'some/data': Bad"):
+        data.dataset_batches("some/data", Letters(), packing, split="test")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="pip install datasets"):
+        data.dataset_batches("some/data", Letters(), packing)
+
+
+def test_token_ids_are_batches_already():
+    tokens = torch.arange(10).view(5, 2)
+    batches = data.token_batches(tokens, batch_size=2)
+    assert lists(batches) == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9]]]
+    assert batches.n_sequences == 5
+    with pytest.raises(ValueError, match=r"at least one token, got shape \[0, 2\]"):
+        data.token_batches(tokens[:0])
+
+
+def test_the_bundled_pack_is_held_out_token_ids():
+    batches = data.bundled_batches(n_sequences=10, batch_size=4)
+    assert [tuple(tokens.shape) for tokens in batches] == [(4, 256), (4, 256), (2, 256)]
+    everything = torch.cat(list(data.bundled_batches()))
+    assert everything.shape == (400, 256)
+    assert everything.dtype == torch.int64
+    assert 0 <= int(everything.min()) <= int(everything.max()) < 4096
+    with pytest.raises(ValueError, match="holds 400 sequences, not 401"):
+        data.bundled_batches(401)
+
+
+def test_take_cuts_the_last_batch():
+    batches = data.token_batches(torch.arange(10).view(5, 2), batch_size=2)
+    assert lists(data.take(batches, 3)) == [[[0, 1], [2, 3]], [[4, 5]]]
+    assert lists(data.take(batches, 4)) == lists(batches)[:2]
+    assert lists(data.take(batches, 9)) == lists(batches)
+    assert [data.take(batches, n).n_sequences for n in (3, 9)] == [3, 5]
+
+
+def test_shards_share_out_every_batch_once():
+    batches = data.token_batches(torch.arange(10).view(5, 2), batch_size=1, description="ids")
+    shares = [lists(data.shard(batches, rank, 2)) for rank in (0, 1)]
+    assert shares == [[[[0, 1]], [[4, 5]], [[8, 9]]], [[[2, 3]], [[6, 7]]]]
+    assert data.shard(batches, 0, 2).description == "ids"
+    with pytest.raises(ValueError, match=r"rank must lie in 0\.\.1, got 2"):
+        data.shard(batches, 2, 2)
