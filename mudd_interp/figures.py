@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
+import mudd_interp
 from mudd_interp.analysis import Provenance
 from mudd_interp.axes import unknown_name
 from mudd_interp.files import replacing_folder, sha256, write_text
@@ -32,14 +32,14 @@ from mudd_interp.viz import (
 
 MANIFEST = "manifest.json"
 FORMAT = "mudd-interp figures 1"
-VERSIONED = ("mudd-interp", "torch", "transformer-lens", "transformers", "numpy", "plotly")
+VERSIONED = ("torch", "transformer-lens", "transformers", "numpy", "plotly")
 
 
 @dataclass(frozen=True)
 class Drawn:
     """A figure and the numbers behind it."""
 
-    figure: go.Figure
+    figure: Any
     frame: pd.DataFrame
 
 
@@ -65,7 +65,7 @@ def _both(
     parts = [study.model] + ([] if study.baseline is None else [study.baseline])
     tables = [frame(part).assign(model=names(part)) for part in parts]
     table = pd.concat(tables, ignore_index=True)
-    return table[["model", *tables[0].columns.drop("model")]]
+    return table.reindex(columns=["model", *tables[0].columns.drop("model")])
 
 
 def _model_name(part: ModelStudy) -> str:
@@ -210,7 +210,9 @@ def write_figures(
         ValueError: If a picture is wanted and there is no browser to draw it.
     """
     drawn = {kind: found for kind in choose(names) if (found := kind.draw(study)) is not None}
-    jobs = [(found.figure, each) for found in drawn.values() for each in formats]
+    jobs: list[tuple[Any, ImageFormat]] = [
+        (found.figure, each) for found in drawn.values() for each in formats
+    ]
     pictures = iter(figure_images(jobs) if jobs else [])
     entries: list[dict[str, Any]] = []
     with replacing_folder(target) as folder:
@@ -235,7 +237,7 @@ def make_manifest(
     baseline = None if study.baseline is None else study.baseline.similarity.provenance.to_dict()
     return {
         "format": FORMAT,
-        "versions": {"python": platform.python_version()}
+        "versions": {"python": platform.python_version(), "mudd-interp": mudd_interp.__version__}
         | {name: version(name) for name in VERSIONED},
         "request": asdict(request),
         "figures_asked": list(names),

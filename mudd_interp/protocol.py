@@ -6,7 +6,7 @@ of analysis code serves both: a plain Transformer is a MUDD model whose weights 
 newest source.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +19,21 @@ from mudd_interp.axes import Stream
 
 Hook = tuple[str | Callable[[str], bool], Callable[..., Any]]
 """A hook name (or a predicate on names) and a function ``fn(tensor, hook) -> tensor | None``."""
+
+
+class Observer:
+    """A hook that only looks: models need not guard a tensor against it.
+
+    Args:
+        look: Called with the tensor and the hook point; what it returns is not used.
+    """
+
+    def __init__(self, look: Callable[[Tensor, Any], object]):
+        self.look = look
+
+    def __call__(self, tensor: Tensor, hook: Any) -> None:
+        """Look at the tensor."""
+        self.look(tensor, hook)
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,14 @@ class HookedModel(Protocol):
 
     def to_tokens(self, *args: Any, **kwargs: Any) -> Int[Tensor, "batch pos"]:
         """Text to token ids."""
+        ...
+
+    def to_str_tokens(self, *args: Any, **kwargs: Any) -> list[str]:
+        """The text of each token."""
+        ...
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Every parameter once, with its name."""
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

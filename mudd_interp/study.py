@@ -125,10 +125,11 @@ def run_study(request: Request, progress: Progress | None = None) -> Study:
     names = [request.model] + ([] if request.baseline is None else [request.baseline])
     models = [load_model(name, device=request.device, dtype=request.dtype) for name in names]
     batches = [text_of(request, model, models) for model in models]
+    layers = [map_layer(model, request.layer) for model in models]
     counter = _Counter(progress)
     found = [
-        study_model(model, each, request.layer, counter.next())
-        for model, each in zip(models, batches, strict=True)
+        study_model(model, each, layer, counter.next())
+        for model, each, layer in zip(models, batches, layers, strict=True)
     ]
     return Study(found[0], found[1] if len(found) > 1 else None)
 
@@ -158,15 +159,15 @@ class _Counter:
 
 
 def study_model(
-    model: HookedModel, batches: Batches, layer: int | None, progress: Progress | None = None
+    model: HookedModel, batches: Batches, layer: int, progress: Progress | None = None
 ) -> ModelStudy:
     """Every result of one model on one text."""
     similarity, weights, activity = sweep_over_ranks(model, batches, ANALYSES, progress)
     return ModelStudy(similarity, weights, activity, attention_maps(model, batches, layer))
 
 
-def attention_maps(model: HookedModel, batches: Batches, layer: int | None) -> Maps:
-    """The attention patterns of a layer on the first tokens of a text.
+def map_layer(model: HookedModel, layer: int | None) -> int:
+    """The layer whose attention maps are drawn.
 
     Raises:
         ValueError: If the model has no such layer.
@@ -174,12 +175,17 @@ def attention_maps(model: HookedModel, batches: Batches, layer: int | None) -> M
     n_layers = model.cfg.n_layers
     chosen = min(n_layers - 1, round(n_layers * 25 / 32)) if layer is None else layer
     if not 0 <= chosen < n_layers:
-        raise ValueError(f"layer must lie in 0..{n_layers - 1}, got {layer}.")
+        raise ValueError(f"layer must lie in 0..{n_layers - 1} for {model.info.name}, got {layer}.")
+    return chosen
+
+
+def attention_maps(model: HookedModel, batches: Batches, layer: int) -> Maps:
+    """The attention patterns of a layer on the first tokens of a text."""
     tokens = next(iter(batches))[:1, :MAP_TOKENS]
-    name = axes.pattern(chosen)
+    name = axes.pattern(layer)
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=name, return_type=None)
-    return Maps(chosen, cache[name][0].cpu(), token_texts(model, tokens[0]))
+    return Maps(layer, cache[name][0].cpu(), token_texts(model, tokens[0]))
 
 
 def token_texts(model: HookedModel, ids: Int64[Tensor, " pos"]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from mudd_interp.analysis.similarity import LayerSimilarity, LayerSimilarityAnal
 from mudd_interp.analysis.weights import DenseWeights, DenseWeightsAnalysis
 from mudd_interp.axes import unknown_name
 from mudd_interp.data import TokenBatches, describe
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, Observer
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the sequences and the tokens seen so far. What it raises ends the
@@ -134,7 +134,8 @@ def _run(
         raise ValueError("the model is in training mode: call model.eval() first.")
     sums = [analysis.start(model) for analysis in analyses]
     seen = TokensSeen()
-    with torch.no_grad(), model.hooks([hook for each in sums for hook in each.hooks()]):
+    hooks = [(name, Observer(look)) for each in sums for name, look in each.hooks()]
+    with torch.no_grad(), model.hooks(hooks):
         for tokens in _checked(batches, model):
             for each in sums:
                 each.begin(tokens)

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from mudd_interp import axes
 from mudd_interp.axes import Stream
 from mudd_interp.checkpoints.bridge_config import BaselineConfig
+from mudd_interp.checkpoints.bridge_generate import BaselineGenerate
 from mudd_interp.checkpoints.bridge_probe import probe
 from mudd_interp.checkpoints.bridge_source import find_source, load_module, load_tokenizer
 from mudd_interp.checkpoints.bridge_taps import NORM_HOOKS, Taps
+from mudd_interp.checkpoints.bridge_weights import BaselineWeights
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model.block import may_change
 from mudd_interp.model.dense import one_hot_newest
@@ -30,7 +32,7 @@ from mudd_interp.model.transformer import HookedMUDDTransformer
 from mudd_interp.protocol import ModelInfo
 
 
-class BridgeBaseline(TokenMethods, CheckedHooks):
+class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHooks):
     """A plain Transformer as a :class:`~mudd_interp.protocol.HookedModel`.
 
     It computes what Hugging Face's eager code computes: no weights are folded or centred. Hooks
@@ -219,51 +221,6 @@ class BridgeBaseline(TokenMethods, CheckedHooks):
         """Mean next-token loss, in nats."""
         return self(tokens, return_type="loss")
 
-    @torch.no_grad()
-    def generate(
-        self,
-        input: str | list[str] | Int[Tensor, "..."] = "",
-        max_new_tokens: int = 10,
-        stop_at_eos: bool = True,
-        eos_token_id: int | None = None,
-        prepend_bos: bool | None = None,
-        return_type: Literal["input", "str", "tokens"] | None = "input",
-        **kwargs: Any,
-    ) -> str | list[str] | Int[Tensor, "batch pos"]:
-        """The prompt and ``max_new_tokens`` more, by the bridge; hooks apply.
-
-        The arguments, errors and result are those of ``HookedMUDDTransformer.generate``; further
-        ones go to ``TransformerBridge.generate``.
-        """
-        tokens = self.tokens_of(input, prepend_bos)
-        self._check_room(tokens, max_new_tokens)
-        eos = self._eos(eos_token_id) if stop_at_eos else None
-        with self._quiet():
-            out = self.bridge.generate(
-                tokens, max_new_tokens, stop_at_eos, eos, return_type="tokens", **kwargs
-            )
-        if return_type == "tokens" or (return_type != "str" and isinstance(input, Tensor)):
-            return out
-        texts = self.to_string(out)
-        return texts if isinstance(input, list) else texts[0]
-
-    def _check_room(self, tokens: Int[Tensor, "batch pos"], new: int) -> None:
-        check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
-        if tokens.shape[1] + new > self.cfg.n_ctx:
-            raise ValueError(
-                f"{tokens.shape[1]} tokens of prompt and {new} new ones do not fit the context of "
-                f"{self.cfg.n_ctx}: ask for at most {self.cfg.n_ctx - tokens.shape[1]}."
-            )
-
-    def _eos(self, given: int | None) -> int:
-        eos = given if given is not None else getattr(self.tokenizer, "eos_token_id", None)
-        if eos is None:
-            raise ValueError(
-                "stop_at_eos needs an end-of-text token, and the model has no tokenizer: give "
-                "eos_token_id, or stop_at_eos=False."
-            )
-        return eos
-
     def to(self, *args: Any, **kwargs: Any) -> "BridgeBaseline":
         """Move or convert the weights."""
         self.bridge.to(*args, **kwargs, print_details=False)
@@ -282,74 +239,6 @@ class BridgeBaseline(TokenMethods, CheckedHooks):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The bridge's state: the Hugging Face model's names."""
         return self.bridge.state_dict(*args, **kwargs)
-
-    @property
-    def blocks(self) -> Any:
-        """The bridge's blocks, with TransformerLens' weights (``blocks[0].attn.W_Q``)."""
-        return self.bridge.blocks
-
-    @property
-    def ln_final(self) -> Any:
-        """The bridge's final norm."""
-        return self.bridge.ln_final
-
-    @property
-    def unembed(self) -> Any:
-        """The bridge's unembedding."""
-        return self.bridge.unembed
-
-    @property
-    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:  # noqa: N802 (the field's name)
-        """The token embedding; X_0 may have more in it, see the class."""
-        return self.bridge.embed.W_E
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
-        """The unembedding."""
-        return self.bridge.unembed.W_U
-
-    @property
-    def b_U(self) -> Float[Tensor, " d_vocab"]:  # noqa: N802 (the field's name)
-        """The unembedding's bias."""
-        return self.bridge.unembed.b_U
-
-    def final_gain(self) -> Float[Tensor, " d_model"]:
-        """What the final norm multiplies by: its weight, plus one where the code adds one."""
-        weight = getattr(self.ln_final.original_component, "weight", None)
-        if weight is None:
-            return torch.ones_like(self.W_U[:, 0])
-        return 1.0 + weight if self.ln_final.uses_weight_offset else weight
-
-    def final_bias(self) -> Float[Tensor, " d_model"]:
-        """What the final norm adds; zeros for a norm without a bias."""
-        bias = getattr(self.ln_final.original_component, "bias", None)
-        return torch.zeros_like(self.W_U[:, 0]) if bias is None else bias
-
-    def tokens_to_residual_directions(
-        self, tokens: str | int | Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape d_model"]:
-        """The directions of the final stream, before the norm's gain, that raise tokens' logits.
-
-        They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, which the bridge's own
-        method leaves out. The norm's bias and the unembedding's belong to no component.
-
-        Raises:
-            NotImplementedError: If the logits are more than a product (capped or rescaled).
-        """
-        if not self._linear_head:
-            raise NotImplementedError(
-                f"the logits of {self.cfg.architecture} are not the normed final stream times W_U "
-                "(they are capped or rescaled), so that no direction gives their exact share."
-            )
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
-        return self.W_U.T[index] * self.final_gain()
-
-    def accumulated_bias(
-        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
-    ) -> Float[Tensor, " d_model"]:
-        """The sum of the output biases that reach a block (or its FFN)."""
-        return self.bridge.accumulated_bias(layer, mlp_input, include_mlp_biases).to(self.W_U.dtype)
 
 
 def load_baseline(
@@ -395,6 +284,8 @@ def build_bridge(module: Any, tokenizer: Any = None, name: str = "a module in me
     from transformer_lens.utilities.attn_implementation import force_eager_attention
 
     architecture = type(module).__name__
+    if not hasattr(module, "config"):
+        raise ValueError(f"expected a Hugging Face model with a config, got a {architecture}.")
     force_eager_attention(module)
     try:
         return build_bridge_from_module(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -126,11 +126,9 @@ def nudge(
     with torch.enable_grad(), model.hooks([(name, add) for name in names]):
         logits = model(tokens)
     target = (logits.float() * wave(logits)).sum()
-    slopes: Sequence[Tensor | None] = torch.autograd.grad(
-        target, list(sizes.values()), allow_unused=True
-    )
+    slopes = torch.autograd.grad(target, list(sizes.values()), allow_unused=True)
     found: dict[str, str] = {}
-    for name, slope in zip(names, slopes, strict=True):
+    for name, slope in zip(names, cast(Sequence[Tensor | None], slopes), strict=True):
         if runs[name] != 1:
             found[name] = TWICE if runs[name] else NEVER
         elif slope is None or slope == 0:

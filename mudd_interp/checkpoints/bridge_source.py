@@ -59,9 +59,9 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
     unreadable = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError)
     _refuse_code(folder)
+    open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -72,6 +72,7 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             weights_only=True,
         )
     except (*unreadable, StrictDataclassError) as error:
@@ -99,18 +100,22 @@ def _refuse_code(folder: Path) -> None:
 
 
 def _check_parameters(folder: Path, module: Any, loading: Any) -> None:
-    for key, word in (("missing_keys", "lacks"), ("unexpected_keys", "has the unknown"),
-                      ("mismatched_keys", "has in another shape the")):  # fmt: skip
-        names = sorted(map(str, loading[key]))
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(
-                f"the checkpoint in {folder} {word} parameter {names[0]}{more}: its files and its "
-                "config.json do not belong together."
-            )
+    together = f"{folder / 'config.json'} and the weights beside it do not belong together"
+    for key, fault in (("missing_keys", "is missing"), ("unexpected_keys", "is not expected")):
+        if loading[key]:
+            name, *others = sorted(loading[key])
+            more = f" (and {len(others)} more)" if others else ""
+            raise ValueError(f"parameter `{name}` {fault}{more}: {together}.")
+    for name, found, expected in loading["mismatched_keys"]:
+        raise ValueError(
+            f"parameter `{name}` has shape {list(found)}, expected {list(expected)}: {together}."
+        )
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise ValueError(f"parameter {name} in {folder} holds NaN or infinity.")
+            raise ValueError(
+                f"parameter `{name}` in {folder} holds NaN or infinity: download or copy the "
+                "weights again."
+            )
 
 
 def load_tokenizer(folder: Path) -> Any:

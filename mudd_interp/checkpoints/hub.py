@@ -7,7 +7,18 @@ from pathlib import Path
 
 from mudd_interp.checkpoints.weight_files import has_weights
 
-SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
+SMALL = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    # Older kinds of tokenizers, which a baseline may have.
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 TORCH = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -40,11 +51,11 @@ def fetch_weights(repository: str, commit: str, local_files_only: bool) -> Path:
 def _fetch(
     repository: str, patterns: tuple[str, ...], revision: str | None, local_files_only: bool
 ) -> Path:
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  (httpx's or httpx2's)
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )

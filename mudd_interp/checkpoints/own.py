@@ -2,18 +2,16 @@
 
 import json
 import os
-import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from safetensors.torch import save_file
 from torch import nn
 
 from mudd_interp.checkpoints.tokenizer import save_tokenizer
 from mudd_interp.config import ModelConfig
+from mudd_interp.files import replacing_folder
 from mudd_interp.model import HookedMUDDTransformer
 
 MODEL_TYPE = "mudd-interp"
@@ -21,9 +19,7 @@ FORMAT_VERSION = 1
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
-def save_model(
-    model: nn.Module, folder: str | os.PathLike[str], overwrite: bool = False
-) -> Path:
+def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Save a model to a folder that :func:`load_model` reads; whole or not at all.
 
     Weights are stored in the model's precision, under its own parameter names.
@@ -47,10 +43,12 @@ def save_model(
         )
     target = Path(folder).expanduser().resolve()
     _check_target(target, overwrite)
-    with _replacing_folder(target) as temporary:
+    with replacing_folder(target) as temporary:
         (temporary / "config.json").write_text(own_config_text(model.config), encoding="utf-8")
         weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        # safetensors makes files that only their owner can read; a model is to be shared.
+        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         if model.tokenizer is not None:
             save_tokenizer(model.tokenizer, temporary)
     return target
@@ -93,25 +91,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(
             f"{target} already holds a model: give another folder, or overwrite=True to replace it."
         )
-
-
-@contextmanager
-def _replacing_folder(target: Path) -> Generator[Path]:
-    """Yield a folder beside ``target`` that takes its place if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    old = temporary.with_suffix(".old")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if target.exists():
-            target.rename(old)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

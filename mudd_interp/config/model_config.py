@@ -52,6 +52,9 @@ class ModelConfig:
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
 
+    Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them anew; read
+    ``head_width``, ``kv_heads`` and ``rotated`` for what they come to.
+
     Raises:
         ValueError: If fields are out of range or contradict each other.
     """
@@ -84,10 +87,10 @@ class ModelConfig:
     init_std: float | None = None
 
     def __post_init__(self) -> None:
-        """Fill in what follows from other fields, then check the whole."""
+        """Spell out widths and order streams, then check the whole."""
         self._check_sizes("n_layers", "d_model", "n_heads", "d_vocab", "n_ctx")
-        self._resolve()
-        self._check_sizes("d_head", "n_key_value_heads")
+        self._check_head()
+        self._normalise()
         self._check_choices()
         self._check_widths()
         self._check_dense()
@@ -96,18 +99,17 @@ class ModelConfig:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _resolve(self) -> None:
-        if self.d_head is None:
-            if self.d_model % self.n_heads:
-                raise ValueError(
-                    f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: change "
-                    "one of them, or give d_head."
-                )
-            self._set(d_head=self.d_model // self.n_heads)
-        if self.n_key_value_heads is None:
-            self._set(n_key_value_heads=self.n_heads)
-        if self.rotary_dim is None:
-            self._set(rotary_dim=self.d_head)
+    def _check_head(self) -> None:
+        self._check_sizes(
+            *(n for n in ("d_head", "n_key_value_heads") if getattr(self, n) is not None)
+        )
+        if self.d_head is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: change one "
+                "of them, or give d_head."
+            )
+
+    def _normalise(self) -> None:
         widths = self.d_mlp
         self._set(
             d_mlp=(widths,) * self.n_layers if isinstance(widths, int) else tuple(widths),
@@ -134,11 +136,18 @@ class ModelConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}."
                 )
-        if not self.eps > 0:
-            raise ValueError(f"eps must be positive, got {self.eps!r}.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be true or false, got {value!r}.")
+        for name in ("eps", "rotary_base"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}.")
 
     def _check_widths(self) -> None:
-        if len(self.mlp_widths) != self.n_layers or min(self.mlp_widths) < 1:
+        given = cast(tuple[Any, ...], self.d_mlp)
+        whole = all(isinstance(width, int) and width >= 1 for width in given)
+        if len(self.mlp_widths) != self.n_layers or not whole:
             raise ValueError(
                 f"d_mlp must be one positive width, or one for each of the {self.n_layers} blocks, "
                 f"got {self.d_mlp!r}."
@@ -174,17 +183,17 @@ class ModelConfig:
     @property
     def head_width(self) -> int:
         """``d_head``, resolved."""
-        return cast(int, self.d_head)
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
 
     @property
     def kv_heads(self) -> int:
         """``n_key_value_heads``, resolved."""
-        return cast(int, self.n_key_value_heads)
+        return self.n_heads if self.n_key_value_heads is None else self.n_key_value_heads
 
     @property
     def rotated(self) -> int:
         """``rotary_dim``, resolved."""
-        return cast(int, self.rotary_dim)
+        return self.head_width if self.rotary_dim is None else self.rotary_dim
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -226,7 +235,7 @@ class ModelConfig:
         """Read what :meth:`to_dict` wrote.
 
         Raises:
-            ValueError: If a field is unknown or missing, with its name.
+            ValueError: If a field is unknown, missing or of the wrong type, with its name.
         """
         known = [field.name for field in fields(cls)]
         for name in values:
@@ -239,7 +248,10 @@ class ModelConfig:
         lists: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
-        return cls(**lists)
+        try:
+            return cls(**lists)
+        except TypeError as error:
+            raise ValueError(f"a field has a value of the wrong type: {error}") from error
 
     def to_json(self) -> str:
         """The configuration as JSON text."""

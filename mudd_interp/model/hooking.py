@@ -1,6 +1,7 @@
 """Hooks that are checked: unknown names are refused, and the cache is of our class."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformer_lens.utilities.slice import Slice
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.model.cache import MUDDActivationCache
-from mudd_interp.model.points import Observer
+from mudd_interp.protocol import Hook, Observer
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -39,11 +40,11 @@ class Save(Observer):
         remove_batch_dim: bool = False,
         pos_slice: Slice | None = None,
     ):
+        super().__init__(self._store)
         self.cache, self.suffix, self.device = cache, suffix, device
         self.remove_batch_dim, self.pos_slice = remove_batch_dim, pos_slice
 
-    def __call__(self, tensor: Tensor, hook: Any) -> None:
-        """Store one tensor under the hook's name."""
+    def _store(self, tensor: Tensor, hook: Any) -> None:
         kept = tensor.detach()
         if self.device is not None:
             kept = kept.to(self.device)
@@ -169,6 +170,30 @@ class CheckedHooks(HookedRootModule):
                 f"remove_batch_dim needs a batch of one, got {given.shape[0]}: leave it out, or "
                 "run the prompts one by one."
             )
+
+    @contextmanager
+    def hooks(
+        self,
+        fwd_hooks: Sequence[Hook] = (),
+        bwd_hooks: Sequence[Hook] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Generator[Any]:
+        """Hooks for the length of a ``with`` block.
+
+        Args:
+            fwd_hooks: Pairs of a name (or a predicate on names) and a function ``fn(tensor, hook)``
+                that returns the tensor to go on with, or ``None``.
+            bwd_hooks: The same for gradients.
+            reset_hooks_end: Remove them at the end of the block, also after an error.
+            clear_contexts: Clear the hook points' contexts too.
+
+        Raises:
+            ValueError: If a name is unknown, with the nearest names.
+        """
+        hooks = (list(fwd_hooks), list(bwd_hooks))
+        with super().hooks(*hooks, reset_hooks_end, clear_contexts) as model:
+            yield model
 
     def add_hook(self, name: Any, hook: Any, *args: Any, **kwargs: Any) -> None:
         """TransformerLens' ``add_hook``; refuses a name that is not a hook of this model."""

@@ -40,6 +40,21 @@ class LiveConfig:
         return widths[0] if len(set(widths)) == 1 else widths
 
     @property
+    def d_head(self) -> int:
+        """Width of a head, also where the configuration leaves it to ``d_model``."""
+        return self._model[0].config.head_width
+
+    @property
+    def n_key_value_heads(self) -> int:
+        """Heads of keys and values, also where the configuration leaves them to ``n_heads``."""
+        return self._model[0].config.kv_heads
+
+    @property
+    def rotary_dim(self) -> int:
+        """Rotated dimensions per head, also where the configuration leaves them to ``d_head``."""
+        return self._model[0].config.rotated
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self._model[0].embed.W_E.device

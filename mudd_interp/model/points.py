@@ -1,18 +1,10 @@
-"""Small questions to hook points, and the hooks that only look."""
-
-from typing import Any
+"""Small questions to hook points."""
 
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-
-class Observer:
-    """A hook that stores what it sees and changes nothing; caching is done with these."""
-
-    def __call__(self, tensor: Tensor, hook: Any) -> None:
-        """Look at the tensor."""
-        raise NotImplementedError
+from mudd_interp.protocol import Observer
 
 
 def has_hooks(*points: HookPoint) -> bool:

@@ -71,7 +71,7 @@ class TokenMethods:
     def tokens_of(
         self, given: str | Sequence[str] | Int[Tensor, "..."], prepend_bos: bool | None
     ) -> Int[Tensor, "batch pos"]:
-        """Ids ``[batch pos]`` on the model's device, from text or from ids (``[pos]`` is one row)."""
+        """Ids ``[batch pos]`` on the model's device, from text or from ids; ``[pos]`` is a row."""
         if not isinstance(given, Tensor):
             return self.to_tokens(given, prepend_bos=prepend_bos)
         return (given[None] if given.ndim == 1 else given).to(self.cfg.device)

@@ -55,7 +55,8 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
             )
         self.hook_resid_final = HookPoint()
         self.ln_final, self.unembed = make_norm(cfg), Unembed(cfg)
-        self.init_weights()
+        if not self.embed.W_E.is_meta:  # drawing on the meta device would import torch._dynamo
+            self.init_weights()
         self.to(device=device, dtype=dtype)
         self.eval()
         self.setup()

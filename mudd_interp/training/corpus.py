@@ -16,8 +16,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
+from mudd_interp.files import replacing
 from mudd_interp.training.dedup import distinct
-from mudd_interp.training.files import replacing
 
 Split = Literal["train", "validation"]
 

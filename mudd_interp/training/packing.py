@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
+from mudd_interp.files import replacing
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
-from mudd_interp.training.files import replacing
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_tokenizer
 
 _ENCODED_AT_ONCE = 100  # documents; bounds the memory of the encodings

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import save
 
+from mudd_interp.checkpoints import save_model
+from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.training.files import replacing
 from mudd_interp.training.packing import load_stream, prepare
 from mudd_interp.training.presets import PRESETS, Preset, members
+from mudd_interp.training.tokenizer import TOKENIZER
 from mudd_interp.training.trainer import Trainer
 
 
@@ -46,8 +47,8 @@ def run_preset(name: str, out_dir: Path, options: RunOptions | None = None) -> N
 
     Args:
         name: of a preset or group.
-        out_dir: where `<preset>/checkpoint.pt`, `log.csv`, `config.json` and, in the end,
-            `model.safetensors` are written.
+        out_dir: where `<preset>/checkpoint.pt`, `log.csv` and, in the end, the folder `model` for
+            `load_model` are written.
         options: see `RunOptions`.
 
     Raises:
@@ -70,7 +71,7 @@ def train_one(name: str, folder: Path, options: RunOptions) -> None:
         torch.set_num_threads(options.threads)
     preset = _overridden(PRESETS[name], options)
     torch.manual_seed(preset.recipe.model_seed)
-    model = HookedMUDDTransformer(preset.cfg)
+    model = HookedMUDDTransformer(preset.cfg, tokenizer=load_tokenizer(TOKENIZER))
     data = _data(options)
     trainer = Trainer(
         model,
@@ -81,12 +82,8 @@ def train_one(name: str, folder: Path, options: RunOptions) -> None:
         n_ctx=preset.cfg.n_ctx,
         compiled=options.compiled,
     )
-    with replacing(folder / "config.json") as temporary:
-        temporary.write_text(preset.cfg.to_json())
     trainer.run()
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save(weights))
+    save_model(model, folder / "model", overwrite=True)
 
 
 def _data(options: RunOptions) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mudd_interp.training.files import replacing
+from mudd_interp.files import replacing
 
 TOKENIZER = Path(__file__).parent.parent / "bundled" / "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"

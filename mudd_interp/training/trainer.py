@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt16
 from torch import Tensor, nn
 
-from mudd_interp.training.files import replacing
+from mudd_interp.files import replacing
 from mudd_interp.training.packing import rows
 from mudd_interp.training.progress import Progress
 from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer

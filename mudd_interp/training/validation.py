@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mudd_interp.training.files import replacing
+from mudd_interp.files import replacing
 from mudd_interp.training.packing import PackedText
 
 VALIDATION_PACK = Path(__file__).parent.parent / "bundled" / "validation.safetensors"
@@ -98,4 +98,8 @@ def load_pack(path: Path = VALIDATION_PACK) -> ValidationPack:
         indices, offsets = archive.get_tensor("file"), archive.get_tensor("offset")
         tokens = archive.get_tensor("tokens").to(torch.int64)
     pairs = zip(indices.tolist(), offsets.tolist(), strict=True)
-    return ValidationPack(tokens, tuple(Origin(*files[file], offset) for file, offset in pairs))
+    origins = [
+        dict(zip(("package", "version", "path"), files[file], strict=True)) | {"offset": at}
+        for file, at in pairs
+    ]
+    return ValidationPack(tokens, tuple(Origin(**origin) for origin in origins))

@@ -30,7 +30,7 @@ def figure_html(figure: go.Figure, name: str = "figure") -> str:
     return figure.to_html(include_plotlyjs=True, full_html=True, div_id=name)
 
 
-def figure_images(jobs: Iterable[tuple[go.Figure, ImageFormat]], scale: float = 2) -> list[bytes]:
+def figure_images(jobs: Iterable[tuple[go.Figure, ImageFormat]], scale: float = 2.0) -> list[bytes]:
     """Pictures of figures, drawn by one browser that is started and stopped here.
 
     Args:
@@ -85,9 +85,10 @@ async def _render(jobs: Sequence[tuple[go.Figure, ImageFormat]], scale: float) -
 
 
 def _options(figure: go.Figure, image_format: ImageFormat, scale: float) -> dict[str, Any]:
+    layout: Any = figure.layout
     return {
         "format": image_format,
-        "width": figure.layout.width or WIDTH,
-        "height": figure.layout.height or HEIGHT,
+        "width": layout.width or WIDTH,
+        "height": layout.height or HEIGHT,
         "scale": scale if image_format == "png" else 1,
     }

@@ -1,5 +1,7 @@
 """The rungs of the family that tests run through: Table 5 and the options beside it."""
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -7,9 +9,16 @@ from transformers import PreTrainedTokenizerFast
 from mudd_interp.config import ModelConfig, reallocate
 from mudd_interp.model import HookedMUDDTransformer
 
-SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 2, "d_vocab": 29, "n_ctx": 24, "d_mlp": 24}
-WIDER = {**SMALL, "d_mlp": reallocate(24, 3, multiple_of=4)}
-PYTHIA = {
+SMALL: dict[str, Any] = {
+    "n_layers": 3,
+    "d_model": 16,
+    "n_heads": 2,
+    "d_vocab": 29,
+    "n_ctx": 24,
+    "d_mlp": 24,
+}
+WIDER: dict[str, Any] = {**SMALL, "d_mlp": reallocate(24, 3, multiple_of=4)}
+PYTHIA: dict[str, Any] = {
     "normalization_type": "LN",
     "eps": 1e-5,
     "gated_mlp": False,

@@ -5,6 +5,7 @@ the configuration, takes the model's state dict, and computes in float64. Speed 
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def mlp(x: Tensor, w: Weights, name: str, cfg: ModelConfig) -> Tensor:
     return inner @ w[f"{name}.W_out"] + w.get(f"{name}.b_out", zero)
 
 
-def block(streams: dict[str, Tensor], w: Weights, layer: int, cfg: ModelConfig) -> Tensor:
+def block(streams: Mapping[str, Tensor], w: Weights, layer: int, cfg: ModelConfig) -> Tensor:
     name = f"blocks.{layer}"
     normed = {}
     for c in "qkv":
@@ -102,7 +103,9 @@ def dense_rows(read: Tensor, way: int, w: Weights, name: str, cfg: ModelConfig) 
     return static + (gelu(normed @ w[f"{name}.W_1"]) @ w[f"{name}.W_2"])[:, way * n : (way + 1) * n]
 
 
-def aggregate(outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig) -> dict[str, Tensor]:
+def aggregate(
+    outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig
+) -> Mapping[str, Tensor]:
     """DA after block ``index``: every stream from X_0 .. X_{index+1}."""
     newest, name = outputs[-1], f"dense.{index}"
     if cfg.dense == "none":
@@ -145,7 +148,7 @@ def run(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
 def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
     outputs = [w["embed.W_E"][tokens]]
     found = {"X.0": outputs[0]}
-    streams = dict.fromkeys(STREAMS, outputs[0])
+    streams: Mapping[str, Tensor] = dict.fromkeys(STREAMS, outputs[0])
     for layer in range(cfg.n_layers):
         for c in STREAMS:
             found[f"stream.{layer}.{c}"] = streams[c]

@@ -43,7 +43,6 @@ def neox(parallel: bool) -> GPTNeoXForCausalLM:
             "rope_theta": 10000.0,
             "partial_rotary_factor": 0.25,
         },
-        attn_implementation="eager",
     )
     return randomise(GPTNeoXForCausalLM(config))
 
@@ -57,12 +56,11 @@ def llama() -> LlamaForCausalLM:
         num_key_value_heads=2,
         intermediate_size=FFN,
         max_position_embeddings=CONTEXT,
-        attn_implementation="eager",
     )
     return randomise(LlamaForCausalLM(config))
 
 
-def ours_of_neox(hf: GPTNeoXForCausalLM) -> HookedMUDDTransformer:
+def ours_of_neox(hf: Any) -> HookedMUDDTransformer:
     cfg = ModelConfig(
         n_layers=LAYERS,
         d_model=WIDTH,
@@ -80,7 +78,7 @@ def ours_of_neox(hf: GPTNeoXForCausalLM) -> HookedMUDDTransformer:
         rotary_dim=WIDTH // HEADS // 4,
         dense="none",
     )
-    model = HookedMUDDTransformer(cfg)
+    model: Any = HookedMUDDTransformer(cfg)
     copy(model.embed.W_E, hf.gpt_neox.embed_in.weight)
     copy_norm(model.ln_final, hf.gpt_neox.final_layer_norm)
     copy(model.unembed.W_U, hf.get_output_embeddings().weight.T)
@@ -102,7 +100,7 @@ def ours_of_neox(hf: GPTNeoXForCausalLM) -> HookedMUDDTransformer:
     return model
 
 
-def ours_of_llama(hf: LlamaForCausalLM) -> HookedMUDDTransformer:
+def ours_of_llama(hf: Any) -> HookedMUDDTransformer:
     cfg = ModelConfig(
         n_layers=LAYERS,
         d_model=WIDTH,
@@ -114,7 +112,7 @@ def ours_of_llama(hf: LlamaForCausalLM) -> HookedMUDDTransformer:
         eps=1e-6,
         dense="none",
     )
-    model = HookedMUDDTransformer(cfg)
+    model: Any = HookedMUDDTransformer(cfg)
     copy(model.embed.W_E, hf.model.embed_tokens.weight)
     copy(model.ln_final.w, hf.model.norm.weight)
     copy(model.unembed.W_U, hf.lm_head.weight.T)
@@ -157,11 +155,12 @@ class Pair:
     def __init__(self, kind: str):
         make, convert = KINDS[kind]
         module = make()
+        module.set_attn_implementation("eager")
         self.tokens = torch.randint(0, VOCAB, (2, 40), generator=torch.Generator().manual_seed(1))
-        self.ours = convert(module)
+        self.ours: Any = convert(module)
         with torch.no_grad():
             self.expected = module(self.tokens).logits.clone()
-        self.baseline = BridgeBaseline.from_module(module)
+        self.baseline: Any = BridgeBaseline.from_module(module)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

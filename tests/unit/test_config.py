@@ -92,7 +92,7 @@ def test_dense_false_is_the_plain_model_with_reallocated_widths():
 
 
 def test_bookkeeping_is_ignored():
-    noise = {
+    noise: dict[str, Any] = {
         "architectures": ["MUDDPythia"],
         "auto_map": {"AutoConfig": "evil.Config"},
         "torch_dtype": "bfloat16",
@@ -115,7 +115,7 @@ def test_bookkeeping_is_ignored():
 def test_everything_that_transformers_writes_is_ignored():
     from transformers import PretrainedConfig
 
-    written = PretrainedConfig(pad_token_id=0).to_dict() | {"model_type": "muddpythia"}
+    written = PretrainedConfig().to_dict() | {"model_type": "muddpythia"}
     assert ModelConfig.from_released(written | released()) == ModelConfig.from_released(released())
 
 
@@ -217,3 +217,33 @@ def test_an_unknown_preset_lists_the_nearest():
 def test_json_round_trip(name: str):
     cfg = ModelConfig.preset(name)
     assert ModelConfig.from_json(cfg.to_json()) == cfg
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"d_mlp": [64, 1.5]}, "d_mlp must be one positive width, or one for each of the 2 blocks"),
+        ({"d_mlp": "wide"}, "d_mlp must be one positive width"),
+        ({"d_mlp": [64, 64, 64]}, "d_mlp must be one positive width"),
+        ({"rotary_base": 0}, "rotary_base must be positive, got 0"),
+        ({"eps": "small"}, "of the wrong type"),
+        ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
+        ({"multiway": "no"}, "multiway must be true or false, got 'no'"),
+        ({"act_fn": "relu"}, "act_fn must be one of silu, gelu, got 'relu'"),
+    ],
+)
+def test_bad_values_in_a_file_of_our_own(change: dict[str, Any], words: str):
+    values = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_vocab=10, d_mlp=64).to_dict()
+    with pytest.raises(ValueError, match=f"{words}|of the wrong type"):
+        ModelConfig.from_dict(values | change)
+
+
+def test_replace_derives_anew_what_was_not_given():
+    small = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_vocab=10, d_mlp=64)
+    large = replace(small, d_model=64, n_heads=2)
+    assert (small.head_width, small.kv_heads, small.rotated) == (8, 4, 8)
+    assert (large.head_width, large.kv_heads, large.rotated) == (32, 2, 32)
+    kept = replace(small, d_head=6, n_key_value_heads=2, rotary_dim=4)
+    assert replace(kept, d_model=64).head_width == 6
+    model = HookedMUDDTransformer(large)
+    assert (model.cfg.d_head, model.cfg.n_key_value_heads, model.cfg.rotary_dim) == (32, 2, 32)

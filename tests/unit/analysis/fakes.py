@@ -46,6 +46,12 @@ class FakeModel:
     def to_tokens(self, *args, **kwargs):
         raise NotImplementedError
 
+    def to_str_tokens(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def named_parameters(self):
+        return []
+
     def __call__(self, tokens, return_type="logits"):
         assert return_type is None
         assert not torch.is_grad_enabled()

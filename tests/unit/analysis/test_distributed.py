@@ -21,6 +21,7 @@ from tests.parity.family import FAMILY, random_model, random_tokens
 
 ROOT = Path(__file__).parents[3]
 KINDS = {"similarity": LayerSimilarity, "weights": DenseWeights, "activity": HeadActivity}
+CORPORA = (5, 1)  # batches; of one batch, one process gets nothing
 ANALYSES = ["layer_similarity", "dense_weights", HeadActivityAnalysis([1, 2])]
 
 SCRIPT = """
@@ -31,10 +32,11 @@ from mudd_interp.analysis import sweep_over_ranks
 from tests.unit.analysis import test_distributed as here
 
 dist.init_process_group("gloo", timeout=timedelta(seconds=120))
-model, batches = here.work(int(sys.argv[2]))
-results = sweep_over_ranks(model, batches, here.ANALYSES)
-for name, result in zip(here.KINDS, results):
-    result.save(f"{sys.argv[1]}/{name}.{dist.get_rank()}")
+for n_batches in here.CORPORA:
+    model, batches = here.work(n_batches)
+    results = sweep_over_ranks(model, batches, here.ANALYSES)
+    for name, result in zip(here.KINDS, results):
+        result.save(f"{sys.argv[1]}/{n_batches}.{name}.{dist.get_rank()}")
 dist.destroy_process_group()
 """
 
@@ -45,25 +47,32 @@ def work(n_batches):
     return model, [random_tokens(model.config, *shape, seed=i) for i, shape in enumerate(shapes)]
 
 
-@pytest.mark.parametrize("n_batches", [5, 1])
-def test_two_processes_give_the_numbers_of_one(tmp_path, n_batches):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes saved."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "script.py").write_text(SCRIPT)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [sys.executable, *command, script, tmp_path, str(n_batches)],
+        [sys.executable, *command, folder / "script.py", folder],
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         timeout=300,
     )
+    return folder
+
+
+@pytest.mark.parametrize("n_batches", CORPORA)
+def test_two_processes_give_the_numbers_of_one(folder, n_batches):
     expected = sweep(*work(n_batches), ANALYSES)
     for (name, kind), one in zip(KINDS.items(), expected, strict=True):
-        first, second = (kind.load(tmp_path / f"{name}.{rank}") for rank in (0, 1))
+        first, second = (kind.load(folder / f"{n_batches}.{name}.{rank}") for rank in (0, 1))
         assert first.frame.equals(second.frame)
         assert first.provenance == second.provenance == one.provenance
         numbers = [c for c in one.frame if one.frame[c].dtype == np.float64]
+        # float64 sums, added in another order
         np.testing.assert_allclose(first.frame[numbers], one.frame[numbers], rtol=1e-12, atol=1e-14)
-        if kind is HeadActivity:
+        if isinstance(first, HeadActivity):
             assert np.array_equal(first.active_count, one.active_count)
 
 

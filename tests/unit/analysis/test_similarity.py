@@ -39,7 +39,7 @@ def test_a_zero_vector_counts_as_cosine_zero():
 
 
 def test_half_precision_is_widened_before_the_cosine():
-    # In bfloat16 the squares of 256 and 1 add up to 65536: the cosine would be one.
+    # In bfloat16 256² + 16² is 256²: the cosine would be one.
     vectors = torch.tensor([[[256.0, 16.0]]], dtype=torch.bfloat16)
     other = torch.tensor([[[1.0, 0.0]]], dtype=torch.bfloat16)
     tensors = {axes.resid_pre(0): vectors, axes.resid_pre(1): other}

@@ -8,7 +8,14 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from mudd_interp.checkpoints import load_model
 from mudd_interp.checkpoints.names import RELEASED
@@ -81,9 +88,15 @@ def test_released_models_have_short_names(monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.parametrize(
-    "error", [LocalEntryNotFoundError("x"), OfflineModeIsEnabled("x"), ConnectionError("x")]
+    "error",
+    [
+        LocalEntryNotFoundError("x"),
+        OfflineModeIsEnabled("x"),
+        ConnectionError("x"),
+        HTTPError("x"),
+    ],
 )
-def test_no_network(monkeypatch: pytest.MonkeyPatch, error: OSError):
+def test_no_network(monkeypatch: pytest.MonkeyPatch, error: Exception):
     def nothing(*_: Any, **__: Any) -> str:
         raise error
 
@@ -96,6 +109,24 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, error: OSError):
         "https://huggingface.co/Caiyun-AI/MUDDPythia-1.4B",
         "load_model('FOLDER')",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (GatedRepoError, ["is gated", "hf auth login"]),
+        (RepositoryNotFoundError, ["no folder and no hub repository 'someone/model'", "private"]),
+        (RevisionNotFoundError, ["someone/model has no revision 'v2'", "branch, tag or commit"]),
+    ],
+)
+def test_what_the_hub_refuses(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], words: list[str]
+):
+    def answer(*_: Any, **__: Any) -> str:
+        raise kind.__new__(kind)  # its constructor wants the response of a server
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    refused("someone/model", *words, revision="v2")
 
 
 def test_local_files_only(hub: Path):

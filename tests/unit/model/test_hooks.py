@@ -260,5 +260,5 @@ def test_additive_methods_are_exact_for_a_plain_model():
     stack = cache.decompose_resid(mode="all")
     torch.testing.assert_close(stack.sum(0), cache["hook_resid_final"], rtol=0, atol=1e-9)
     attributed = cache.logit_attrs(stack, tokens=torch.tensor(5)).sum(0)
-    constant = model.ln_final.b @ model.W_U[:, 5]
+    constant = model.get_parameter("ln_final.b") @ model.W_U[:, 5]
     torch.testing.assert_close(attributed + constant, logits[..., 5], rtol=0, atol=1e-9)

@@ -1,5 +1,7 @@
 """TransformerLens' own tools on our models, unchanged."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from transformer_lens import patching
@@ -15,6 +17,8 @@ from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from tests.parity.family import FAMILY, letters_tokenizer, random_model, random_tokens
 
+# TransformerLens declares cfg as a class of its own and asks for its fields only.
+Tool = Any
 KEY = ("mlp_out", 1)
 KINDS = ["MUDDFormer as released", "MUDDPythia", "Transformer++", "PrePostDANorm, Eq. 10"]
 
@@ -36,8 +40,8 @@ def test_head_patching_equals_patching_by_hand(name: str):
     clean, corrupted = random_tokens(model.config, batch=1), random_tokens(model.config, 1, seed=5)
     with torch.no_grad():
         _, cache = model.run_with_cache(clean)
-        found = patching.get_act_patch_attn_head_out_all_pos(
-            model, corrupted, cache, logit_difference
+        found = cast(Tool, patching.get_act_patch_attn_head_out_all_pos)(
+            cast(Tool, model), corrupted, cache, logit_difference
         )
         for layer in range(3):
             for head in range(2):
@@ -72,7 +76,7 @@ def test_detect_head_finds_a_planted_previous_token_head(name: str):
         planted = torch.eye(7).roll(-1, dims=1).tril()
         planted[0, 0] = 1
         cache.cache_dict["blocks.1.attn.hook_pattern"][1] = planted
-        scores = detect_head(model, "a b c d e f g", "previous_token_head", cache=cache)
+        scores = detect_head(cast(Tool, model), "a b c d e f g", "previous_token_head", cache=cache)
     assert scores.shape == (3, 2)
     assert scores.argmax() == 1 * 2 + 1
 
@@ -110,6 +114,6 @@ def test_training_lowers_the_loss():
     with torch.no_grad():
         before = model.loss(tokens)
     rows = [{"tokens": row} for row in tokens]
-    train(model, TrainConfig(num_epochs=4, batch_size=4, lr=1e-2, device="cpu"), rows)
+    train(model, TrainConfig(num_epochs=4, batch_size=4, lr=1e-2, device="cpu"), cast(Tool, rows))
     model.eval()
     assert model.loss(tokens) < before - 0.5

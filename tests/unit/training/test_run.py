@@ -1,11 +1,11 @@
 """Presets, and the toy preset from its name to its weights."""
 
+from typing import cast
+
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from mudd_interp.config import ModelConfig
+from mudd_interp.checkpoints import load_model
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.training import run
 from mudd_interp.training.presets import PRESETS, members
@@ -41,10 +41,9 @@ def test_names_and_near_misses():
 def test_the_toy_preset_trains_and_its_weights_load(data, tmp_path):
     out = tmp_path / "runs"
     run_preset("toy", out, RunOptions(data=data, steps=3))
-    cfg = ModelConfig.from_json((out / "toy" / "config.json").read_text())
-    weights = load_file(out / "toy" / "model.safetensors")
-    model = HookedMUDDTransformer(cfg)
-    before = model.dense["0"].W_2.clone()
-    model.load_state_dict(weights)
-    assert not torch.equal(model.dense["0"].W_2, before)  # it was zero, and has learned
+    model = cast(HookedMUDDTransformer, load_model(out / "toy" / "model"))
+    # W_2 begins as zero, and has learned.
+    assert model.config.dense == "dynamic"
+    assert model.get_parameter("dense.0.W_2").abs().max() > 0
+    assert model.to_str_tokens("def f") == ["def", " f"]
     assert len((out / "toy" / "log.csv").read_text().splitlines()) == 2  # header, step 3

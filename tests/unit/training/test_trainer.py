@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mudd_interp.training.schedule import Recipe, decays, learning_rate, make_optimizer
-from mudd_interp.training.trainer import CHECKPOINT, LOG, Schedule, Trainer
+from mudd_interp.training.trainer import CHECKPOINT, LOG, Schedule, Trainer, inputs_and_targets
 
 N_CTX, D_VOCAB = 8, 32
 RECIPE = Recipe(steps=12, batch=4, peak_lr=1e-2)
@@ -75,7 +75,8 @@ def test_steps_after_the_last_checkpoint_are_run_again(tmp_path):
 
 def test_every_row_is_seen_once(tmp_path):
     run = trainer(tmp_path, Recipe(steps=12, batch=4))
-    seen = torch.cat([run._batch(step)[0] for step in range(12)])
+    chunks = [chunk for step in range(12) for chunk in run._micro_batches(step)]
+    seen = torch.cat([inputs_and_targets(chunk)[0] for chunk in chunks])
     expected = torch.from_numpy(stream(48 * N_CTX + 1)[:-1].astype(np.int64)).view(-1, N_CTX)
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, expected.tolist()))
 
@@ -105,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     run.run(until=3)
     saved = (tmp_path / CHECKPOINT).read_bytes()
     with torch.no_grad():
-        run.model.W_U.fill_(torch.nan)
+        run.model.get_parameter("W_U").fill_(torch.nan)
     with pytest.raises(ValueError, match="expected a finite loss, got nan at step 3"):
         run.run()
     assert (tmp_path / CHECKPOINT).read_bytes() == saved

@@ -1,5 +1,8 @@
 """Figures show the numbers of the frame, in the colours and directions that were agreed."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from mudd_interp import viz
 from mudd_interp.analysis import HeadActivityAnalysis, sweep
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.viz import theme
+from mudd_interp.viz.attention import pooled
 from tests.parity.family import FAMILY, random_model, random_tokens
 
 ANALYSES = ["layer_similarity", "dense_weights", HeadActivityAnalysis([1, 2])]
@@ -30,17 +34,13 @@ def plain():
     return results("Transformer++", "plain")
 
 
-def by_name(figure):
-    return {trace.name: trace for trace in figure.data}
-
-
 def subtitle(figure):
     return figure.layout.title.subtitle.text
 
 
 def test_similarity_is_a_curve_for_each_stream_and_the_baseline(mudd, plain):
-    figure = viz.similarity_figure(mudd[0], plain[0])
-    frame, curves = mudd[0].frame, list(figure.data)
+    figure: Any = viz.similarity_figure(mudd[0], plain[0])
+    frame, curves = mudd[0].frame, figure.data
     assert len(curves) == 5
     for stream, curve in zip("qkvr", curves, strict=False):
         rows = frame[frame["stream"] == stream]
@@ -51,11 +51,12 @@ def test_similarity_is_a_curve_for_each_stream_and_the_baseline(mudd, plain):
     assert curves[4].y.tolist() == plain[0].frame["cosine"].tolist()
     assert (curves[4].line.color, curves[4].line.dash) == ("#4C6A92", "dash")
     assert len({curve.marker.symbol for curve in curves}) == 5
-    assert [a.text for a in figure.layout.annotations] != []
+    letters = sorted(annotation.text for annotation in figure.layout.annotations)
+    assert letters == ["<b>K</b>", "<b>Q</b>", "<b>R</b>", "<b>V</b>"]
 
 
 def test_letters_at_the_ends_of_curves_keep_apart_and_inside(mudd):
-    figure = viz.similarity_figure(mudd[0])
+    figure: Any = viz.similarity_figure(mudd[0])
     low, high = figure.layout.yaxis.range
     heights = sorted(annotation.y for annotation in figure.layout.annotations)
     assert len(heights) == 4
@@ -65,7 +66,7 @@ def test_letters_at_the_ends_of_curves_keep_apart_and_inside(mudd):
 
 @pytest.mark.parametrize("rectified", [True, False])
 def test_weights_are_eight_triangles_on_one_symmetric_scale(mudd, rectified):
-    figure = viz.weights_figure(mudd[1], rectified)
+    figure: Any = viz.weights_figure(mudd[1], rectified)
     assert len(figure.data) == 8
     frame = mudd[1].frame
     for trace, (statistic, stream) in zip(
@@ -85,7 +86,7 @@ def test_weights_are_eight_triangles_on_one_symmetric_scale(mudd, rectified):
 
 
 def test_a_plain_transformer_is_one_diagonal(plain):
-    figure = viz.weights_figure(plain[1], rectified=False, statistics=["mean"])
+    figure: Any = viz.weights_figure(plain[1], rectified=False, statistics=["mean"])
     (trace,) = figure.data
     expected = np.where(np.tri(3, 4, 1, dtype=bool), np.eye(3, 4, 1), np.nan)
     np.testing.assert_array_equal(trace.z, expected)
@@ -93,7 +94,7 @@ def test_a_plain_transformer_is_one_diagonal(plain):
 
 def test_two_models_can_share_a_scale(mudd, plain):
     limit = viz.weights_limit([mudd[1], plain[1]])
-    figures = [viz.weights_figure(each[1], limit=limit) for each in (mudd, plain)]
+    figures: list[Any] = [viz.weights_figure(each[1], limit=limit) for each in (mudd, plain)]
     assert [figure.layout.coloraxis.cmax for figure in figures] == [limit, limit]
     assert all("a common scale" in subtitle(figure) for figure in figures)
 
@@ -105,7 +106,7 @@ def test_the_robust_limit_leaves_zeros_and_nan_out():
 
 
 def test_activity_is_the_mean_over_heads_with_the_heads_beside_it(mudd, plain):
-    figure = viz.head_activity_figure(mudd[2], plain[2])
+    figure: Any = viz.head_activity_figure(mudd[2], plain[2])
     heads, mean, _, baseline = figure.data
     assert heads.y.tolist() == mudd[2].frame["active"].tolist()
     expected = mudd[2].frame.groupby("layer")["active"].mean()
@@ -118,14 +119,14 @@ def test_activity_is_the_mean_over_heads_with_the_heads_beside_it(mudd, plain):
 
 
 def test_head_heatmaps_share_a_scale_from_0_to_1(mudd, plain):
-    figure = viz.head_heatmap_figure(mudd[2], plain[2])
+    figure: Any = viz.head_heatmap_figure(mudd[2], plain[2])
     for trace, each in zip(figure.data, (mudd, plain), strict=True):
         assert np.asarray(trace.z).ravel().tolist() == each[2].frame["active"].tolist()
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
 
 
 def test_every_figure_says_on_what_and_escapes_it(mudd, plain):
-    figures = [
+    figures: list[Any] = [
         viz.similarity_figure(mudd[0], plain[0]),
         viz.weights_figure(mudd[1]),
         viz.head_activity_figure(mudd[2], plain[2]),
@@ -147,15 +148,13 @@ def test_results_on_other_tokens_are_told_apart(mudd):
 
 
 def test_a_model_of_one_block_has_no_similarity_to_draw(mudd):
-    from dataclasses import replace
-
     empty = replace(mudd[0], cosine_sum=mudd[0].cosine_sum[:, :0])
     with pytest.raises(ValueError, match="at least two blocks"):
         viz.similarity_figure(empty)
 
 
 def test_html_needs_no_network_and_is_always_the_same(mudd):
-    figure = viz.similarity_figure(mudd[0])
+    figure: Any = viz.similarity_figure(mudd[0])
     page = viz.figure_html(figure)
     assert page == viz.figure_html(viz.similarity_figure(mudd[0]))
     assert '<script src="' not in page
@@ -183,14 +182,14 @@ def pattern_of(heads, positions):
     return scores.masked_fill(future, -torch.inf).softmax(-1)
 
 
-def draw(pattern, **options):
+def draw(pattern, **options) -> Any:
     tokens = [f"<{i}>" for i in range(pattern.shape[-1])]
     return viz.attention_figure(pattern, tokens, layer=1, model="m", **options)
 
 
 def test_attention_maps_stand_in_a_grid_of_one_trace():
     pattern = pattern_of(heads=5, positions=6)
-    figure = draw(pattern, columns=3)
+    figure: Any = draw(pattern, columns=3)
     (trace,) = figure.data
     canvas = np.asarray(trace.z)
     assert canvas.dtype == np.float32
@@ -216,8 +215,8 @@ def test_thirty_two_heads_are_four_rows_of_eight():
 def test_long_sequences_are_pooled_by_the_largest_weight():
     maps = np.arange(25, dtype=np.float32).reshape(1, 5, 5)
     expected = [[[6, 8, 9], [16, 18, 19], [21, 23, 24]]]
-    assert viz.attention.pooled(maps, 2).tolist() == expected
-    figure = draw(pattern_of(1, 600))
+    assert pooled(maps, 2).tolist() == expected
+    figure: Any = draw(pattern_of(1, 600))
     assert np.nanmax(figure.data[0].z) == 1
     assert np.asarray(figure.data[0].z).shape[1] == 300
     assert "the largest of 2 × 2 weights" in subtitle(figure)

@@ -1,0 +1,83 @@
+"""What TransformerLens' tools read of a baseline besides its activations."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class BaselineWeights:
+    """The weights of a bridge under TransformerLens' names, and directions in the final stream."""
+
+    bridge: Any
+    _linear_head: bool
+
+    @property
+    def blocks(self) -> Any:
+        """The bridge's blocks, with TransformerLens' weights (``blocks[0].attn.W_Q``)."""
+        return self.bridge.blocks
+
+    @property
+    def ln_final(self) -> Any:
+        """The bridge's final norm."""
+        return self.bridge.ln_final
+
+    @property
+    def unembed(self) -> Any:
+        """The bridge's unembedding."""
+        return self.bridge.unembed
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:  # noqa: N802 (the field's name)
+        """The token embedding; X_0 may have more in it, see the class."""
+        return self.bridge.embed.W_E
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding."""
+        return self.bridge.unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:  # noqa: N802 (the field's name)
+        """The unembedding's bias."""
+        return self.bridge.unembed.b_U
+
+    def final_gain(self) -> Float[Tensor, " d_model"]:
+        """What the final norm multiplies by: its weight, plus one where the code adds one."""
+        weight = getattr(self.ln_final.original_component, "weight", None)
+        if weight is None:
+            return torch.ones_like(self.W_U[:, 0])
+        return 1.0 + weight if self.ln_final.uses_weight_offset else weight
+
+    def final_bias(self) -> Float[Tensor, " d_model"]:
+        """What the final norm adds; zeros for a norm without a bias."""
+        bias = getattr(self.ln_final.original_component, "bias", None)
+        return torch.zeros_like(self.W_U[:, 0]) if bias is None else bias
+
+    def tokens_to_residual_directions(
+        self: Any, tokens: str | int | Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape d_model"]:
+        """The directions of the final stream, before the norm's gain, that raise tokens' logits.
+
+        They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, which the bridge's own
+        method leaves out. The norm's bias and the unembedding's belong to no component.
+
+        Raises:
+            NotImplementedError: If the logits are not found to be that product.
+        """
+        if not self._linear_head:
+            raise NotImplementedError(
+                f"the logits of {self.cfg.architecture} are not the normed final stream times W_U, "
+                "as far as its hooks show (are they capped or rescaled?): no direction gives an "
+                "exact share of them."
+            )
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        return self.W_U.T[index] * self.final_gain()
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """The sum of the output biases that reach a block (or its FFN)."""
+        return self.bridge.accumulated_bias(layer, mlp_input, include_mlp_biases).to(self.W_U.dtype)

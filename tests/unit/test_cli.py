@@ -1,0 +1,178 @@
+"""The command line: figures that can be made again, and one message for each bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mudd_interp import cli
+from mudd_interp.config import ModelConfig
+from mudd_interp.figures import FIGURES, MANIFEST
+from mudd_interp.model import HookedMUDDTransformer
+
+
+def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["mudd-interp", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Figures of the bundled pair on a few sequences."""
+    out = tmp_path_factory.mktemp("made") / "figures"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        command = ["figures", "--out", out, "--sequences", 3, "--batch-size", 2]
+        assert run(*command, monkeypatch=monkeypatch) == 0
+    return out
+
+
+def test_every_figure_has_a_page_and_its_numbers(made: Path):
+    expected = {f"{name}.{suffix}" for name in FIGURES for suffix in ("html", "csv")}
+    assert {path.name for path in made.iterdir()} == expected | {MANIFEST}
+    for name in FIGURES:
+        assert len(pd.read_csv(made / f"{name}.csv")) > 10, name
+        assert "plotly" in (made / f"{name}.html").read_text(encoding="utf-8").lower()
+
+
+def test_the_manifest_says_what_it_was_made_from(made: Path):
+    manifest = json.loads((made / MANIFEST).read_text())
+    assert manifest["request"]["sequences"] == 3
+    for part, name in (("model", "mudd-tiny"), ("baseline", "tfm-tiny")):
+        assert manifest[part]["model"] == name
+        assert len(manifest[part]["digest"]) == 64
+        assert manifest[part]["tokens"] == 3 * 256
+    assert {"python", "torch", "transformer-lens", "mudd-interp"} <= set(manifest["versions"])
+
+
+def test_the_same_figures_can_be_made_from_the_manifest(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    again = tmp_path / "again"
+    command = ["figures", "--manifest", made / MANIFEST, "--out", again]
+    assert run(*command, monkeypatch=monkeypatch) == 0
+    for name in FIGURES:
+        for suffix in ("csv", "html"):
+            file = f"{name}.{suffix}"
+            assert (again / file).read_bytes() == (made / file).read_bytes(), file
+
+
+def test_another_text_is_not_called_the_same(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    manifest = json.loads((made / MANIFEST).read_text())
+    manifest["model"]["token_digest"] = "0" * 64
+    (tmp_path / "old.json").write_text(json.dumps(manifest))
+    command = ["figures", "--manifest", tmp_path / "old.json", "--out", tmp_path / "again"]
+    assert run(*command, monkeypatch=monkeypatch) == 2
+    assert "token_digest" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_inspect_counts_every_parameter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert run("inspect", "mudd-tiny", "--json", monkeypatch=monkeypatch) == 0
+    description = json.loads(capsys.readouterr().out)
+    parts = dict(description["parameters"])
+    total = parts.pop("total")
+    assert sum(parts.values()) == total
+    cfg = ModelConfig.from_dict(
+        {k: v for k, v in bundled_config().items() if k not in ("model_type", "format_version")}
+    )
+    fresh = HookedMUDDTransformer(cfg)
+    assert total == sum(parameter.numel() for parameter in fresh.parameters())
+    dense = sum(parameter.numel() for parameter in fresh.dense.parameters())
+    assert parts["dense connections"] == dense
+    assert run("inspect", "tfm-tiny", monkeypatch=monkeypatch) == 0
+    assert "FFN" in capsys.readouterr().out
+
+
+def bundled_config() -> dict[str, object]:
+    folder = Path(cli.__file__).parent / "bundled" / "mudd-tiny"
+    return json.loads((folder / "config.json").read_text())
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "unknown model": (["figures", "--out", "OUT", "--model", "mud-tiny"], "mudd-tiny"),
+    "folder without config": (["figures", "--out", "OUT", "--model", "EMPTY"], "config.json"),
+    "empty text": (["figures", "--out", "OUT", "--text", "EMPTY_FILE"], "empty"),
+    "text is not there": (["figures", "--out", "OUT", "--text", "nowhere.txt"], "nowhere.txt"),
+    "context too long": (["figures", "--out", "OUT", "--context", "300"], "256"),
+    "no such layer": (["figures", "--out", "OUT", "--layer", "12"], "0..11"),
+    "unknown precision": (["figures", "--out", "OUT", "--dtype", "float3"], "float3"),
+    "unknown figure": (["figures", "--out", "OUT", "--only", "head_activty"], "head_activity"),
+    "unknown format": (["figures", "--out", "OUT", "--format", "gif"], "png, svg, pdf"),
+    "no browser": (["figures", "--out", "OUT", "--format", "png"], "install Chromium"),
+    "existing output": (["figures", "--out", "FULL"], "holds other files"),
+    "output is a file": (["figures", "--out", "EMPTY_FILE"], "is a file"),
+    "no output": (["figures"], "--out"),
+    "not a manifest": (["figures", "--out", "OUT", "--manifest", "EMPTY_FILE"], "manifest"),
+    "unknown model to inspect": (["inspect", "tfm-tny"], "tfm-tiny"),
+    "unknown preset": (["train", "tiny-pear", "--out", "OUT"], "tiny-pair"),
+    "unknown option": (["figures", "--outt", "OUT"], "--outt"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_and_leaves_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    arguments, expected = BAD[case]
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FULL").mkdir()
+    (tmp_path / "FULL" / "thesis.txt").write_text("mine")
+    (tmp_path / "EMPTY_FILE").touch()
+    before = sorted(tmp_path.rglob("*"))
+    if case == "no browser":
+        monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unwritable_output_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert run("figures", "--out", tmp_path / "out", monkeypatch=monkeypatch) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_old_figures_are_replaced_when_asked(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    command = ["figures", "--out", made, "--sequences", 3, "--only", "layer_similarity"]
+    assert run(*command, monkeypatch=monkeypatch) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_help_and_the_package_load_neither_torch_nor_transformer_lens():
+    code = (
+        "import sys, mudd_interp, mudd_interp.cli; "
+        "print([m for m in ('torch', 'transformer_lens', 'plotly') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_two_processes_give_the_numbers_of_one(made: Path, tmp_path: Path):
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    command += ["mudd_interp", "figures", "--out", str(out), "--sequences", "3"]
+    command += ["--batch-size", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    for name in ("layer_similarity", "dense_weights", "head_activity_by_head"):
+        one, two = (pd.read_csv(folder / f"{name}.csv") for folder in (made, out))
+        # The same terms, added in another order: float64 rounding.
+        pd.testing.assert_frame_equal(one, two, rtol=1e-10, atol=1e-12)
