@@ -12,6 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from mudd_interp.analysis import Progress
+    from mudd_interp.figures import Manifest
+    from mudd_interp.study import Request
+    from mudd_interp.viz import ImageFormat
 
 # What is slow to import (torch, TransformerLens, plotly) is imported by the verb that needs it, so
 # that --help and a mistyped verb answer at once.
@@ -32,7 +35,7 @@ def main() -> None:
         print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("mudd-interp: stopped; nothing was written.", file=sys.stderr)  # noqa: T201 (as above)
+        print("mudd-interp: stopped.", file=sys.stderr)  # noqa: T201 (as above)
         raise SystemExit(130) from None
 
 
@@ -84,20 +87,29 @@ def figures(
         dtype=dtype,
         device=device,
     )
-    names, expected = _listed(only), None
+    names, formats, expected = _listed(only), _listed(format), None
     if manifest is not None:
-        request, names, expected = read_manifest(manifest)
-        request = replace(request, device=device)
+        if names or replace(request, device=None) != Request():
+            raise ValueError("--manifest says which models, text and figures: give no others.")
+        expected = read_manifest(manifest)
+        request = replace(expected.request, device=device)
+        names, formats = expected.names, formats or expected.formats
     choose(names)
     check_target(out, overwrite)
-    _draw(request, out, names, check_formats(_listed(format)), expected)
+    _draw(request, out, names, check_formats(formats), expected)
 
 
 def _listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def _draw(request: Any, out: Path, names: Any, formats: Any, expected: Any) -> None:
+def _draw(
+    request: "Request",
+    out: Path,
+    names: tuple[str, ...],
+    formats: "tuple[ImageFormat, ...]",
+    expected: "Manifest | None",
+) -> None:
     """Run the study and write it; the first process only, where there are several."""
     from mudd_interp.analysis import rank_and_world_size
     from mudd_interp.figures import check_same, write_figures

@@ -82,6 +82,17 @@ def text_batches(text: str, tokenizer: Any, packing: Packing) -> Batches:
     return _text_source(lambda: [text], tokenizer, packing, f"text of {len(text):,} characters")
 
 
+def document_batches(
+    texts: Sequence[str], tokenizer: Any, packing: Packing, description: str
+) -> Batches:
+    """Batches of texts that are there already, each a document of its own.
+
+    Raises:
+        ValueError: While walking: if all of them are empty.
+    """
+    return _text_source(lambda: texts, tokenizer, packing, description)
+
+
 def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) -> Batches:
     """Batches of text files, one document a file, read as they are needed.
 
@@ -276,7 +287,10 @@ def _encode(
 ) -> Iterator[list[int]]:
     before, empty = tokenizer.get_vocab().get(separator), True
     for text in filter(None, texts):
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        # As in training: "<|endoftext|>" that is written in a text is text, and no separator.
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         yield ids if before is None else [before, *ids]
         empty = False
     if empty:
@@ -290,7 +304,7 @@ def _rows(ids: Sequence[int], n_ctx: int) -> Int64[Tensor, "batch pos"]:
 def _dataset_opener(
     name: str, config: str | None, split: str
 ) -> Callable[[], Iterable[dict[str, Any]]]:
-    try:  # Here, not above: it is an extra, and slow to import.
+    try:  # Here, not above: it is slow to import, and comes with TransformerLens only.
         from datasets import load_dataset
     except ImportError as error:
         raise ValueError(

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,11 +177,15 @@ def check_target(target: Path, overwrite: bool) -> None:
     """
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file: give the name of a folder to make.")
-    if target.is_dir() and any(target.iterdir()):
-        if not (target / MANIFEST).is_file():
-            raise ValueError(f"{target} holds other files: give the name of a folder to make.")
-        if not overwrite:
-            raise ValueError(f"{target} holds figures already: give --overwrite to replace them.")
+    held = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    ours = {f"{name}.{suffix}" for name in FIGURES for suffix in ("html", "csv", *IMAGE_FORMATS)}
+    other = [name for name in held if name not in ours | {MANIFEST}]
+    if other:
+        raise ValueError(
+            f"{target} holds {other[0]}, which is no figure: give the name of a folder to make."
+        )
+    if held and not overwrite:
+        raise ValueError(f"{target} holds figures already: give --overwrite to replace them.")
     parent = next(path for path in target.absolute().parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ValueError(f"cannot write into {parent}: give another folder.")
@@ -225,13 +229,17 @@ def write_figures(
                 (folder / f"{kind.name}.{suffix}").write_bytes(data)
             digests = {suffix: sha256(data) for suffix, data in files.items()}
             entries.append({"name": kind.name, "title": kind.title, "sha256": digests})
-        manifest = make_manifest(study, request, names, entries)
+        manifest = make_manifest(study, request, names, formats, entries)
         write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
 def make_manifest(
-    study: Study, request: Request, names: Sequence[str], entries: Sequence[Mapping[str, Any]]
+    study: Study,
+    request: Request,
+    names: Sequence[str],
+    formats: Sequence[str],
+    entries: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What was drawn, from what, and with which versions."""
     baseline = None if study.baseline is None else study.baseline.similarity.provenance.to_dict()
@@ -241,46 +249,73 @@ def make_manifest(
         | {name: version(name) for name in VERSIONED},
         "request": asdict(request),
         "figures_asked": list(names),
+        "formats_asked": list(formats),
         "model": study.model.similarity.provenance.to_dict(),
         "baseline": baseline,
-        "head_activity": dict(study.model.activity.provenance.options),
+        "head_activity": {
+            part.activity.provenance.model: dict(part.activity.provenance.options)
+            for part in (study.model, study.baseline)
+            if part is not None
+        },
         "figures": list(entries),
     }
 
 
-def read_manifest(path: Path) -> tuple[Request, tuple[str, ...], dict[str, Any]]:
-    """What a manifest says: the request, the figures asked for, and the whole.
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says.
+
+    Attributes:
+        request: What was computed.
+        names: Which figures were asked for; none for all.
+        formats: Which pictures were asked for.
+        provenance: Of the model's results, and of the baseline's if there was one.
+    """
+
+    request: Request
+    names: tuple[str, ...]
+    formats: tuple[str, ...]
+    provenance: dict[str, Provenance]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what :func:`write_figures` wrote.
 
     Raises:
         ValueError: If the file is no manifest of ours.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read a manifest from {path}: {error}.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is no manifest of figures: expected the format {FORMAT!r}.")
-    known = {field.name for field in fields(Request)}
-    values = {name: value for name, value in manifest["request"].items() if name in known}
-    return Request(**values), tuple(manifest["figures_asked"]), manifest
+    try:
+        parts = {part: values[part] for part in ("model", "baseline") if values[part] is not None}
+        return Manifest(
+            Request(**values["request"]),
+            tuple(values["figures_asked"]),
+            tuple(values["formats_asked"]),
+            {part: Provenance.from_dict(found) for part, found in parts.items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no whole manifest of figures: {error}.") from error
 
 
-def check_same(study: Study, manifest: Mapping[str, Any]) -> None:
+def check_same(study: Study, manifest: Manifest) -> None:
     """Refuse to call figures the same when model, text or library are not.
 
     Raises:
         ValueError: With what differs.
     """
     parts = {"model": study.model, "baseline": study.baseline}
-    for part, found in parts.items():
-        if found is None or manifest[part] is None:
-            continue
-        now: Provenance = found.similarity.provenance
-        then = Provenance.from_dict(manifest[part])
+    for part, then in manifest.provenance.items():
+        found = parts[part]
+        now = None if found is None else found.similarity.provenance
         for name in ("digest", "dtype", "token_digest", "version"):
-            if getattr(now, name) != getattr(then, name):
+            if getattr(now, name, None) != getattr(then, name):
                 raise ValueError(
-                    f"the {part}'s {name} is {getattr(now, name)}, but the manifest has "
+                    f"the {part}'s {name} is {getattr(now, name, None)}, but the manifest has "
                     f"{getattr(then, name)}: the figures would not be the same. Get back what it "
                     f"was made with (mudd-interp {then.version}, {then.model}), or run without "
                     "--manifest."

@@ -5,7 +5,7 @@ The command line, and whoever wants the same numbers in Python, call this.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,17 @@ from mudd_interp.analysis import (
     sweep_over_ranks,
 )
 from mudd_interp.checkpoints import load_model
+from mudd_interp.checkpoints.names import BUNDLED_FOLDER
+from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.data import (
     Batches,
     Packing,
     bundled_batches,
     dataset_batches,
+    document_batches,
     file_batches,
     folder_batches,
     take,
-    text_batches,
 )
 from mudd_interp.protocol import HookedModel
 
@@ -122,8 +124,11 @@ def run_study(request: Request, progress: Progress | None = None) -> Study:
         ValueError: If a model or the text cannot be had.
     """
     join_process_group()
+    device = request.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     names = [request.model] + ([] if request.baseline is None else [request.baseline])
-    models = [load_model(name, device=request.device, dtype=request.dtype) for name in names]
+    models = [load_model(name, device=device, dtype=request.dtype) for name in names]
     batches = [text_of(request, model, models) for model in models]
     layers = [map_layer(model, request.layer) for model in models]
     counter = _Counter(progress)
@@ -235,13 +240,12 @@ def named_text(request: Request, tokenizer: Any, how: Packing) -> Batches:
 def bundled_text(model: HookedModel, how: Packing) -> Batches:
     """The bundled held-out text: as it is for the bundled tokenizer, else encoded anew."""
     pack = bundled_batches(batch_size=how.batch_size)
-    reader = load_model("tfm-tiny", check=False).tokenizer
-    tokenizer = require_tokenizer(model)
+    reader, tokenizer = load_tokenizer(BUNDLED_FOLDER / "tokenizer.json"), require_tokenizer(model)
     width = next(iter(pack)).shape[1]
     if tokenizer.get_vocab() == reader.get_vocab() and how.n_ctx == width:
         return pack
-    text = "".join(reader.decode(row.tolist()) for tokens in pack for row in tokens)
-    return replace(text_batches(text, tokenizer, how), description=f"{pack.description}, repacked")
+    texts = [reader.decode(row.tolist()) for tokens in pack for row in tokens]
+    return document_batches(texts, tokenizer, how, f"{pack.description}, encoded anew")
 
 
 def require_tokenizer(model: HookedModel) -> Any:

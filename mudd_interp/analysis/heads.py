@@ -66,6 +66,11 @@ class HeadActivityAnalysis:
     sink_token_ids: Iterable[int] | None = None
     first_positions: int = 2
 
+    def __post_init__(self) -> None:
+        """Keep the sinks: an iterator would be used up by the first model."""
+        if self.sink_token_ids is not None:
+            object.__setattr__(self, "sink_token_ids", tuple(self.sink_token_ids))
+
     def start(self, model: HookedModel) -> "ActivitySums":
         """Empty sums for one model.
 

@@ -24,9 +24,9 @@ from mudd_interp.checkpoints.bridge_source import find_source, load_module, load
 from mudd_interp.checkpoints.bridge_taps import NORM_HOOKS, Taps
 from mudd_interp.checkpoints.bridge_weights import BaselineWeights
 from mudd_interp.checkpoints.weight_files import open_weights
-from mudd_interp.model.block import may_change
 from mudd_interp.model.dense import one_hot_newest
 from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.points import may_change
 from mudd_interp.model.tokens import TokenMethods, check_tokens
 from mudd_interp.model.transformer import HookedMUDDTransformer
 from mudd_interp.protocol import ModelInfo

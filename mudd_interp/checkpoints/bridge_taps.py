@@ -10,8 +10,8 @@ from transformer_lens.hook_points import HookPoint
 
 from mudd_interp import axes
 from mudd_interp.axes import Stream
-from mudd_interp.model.block import ATTENTION_STREAMS, enter, may_change
-from mudd_interp.model.layers import has_hooks
+from mudd_interp.model.block import ATTENTION_STREAMS
+from mudd_interp.model.points import enter, has_hooks, may_change
 
 NO_PLACE = "this architecture's bridge has no place for it"
 

@@ -17,7 +17,7 @@ from mudd_interp.model.points import has_hooks
 
 @dataclass
 class LayerKeyValues:
-    """Keys (after rotary) and values of one block, preallocated for decoding.
+    """Keys (after rotary) and values of one block, preallocated for decoding without gradients.
 
     Attributes:
         keys: ``[batch pos kv_head d_head]``, filled up to ``length``.
@@ -38,6 +38,12 @@ class LayerKeyValues:
     ]:
         """Store new positions and return all positions so far."""
         end = self.length + keys.shape[1]
+        if keys.shape[0] != self.keys.shape[0] or end > self.keys.shape[1]:
+            raise ValueError(
+                f"the cache of keys and values is for {self.keys.shape[0]} sequences of "
+                f"{self.keys.shape[1]} tokens, and {keys.shape[0]} of {end} came: make a larger "
+                "one with new_kv_cache."
+            )
         self.keys[:, self.length : end] = keys
         self.values[:, self.length : end] = values
         self.length = end

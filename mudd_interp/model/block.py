@@ -30,12 +30,11 @@ class Block(nn.Module):
     normed by itself, through ``ln1_q``, ``ln1_k`` or ``ln1_v``, with the parameters of ``ln1``.
     """
 
-    hook_out_is_single_residual_stream = False
-
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
         self.parallel = cfg.parallel_attn_mlp
         self.single_input = layer == 0 or len(cfg.streams) == 1
+        # TransformerLens' tools that add up a residual stream ask for this, and refuse a dense one.
         self.hook_out_is_single_residual_stream = cfg.dense == "none"
         self.hook_q_input, self.hook_k_input = HookPoint(), HookPoint()
         self.hook_v_input, self.hook_resid_pre = HookPoint(), HookPoint()
@@ -74,23 +73,25 @@ class Block(nn.Module):
         return residual, self._branch(residual)
 
     def _branch(self, x: Float[Tensor, "batch pos d_model"]) -> Streams:
+        split: list[Stream] = [s for s in ATTENTION_STREAMS if self._is_split(s)]
+        if split:
+            self._refuse_shared_edits(split)
+        shared = self.ln1(x) if len(split) < len(ATTENTION_STREAMS) else x
         normed: dict[Stream, Float[Tensor, "batch pos d_model"]] = {}
         for stream in ATTENTION_STREAMS:
             own = enter(self._hook(stream), x)
-            if self._is_split(stream):
-                normed[stream] = self._norm(stream)(own)
-        whole: list[Stream] = [s for s in ATTENTION_STREAMS if s not in normed]
-        if whole:
-            shared = self.ln1(x)
-            for stream in whole:
-                normed[stream] = shared
-        elif may_change(self.ln1.hook_scale) or may_change(self.ln1.hook_normalized):
-            raise ValueError(
-                f"{self.ln1.hook_normalized.name or 'ln1'} (or its scale) is hooked but does not "
-                "run: q, k and v are hooked one by one and pass through ln1_q, ln1_k and ln1_v. "
-                "Hook those instead."
-            )
+            normed[stream] = self._norm(stream)(own) if stream in split else shared
         return normed
+
+    def _refuse_shared_edits(self, split: list[Stream]) -> None:
+        """An edit of ``ln1`` would not reach a stream that is normed by itself."""
+        if may_change(self.ln1.hook_scale) or may_change(self.ln1.hook_normalized):
+            norms = ", ".join(f"ln1_{stream}" for stream in split)
+            raise ValueError(
+                f"{self.ln1.hook_normalized.name or 'ln1'} (or its scale) is hooked, but here it "
+                f"does not serve every stream: {norms} run by themselves, since their input or "
+                "norm is hooked. Hook ln1_q, ln1_k and ln1_v instead."
+            )
 
     def _is_split(self, stream: Stream) -> bool:
         norm = self._norm(stream)

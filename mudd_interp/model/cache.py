@@ -43,12 +43,7 @@ class MUDDActivationCache(ActivationCache):
     def get_full_resid_decomposition(self, *args: Any, **kwargs: Any) -> Any:
         """Heads, neurons, embedding and biases; plain models of one FFN width only."""
         self._require_additive("get_full_resid_decomposition")
-        if not isinstance(self.model.cfg.d_mlp, int):
-            raise NotImplementedError(
-                "the neuron labels of get_full_resid_decomposition assume one FFN width, but this "
-                "model's varies with depth: use stack_head_results, or expand_neurons on the "
-                "cached mlp.hook_post of one block."
-            )
+        self._require_one_width("get_full_resid_decomposition")
         return super().get_full_resid_decomposition(*args, **kwargs)
 
     def stack_head_results(
@@ -60,14 +55,34 @@ class MUDDActivationCache(ActivationCache):
         apply_ln: bool = False,
     ) -> Any:
         """What each head wrote; the remainder and ``apply_ln`` are for plain models only."""
-        if incl_remainder:
-            self._require_additive("stack_head_results(incl_remainder=True)")
+        if incl_remainder or apply_ln:
+            self._require_additive("stack_head_results with incl_remainder or apply_ln")
         return super().stack_head_results(layer, return_labels, incl_remainder, pos_slice, apply_ln)
+
+    def stack_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        """What each neuron wrote; plain models of one FFN width only."""
+        self._require_additive("stack_neuron_results")
+        self._require_one_width("stack_neuron_results")
+        return super().stack_neuron_results(*args, **kwargs)
+
+    def apply_ln_to_stack(self, *args: Any, **kwargs: Any) -> Any:
+        """A stack divided by a norm's scale; for dense models the final norm only."""
+        layer = args[1] if len(args) > 1 else kwargs.get("layer")
+        if layer not in (None, -1, self.model.cfg.n_layers):
+            self._require_additive(f"apply_ln_to_stack(layer={layer})")
+        return super().apply_ln_to_stack(*args, **kwargs)
 
     def logit_lens(self, **kwargs: Any) -> Any:
         """The final norm and unembedding on each residual stream; plain models only."""
         self._require_additive("logit_lens")
         return super().logit_lens(**kwargs)
+
+    def _require_one_width(self, method: str) -> None:
+        if not isinstance(self.model.cfg.d_mlp, int):
+            raise NotImplementedError(
+                f"the neuron labels of {method} assume one FFN width, but this model's varies with "
+                "depth: use the cached mlp.hook_post of one block and its mlp.W_out."
+            )
 
     def _require_additive(self, method: str) -> None:
         if not self.additive:

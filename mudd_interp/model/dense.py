@@ -124,6 +124,8 @@ class DepthAggregation(nn.Module):
         hooks = [cast(HookPoint, self._modules[f"hook_weights_{s}"]) for s in self.streams]
         if not has_hooks(*hooks):
             return weights
+        if not self.dynamic:
+            weights = weights.clone()  # what a hook or a cache keeps must not be the parameter
         return torch.stack([enter(hook, weights[:, :, c]) for c, hook in enumerate(hooks)], 2)
 
     def forward(

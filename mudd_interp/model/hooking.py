@@ -51,8 +51,19 @@ class Save(Observer):
         if self.remove_batch_dim and kept.shape[0] == 1:
             kept = kept[0]
         if self.pos_slice is not None:
-            kept = self.pos_slice.apply(kept, dim=-3 if is_per_head(hook.name) else -2)
+            # A copy: a view would keep the whole activation alive.
+            kept = self.pos_slice.apply(kept, dim=-3 if is_per_head(hook.name) else -2).clone()
         self.cache[hook.name + self.suffix] = kept
+
+
+def require_single(given: Any) -> None:
+    """Refuse a batch of several prompts where its axis is to be dropped."""
+    several = isinstance(given, Tensor) and given.ndim == 2 and len(given) != 1
+    if several or (isinstance(given, list) and len(given) != 1):
+        raise ValueError(
+            f"remove_batch_dim needs a batch of one, got {len(given)}: leave it out, or run the "
+            "prompts one by one."
+        )
 
 
 def is_per_head(name: str) -> bool:
@@ -150,6 +161,8 @@ class CheckedHooks(HookedRootModule):
         Raises:
             ValueError: If a name is unknown, with the nearest names.
         """
+        if remove_batch_dim and model_args:
+            require_single(model_args[0])
         cache, fwd_hooks, bwd_hooks = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice
         )
@@ -157,19 +170,9 @@ class CheckedHooks(HookedRootModule):
             output = self(*model_args, **model_kwargs)
             if incl_bwd:
                 output.backward()
-        if remove_batch_dim and any(x.ndim > 0 for x in cache.values()) and model_args:
-            self._require_single(model_args[0])
         if not return_cache_object:
             return output, cache
         return output, MUDDActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
-
-    @staticmethod
-    def _require_single(given: Any) -> None:
-        if isinstance(given, Tensor) and given.ndim == 2 and given.shape[0] != 1:
-            raise ValueError(
-                f"remove_batch_dim needs a batch of one, got {given.shape[0]}: leave it out, or "
-                "run the prompts one by one."
-            )
 
     @contextmanager
     def hooks(

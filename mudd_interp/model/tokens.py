@@ -20,6 +20,11 @@ def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int
     Raises:
         ValueError: If there are no tokens, too many, or ids outside the vocabulary.
     """
+    if tokens.dtype != torch.int64:
+        raise ValueError(
+            f"token ids must be int64, got {str(tokens.dtype).removeprefix('torch.')}: convert "
+            "them with .long() if they are ids."
+        )
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             "expected token ids of shape [batch pos] with at least one token, got shape "
@@ -78,6 +83,8 @@ class TokenMethods:
 
     def _encode(self, text: str, prepend_bos: bool) -> list[int]:
         ids = self._require_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        if prepend_bos and self.tokenizer.bos_token_id is None:
+            raise ValueError("prepend_bos=True, but the tokenizer has no such token: leave it out.")
         if prepend_bos:
             ids = [self.tokenizer.bos_token_id, *ids]
         if not ids:

@@ -94,8 +94,8 @@ def _data(options: RunOptions) -> Path:
 def _overridden(preset: Preset, options: RunOptions) -> Preset:
     recipe = replace(
         preset.recipe,
-        steps=options.steps or preset.recipe.steps,
-        peak_lr=options.peak_lr or preset.recipe.peak_lr,
+        steps=preset.recipe.steps if options.steps is None else options.steps,
+        peak_lr=preset.recipe.peak_lr if options.peak_lr is None else options.peak_lr,
     )
     return replace(preset, recipe=recipe)
 

@@ -262,7 +262,7 @@ def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, An
 
 def _trim_log(path: Path, step: int) -> None:
     """Drop the lines written after the checkpoint: those steps are run again."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return
     header, *lines = path.read_text().splitlines()
     kept = [line for line in lines if int(line.split(",")[0]) <= step]

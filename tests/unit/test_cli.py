@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from mudd_interp import cli
 from mudd_interp.config import ModelConfig
-from mudd_interp.figures import FIGURES, MANIFEST
+from mudd_interp.figures import FIGURES, FORMAT, MANIFEST
 from mudd_interp.model import HookedMUDDTransformer
 
 
@@ -110,9 +111,14 @@ BAD: dict[str, tuple[list[str], str]] = {
     "unknown figure": (["figures", "--out", "OUT", "--only", "head_activty"], "head_activity"),
     "unknown format": (["figures", "--out", "OUT", "--format", "gif"], "png, svg, pdf"),
     "no browser": (["figures", "--out", "OUT", "--format", "png"], "install Chromium"),
-    "existing output": (["figures", "--out", "FULL"], "holds other files"),
+    "existing output": (["figures", "--out", "FULL"], "thesis.txt"),
     "output is a file": (["figures", "--out", "EMPTY_FILE"], "is a file"),
     "no output": (["figures"], "--out"),
+    "half a manifest": (["figures", "--out", "OUT", "--manifest", "HALF"], "no whole manifest"),
+    "manifest and model": (
+        ["figures", "--out", "OUT", "--manifest", "HALF", "--model", "x"],
+        "give no others",
+    ),
     "not a manifest": (["figures", "--out", "OUT", "--manifest", "EMPTY_FILE"], "manifest"),
     "unknown model to inspect": (["inspect", "tfm-tny"], "tfm-tiny"),
     "unknown preset": (["train", "tiny-pear", "--out", "OUT"], "tiny-pair"),
@@ -129,6 +135,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     (tmp_path / "FULL").mkdir()
     (tmp_path / "FULL" / "thesis.txt").write_text("mine")
     (tmp_path / "EMPTY_FILE").touch()
+    (tmp_path / "HALF").write_text(json.dumps({"format": FORMAT}))
     before = sorted(tmp_path.rglob("*"))
     if case == "no browser":
         monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
@@ -149,11 +156,28 @@ def test_an_unwritable_output_is_refused(
 
 
 def test_old_figures_are_replaced_when_asked(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    command = ["figures", "--out", made, "--sequences", 3, "--only", "layer_similarity"]
+    command: list[object] = [
+        "figures",
+        "--out",
+        made,
+        "--sequences",
+        3,
+        "--only",
+        "layer_similarity",
+    ]
     assert run(*command, monkeypatch=monkeypatch) == 2
     assert "--overwrite" in capsys.readouterr().err
+    old = tmp_path / "old"
+    shutil.copytree(made, old)
+    (old / "thesis.txt").write_text("mine")
+    command[2] = old
+    assert run(*command, "--overwrite", monkeypatch=monkeypatch) == 2
+    assert "thesis.txt" in capsys.readouterr().err
+    (old / "thesis.txt").unlink()
+    assert run(*command, "--overwrite", monkeypatch=monkeypatch) == 0
+    assert {path.stem for path in old.iterdir()} == {"layer_similarity", "manifest"}
 
 
 def test_help_and_the_package_load_neither_torch_nor_transformer_lens():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mudd_interp import data
+from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.data import Packing
 
 
@@ -21,8 +22,9 @@ class Letters:
     def get_vocab(self):
         return {"<|endoftext|>": 0} if self.separator else {}
 
-    def __call__(self, text, add_special_tokens, verbose):
+    def __call__(self, text, add_special_tokens, split_special_tokens, verbose):
         assert not add_special_tokens
+        assert split_special_tokens
         return {"input_ids": [ord(letter) - ord("a") + 1 for letter in text]}
 
 
@@ -176,3 +178,13 @@ def test_shards_share_out_every_batch_once():
     assert data.shard(batches, 0, 2).description == "ids"
     with pytest.raises(ValueError, match=r"rank must lie in 0\.\.1, got 2"):
         data.shard(batches, 2, 2)
+
+
+def test_a_separator_that_is_written_in_a_text_is_text():
+    tokenizer = load_tokenizer(data.BUNDLED_PACK.with_name("tokenizer.json"))
+    text = "x = '<|endoftext|>'"
+    batches = data.text_batches(text, tokenizer, data.Packing(n_ctx=64))
+    ids = next(iter(batches))[0].tolist()
+    assert ids.count(0) == 1
+    assert ids[0] == 0
+    assert tokenizer.decode(ids[1:]) == text

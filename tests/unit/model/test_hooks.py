@@ -157,10 +157,11 @@ def test_one_norm_runs_once_and_splits_when_a_stream_is_hooked():
     assert fired == [f"blocks.1.ln1_{stream}.hook_scale" for stream in "qkv"]
 
 
-def test_an_edit_that_would_change_nothing_is_refused():
+@pytest.mark.parametrize("streams", ["q", "kv", "qkv"])
+def test_an_edit_that_would_not_reach_every_stream_is_refused(streams: str):
     model = random_model(FAMILY["Transformer++"])
-    inputs = [(f"blocks.1.hook_{stream}_input", halve) for stream in "qkv"]
-    with pytest.raises(ValueError, match=r"hooked but does not run.*ln1_q"):
+    inputs = [(f"blocks.1.hook_{stream}_input", halve) for stream in streams]
+    with pytest.raises(ValueError, match=f"ln1_{streams[0]}.* run by themselves"):
         model.run_with_hooks(
             random_tokens(model.config), fwd_hooks=[*inputs, ("blocks.1.ln1.hook_scale", halve)]
         )
@@ -232,6 +233,14 @@ def test_pos_slice_and_remove_batch_dim(model, tokens):
         model.run_with_cache(tokens, remove_batch_dim=True)
 
 
+def test_a_cache_does_not_share_memory_with_the_parameters():
+    model = random_model(FAMILY["+ Multiway Static Dense"])
+    _, cache = model.run_with_cache(torch.zeros(1, 1, dtype=torch.int64))
+    before = model.static_weights(0, "q").clone()
+    cache["dense.0.hook_weights_q"].fill_(9)
+    torch.testing.assert_close(model.static_weights(0, "q"), before)
+
+
 def test_slicing_the_batch_keeps_our_class(model, tokens):
     _, cache = model.run_with_cache(tokens)
     assert isinstance(cache.apply_slice_to_batch_dim(0), MUDDActivationCache)
@@ -242,6 +251,8 @@ ADDITIVE = {
     "accumulated_resid": {},
     "get_full_resid_decomposition": {},
     "stack_head_results": {"incl_remainder": True},
+    "stack_neuron_results": {"layer": 2},
+    "apply_ln_to_stack": {"residual_stack": torch.zeros(1, 2, 7, 16), "layer": 1},
     "logit_lens": {},
 }
 
