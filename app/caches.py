@@ -43,9 +43,9 @@ def study(request: Request, progress: Progress | None = None) -> Study:
     return Study(request, load, Borrowed(shared.results), progress, shared.lock)
 
 
-def drawing(kind: FigureKind, study: Study, page: str, draw: Callable[[], T]) -> T:
-    """What ``draw`` makes for a light or a dark page, kept under all that it depends on."""
-    results, key = _shared().results, drawing_key(kind, study, page)
+def drawing(kind: FigureKind, study: Study, place: str, draw: Callable[[], T]) -> T:
+    """What ``draw`` makes for a place on a page, kept under all that it depends on."""
+    results, key = _shared().results, drawing_key(kind, study, place)
     try:
         return results.get(key)
     except KeyError:
@@ -54,15 +54,15 @@ def drawing(kind: FigureKind, study: Study, page: str, draw: Callable[[], T]) ->
         return made
 
 
-def drawing_key(kind: FigureKind, study: Study, page: str) -> str:
-    """sha256 over what makes a figure: name, page, the values that it uses, models, text, code."""
+def drawing_key(kind: FigureKind, study: Study, place: str) -> str:
+    """sha256 over what makes a figure: name, place, the values that it uses, models, text, code."""
     request = study.request
     values = {name: getattr(request, name) for name in kind.depends_on}
     models = [
         [model.info.digest or id(model), str(model.cfg.device), str(model.cfg.dtype)]
         for model in study.models.values()
     ]
-    parts = [kind.name, page, values, models, text_digest(request), mudd_interp.__version__]
+    parts = [kind.name, place, values, models, text_digest(request), mudd_interp.__version__]
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 

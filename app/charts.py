@@ -22,6 +22,9 @@ from mudd_interp.viz import alt_text, dark
 TITLE_HEIGHT, LINE_HEIGHT = 40, 15
 """Pixels of a figure's title, and of each line below it, which a page writes itself."""
 
+SQUARE_HEIGHT = 460
+"""Pixels of a figure with square cells where it has half of the page."""
+
 CONFIG = {"displaylogo": False}
 
 FAILURES = (ValueError, OSError, NotImplementedError)
@@ -61,7 +64,7 @@ def prepare(*names: str) -> None:
         return
 
 
-def chart(name: str, **values: Any) -> None:
+def chart(name: str, *, table: bool = False, **values: Any) -> None:
     """Draw a figure of the catalog from the view.
 
     A figure of one model is drawn of each when they stand side by side. What cannot be drawn is
@@ -69,6 +72,7 @@ def chart(name: str, **values: Any) -> None:
 
     Args:
         name: The figure's name in the catalog.
+        table: Whether its numbers are open from the start.
         **values: Fields of the request that this chart fixes.
     """
     kind, request = find(name), replace(state.request(), **values)
@@ -86,9 +90,9 @@ def chart(name: str, **values: Any) -> None:
             columns = st.columns(2)
         for column, part in zip(columns, PARTS, strict=True):
             with column:
-                _panel(kind, replace(request, of=part), notice)
+                _panel(kind, replace(request, of=part), notice, table, half=True)
     else:
-        _panel(kind, request, notice)
+        _panel(kind, request, notice, table)
 
 
 def _why_not(kind: FigureKind, request: Request) -> str:
@@ -98,33 +102,36 @@ def _why_not(kind: FigureKind, request: Request) -> str:
     return f"Not drawn as {mode}: {reason}." if reason else f"Not drawn as {mode}."
 
 
-def _panel(kind: FigureKind, request: Request, notice: str) -> None:
+def _panel(
+    kind: FigureKind, request: Request, notice: str, table: bool, half: bool = False
+) -> None:
     key = f"{kind.name}-{request.of}"
     with st.container(border=True, key=f"panel-{key}"):
         try:
             kind.check(request)
-            panel = _drawn(kind, request)
+            panel = _drawn(kind, request, half)
         except FAILURES as error:
             st.error(f"**{kind.title}** cannot be drawn: {state.plain(str(error))}")
             return
         st.subheader(panel.title, anchor=False)
         st.caption("  \n".join((*panel.lines, state.plain(notice))))
         st.plotly_chart(panel.figure, key=key, theme=None, config=CONFIG, alt=panel.alt)
-        _footer(kind, request, panel.drawn, key)
+        _footer(kind, request, panel.drawn, key, table)
 
 
-def _drawn(kind: FigureKind, request: Request) -> Panel:
+def _drawn(kind: FigureKind, request: Request, half: bool) -> Panel:
     """The figure, drawn once for each value of what it depends on."""
 
     def draw() -> Panel:
         with _progress(request) as progress:
-            return _as_panel(draw_kind(kind, caches.study(request, progress)), page)
+            return _as_panel(draw_kind(kind, caches.study(request, progress)), page, half)
 
     page = st.context.theme.type or "light"
-    return caches.drawing(kind, caches.study(request), page, draw)
+    place = f"{page}, {'half' if half else 'whole'} width"
+    return caches.drawing(kind, caches.study(request), place, draw)
 
 
-def _as_panel(drawn: Drawn, page: str) -> Panel:
+def _as_panel(drawn: Drawn, page: str, half: bool) -> Panel:
     """Take title and definition out of a figure: as text of the page their lines can break."""
     figure: Any = dark(drawn.figure) if page == "dark" else drawn.figure
     alt, layout = alt_text(figure), figure.layout
@@ -132,7 +139,10 @@ def _as_panel(drawn: Drawn, page: str) -> Panel:
     lines = tuple(_as_text(layout.meta[name]) for name in ("definition", "source"))
     height = TITLE_HEIGHT + LINE_HEIGHT * len(layout.title.subtitle.text.split("<br>"))
     top = layout.margin.t - height
-    figure.update_layout(title=None, height=layout.height - height, margin_t=top)
+    height = layout.height - height
+    if half and layout.yaxis.scaleanchor:
+        height = min(height, SQUARE_HEIGHT)
+    figure.update_layout(title=None, height=height, margin_t=top)
     return Panel(heading, lines, figure, alt, drawn)
 
 
@@ -140,7 +150,7 @@ def _as_text(html: str) -> str:
     return state.plain(unescape(re.sub("<[^>]*>", "", html)))
 
 
-def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str) -> None:
+def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: bool) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "CSV",
@@ -160,7 +170,7 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str) -> None:
             st.code(shell_command(kind, request), language="bash", wrap_lines=True)
     # Rerun on opening, because a closed table would be sent too, and it may be long.
     label = f"Numbers: {len(drawn.frame):,} rows"
-    numbers = st.expander(label, on_change="rerun", key=f"numbers-{key}")
+    numbers = st.expander(label, expanded=table, on_change="rerun", key=f"numbers-{key}")
     if numbers.open:
         numbers.dataframe(drawn.frame, hide_index=True)
 

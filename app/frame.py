@@ -86,6 +86,8 @@ def _run() -> None:
     try:
         prompt, ids = _prompt(session["draft_prompt"], session["draft_kind"] == _IDS)
         _check_wanted(prompt, ids)
+        for name in (session["draft_model"], session["draft_baseline"]):
+            state.check_name(name)
     except ValueError as error:
         session["draft_error"] = str(error)
         return

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import streamlit as st
 
@@ -43,6 +43,9 @@ EXAMPLES = {
 LONGEST_LINK = 1900
 """Characters of the query: with the address before it the link stays under 2 kB."""
 
+LONGEST_NAME = 400
+"""Characters of a name there, where what is no letter or digit may take three for each byte."""
+
 _LONGEST_PROMPT = 100_000
 
 
@@ -63,9 +66,17 @@ class Field:
     write: Callable[[Any], str] = str
 
 
-def _text(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("expected a name")
+def check_name(text: str) -> str:
+    """The name of a model, a file or a dataset, if a link can carry it.
+
+    Raises:
+        ValueError: If it is empty, has control characters, or is too long for a link.
+    """
+    if not text.strip() or not text.isprintable() or len(quote(text, "")) > LONGEST_NAME:
+        raise ValueError(
+            f"a name must have 1 to {LONGEST_NAME} characters, as a link writes them, and no "
+            "control character"
+        )
     return text
 
 
@@ -126,18 +137,18 @@ def unpack(packed: str) -> str:
 
 
 FIELDS: dict[str, Field] = {
-    "model": Field("m", "mudd-tiny", _text),
-    "baseline": Field("b", "tfm-tiny", _or("none", None, _text), _written("none", None)),
-    "text": Field("t", None, _text),
-    "dataset": Field("d", None, _text),
-    "dataset_config": Field("dg", None, _text),
-    "split": Field("ds", "validation", _text),
-    "column": Field("dc", "text", _text),
+    "model": Field("m", "mudd-tiny", check_name),
+    "baseline": Field("b", "tfm-tiny", _or("none", None, check_name), _written("none", None)),
+    "text": Field("t", None, check_name),
+    "dataset": Field("d", None, check_name),
+    "dataset_config": Field("dg", None, check_name),
+    "split": Field("ds", "validation", check_name),
+    "column": Field("dc", "text", check_name),
     "sequences": Field("n", 32, _or("all", None, _whole(1)), _written("all", None)),
     "context": Field("c", None, _whole(2)),
     "batch_size": Field("bs", 8, _whole(1)),
-    "dtype": Field("ty", None, _text),
-    "device": Field("dv", None, _text),
+    "dtype": Field("ty", None, check_name),
+    "device": Field("dv", None, check_name),
     "scope": Field("s", "corpus", _choice(("corpus", "prompt"))),
     "mode": Field("o", None, _choice(MODES)),
     "of": Field("of", "model", _choice(PARTS)),

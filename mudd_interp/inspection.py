@@ -1,5 +1,6 @@
 """What a model is, in numbers: for ``mudd-interp inspect``."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mudd_interp.axes import STREAM_NAMES
+from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
 from mudd_interp.protocol import HookedModel
 
 PARTS = {
@@ -51,7 +53,22 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
         "streams": [STREAM_NAMES[stream] for stream in model.streams],
         "hooks": len(model.hook_dict),
         "parameters": parts | {"total": sum(parts.values())},
+        "training": training_facts(model.info.name),
         "checks": list(model.info.checks),
+    }
+
+
+def training_facts(name: str) -> dict[str, str]:
+    """Data, tokens and held-out loss of a bundled model, from its card; nothing of another."""
+    if name not in BUNDLED:
+        return {}
+    card = json.loads((BUNDLED_FOLDER / "card.json").read_text("utf-8"))
+    held_out = card["validation"]
+    return {
+        "data": f"Python sources of {len(card['packages'])} packages",
+        "training tokens": f"{card['tokens']:,}",
+        "held-out loss": f"{card['models'][name]['validation_loss']:.4f} nats per token "
+        f"({held_out['predicted_tokens']:,} tokens of {held_out['files']} files)",
     }
 
 
@@ -76,6 +93,7 @@ def _pairs(description: dict[str, Any]) -> Table:
         "dense weights": description["dense"],
         "input streams": ", ".join(description["streams"]),
         "hooks": description["hooks"],
+        **description["training"],
     }
     for name, value in rows.items():
         table.add_row(f"  {name}", str(value))

@@ -27,7 +27,7 @@ charts.chart("sink_sensitivity")
 st.header("What do they do?", anchor=False)
 st.markdown(
     "Scores are attention probabilities on random tokens that come three times over; activity and "
-    "entropy are over the text. The table below the picture holds all of them, for sorting."
+    "entropy are over the text. The table below the picture holds them all: click a column to sort."
 )
 st.selectbox(
     "Heads by",
@@ -36,7 +36,7 @@ st.selectbox(
     width=220,
     **state.bound("score"),
 )
-charts.chart("head_scores")
+charts.chart("head_scores", table=True)
 
 st.header("Where do they look on this prompt?", anchor=False)
 with st.container(horizontal=True):

@@ -1,31 +1,58 @@
 """Overview."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 import charts
 import frame
+import state
 from mudd_interp.inspection import describe_model
+
+
+def summary(found: dict[str, Any]) -> None:
+    """A model in a few lines: what it is, what it learned from, whether it is sound."""
+    shape, streams = found["shape"], len(found["streams"])
+    connections = (
+        "plain residual"
+        if found["dense"] == "none"
+        else f"{found['dense']} dense connections, {streams} input stream{'s'[: streams > 1]}"
+    )
+    facts = [
+        f"{found['parameters']['total']:,} parameters",
+        f"{shape['n_layers']} blocks of width {shape['d_model']}, {shape['n_heads']} heads each",
+        connections,
+        *(f"{name}: {value}" for name, value in found["training"].items()),
+        f"{len(found['checks'])} checks when it was loaded, all passed",
+    ]
+    st.subheader(state.plain(found["name"]), anchor=False)
+    st.caption("  \n".join(map(state.plain, facts)))
+
 
 study = frame.open_page(
     "What are these two models?",
-    "Below: what each expects after the chosen token, and what every token of the prompt cost.",
+    "What each of them is; what it expects after the chosen token; and what every token of the "
+    "prompt cost it.",
     "Loss is −log of the probability that a model gave to the token that came, in nats; the first "
     "token of a prompt is not predicted.",
     scope=False,
 )
+described = {part: describe_model(model) for part, model in study.models.items()}
+for column, each in zip(st.columns(len(described)), described.values(), strict=True):
+    with column:
+        summary(each)
+with st.expander("Shapes, parameters of each part, and checks"):
+    rows = {
+        part: {"name": each["name"], "digest": (each["digest"] or "none")[:12]}
+        | {"dense weights": each["dense"], "streams": ", ".join(each["streams"])}
+        | each["shape"]
+        | {f"parameters: {name}": count for name, count in each["parameters"].items()}
+        | each["training"]
+        for part, each in described.items()
+    }
+    st.dataframe(pd.DataFrame(rows).dropna(how="all").fillna("").astype(str))
+    for each in described.values():
+        st.text(f"{each['name']}\n" + "\n".join(each["checks"]))
 charts.chart("next_tokens")
 charts.chart("token_losses")
-st.subheader("The two models", anchor=False)
-found = {part: describe_model(model) for part, model in study.models.items()}
-rows = {
-    part: {"name": each["name"], "digest": (each["digest"] or "none")[:12], "dense": each["dense"]}
-    | each["shape"]
-    | {f"parameters: {name}": count for name, count in each["parameters"].items()}
-    | {"streams": ", ".join(each["streams"])}
-    for part, each in found.items()
-}
-st.dataframe(pd.DataFrame(rows).astype(str))
-with st.expander("Checks when they were loaded"):
-    for each in found.values():
-        st.text(f"{each['name']}\n" + "\n".join(each["checks"]))

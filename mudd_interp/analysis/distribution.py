@@ -121,8 +121,8 @@ class WeightDistributionAnalysis:
         ValueError: If the limit is not a positive number, or there is no bin.
     """
 
-    limit: float = 4.0
-    bins: int = 400
+    limit: float = 16.0
+    bins: int = 1600
 
     def __post_init__(self) -> None:
         if not (self.limit > 0 and isfinite(self.limit)):

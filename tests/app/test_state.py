@@ -133,3 +133,11 @@ def test_plain_text_has_no_markdown_left(text: str):
         c for i, c in enumerate(escaped) if not c.isalnum() and (i == 0 or escaped[i - 1] != "\\")
     ]
     assert set(bare) <= {"\\", " "}
+
+
+def test_a_name_that_a_link_cannot_carry_is_refused():
+    longest = "é" * (state.LONGEST_NAME // 6)
+    opened = state.decode({"t": longest, "m": longest + "é"})
+    assert opened.view["text"] == longest
+    assert opened.view["model"] == "mudd-tiny"
+    assert "m=" in opened.notices[0]
