@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mudd_interp.catalog import draw
     from mudd_interp.checkpoints import load_model, save_model
     from mudd_interp.config import ModelConfig
+    from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
     from mudd_interp.protocol import HookedModel, ModelInfo
 
@@ -23,6 +24,9 @@ _HOMES = {
     "load_model": "checkpoints",
     "save_model": "checkpoints",
     "ModelConfig": "config",
+    "Edit": "edits",
+    "edited": "edits",
+    "run": "edits",
     "HookedMUDDTransformer": "model",
     "MUDDActivationCache": "model",
     "HookedModel": "protocol",
@@ -30,6 +34,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Edit",
     "HookedMUDDTransformer",
     "HookedModel",
     "MUDDActivationCache",
@@ -39,7 +44,9 @@ __all__ = [
     "axes",
     "data",
     "draw",
+    "edited",
     "load_model",
+    "run",
     "save_model",
     "viz",
 ]

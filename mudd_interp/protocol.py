@@ -136,3 +136,14 @@ class HookedModel(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``."""
         ...
+
+
+@runtime_checkable
+class ResumableModel(Protocol):
+    """A model that can go on from the outputs of its first blocks."""
+
+    def logits_from(
+        self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits from X_0..X_l on; the last aggregation before is made anew, with its hooks."""
+        ...

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.analysis.edges import (
-    Aggregate,
     edge_grid,
     edge_index,
     static_weights,
@@ -21,6 +20,7 @@ from mudd_interp.analysis.edges import (
 )
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.axes import Aggregate
 from mudd_interp.protocol import Hook, HookedModel
 
 QUANTILES = (0.05, 0.5, 0.95)

@@ -1,23 +1,12 @@
 """The edges of a model, (stream, aggregation, source), and arrays that are laid out by them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from mudd_interp.axes import Stream, n_sources
+from mudd_interp.axes import Aggregate, Stream, aggregates, n_sources
 from mudd_interp.protocol import HookedModel
-
-Aggregate = tuple[int, Stream]
-"""The index of an aggregation, and one of the streams that it feeds."""
-
-
-def aggregates(n_layers: int, streams: tuple[Stream, ...]) -> Iterator[Aggregate]:
-    """Which aggregates exist: every stream of every aggregation; of the last one, stream r only."""
-    for i in range(n_layers):
-        for stream in streams:
-            if stream == "r" or i < n_layers - 1:
-                yield i, stream
 
 
 def static_weights(model: HookedModel) -> dict[Aggregate, Float64[np.ndarray, " source"]]:

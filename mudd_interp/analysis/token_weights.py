@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mudd_interp.analysis.difference import Table, minus_baseline
 from mudd_interp.analysis.edges import (
-    Aggregate,
     edge_grid,
     edge_index,
     static_weights,
@@ -24,7 +23,7 @@ from mudd_interp.analysis.predictions import as_float64, check_same_tokens
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.analysis.weights import rectify
-from mudd_interp.axes import Stream
+from mudd_interp.axes import Aggregate, Stream
 from mudd_interp.protocol import Hook, HookedModel, Observer
 
 

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.difference import Table, minus_baseline
-from mudd_interp.analysis.edges import Aggregate, edge_grid, static_weights, weights_hooks
+from mudd_interp.analysis.edges import edge_grid, static_weights, weights_hooks
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.axes import Aggregate
 from mudd_interp.protocol import Hook, HookedModel
 
 

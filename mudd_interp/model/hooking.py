@@ -1,9 +1,9 @@
 """Hooks that are checked: unknown names are refused, and the cache is of our class."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from transformer_lens import HookedRootModule
 from transformer_lens.utilities.slice import Slice
 
 from mudd_interp.axes import unknown_name
+from mudd_interp.edits import Edits, Means, edited
 from mudd_interp.model.cache import MUDDActivationCache
-from mudd_interp.protocol import Hook, Observer
+from mudd_interp.protocol import Hook, HookedModel, Observer
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -197,6 +198,10 @@ class CheckedHooks(HookedRootModule):
         hooks = (list(fwd_hooks), list(bwd_hooks))
         with super().hooks(*hooks, reset_hooks_end, clear_contexts) as model:
             yield model
+
+    def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
+        """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""
+        return edited(cast(HookedModel, self), edits, means)
 
     def add_hook(self, name: Any, hook: Any, *args: Any, **kwargs: Any) -> None:
         """TransformerLens' ``add_hook``; refuses a name that is not a hook of this model."""

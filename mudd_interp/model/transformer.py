@@ -85,15 +85,39 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
 
         ``X̄_0 = X_0``, ``X_{l+1} = B_l(X̄_l)``, ``X̄_{l+1} = DA_{l+1}(X_0..X_{l+1})`` (paper, 2.1).
         """
-        cfg = self.config
-        x = self.hook_embed(self.embed(tokens))
-        streams = same_streams(x)
+        return self._run_blocks([self.hook_embed(self.embed(tokens))], past, stop_at_layer)
+
+    def logits_from(
+        self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of a pass that goes on from the outputs X_0..X_l of what came before.
+
+        The aggregation after block ``l - 1`` is made anew, with its hooks; so what an edit there
+        does is found without the blocks below it, whose hooks do not fire.
+
+        Args:
+            outputs: X_0 (``hook_embed``) and the ``hook_resid_post`` of the first ``l`` blocks,
+                ``0 <= l <= n_layers``.
+        """
+        return self.unembed(self.ln_final(self._run_blocks(outputs)))
+
+    def _run_blocks(
+        self,
+        outputs: Sequence[Float[Tensor, "batch pos d_model"]],
+        past: Sequence[LayerKeyValues] | None = None,
+        stop_at_layer: int | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What :meth:`final_stream` returns, from X_0..X_l on."""
+        cfg, start = self.config, len(outputs) - 1
         stack = SourceStack(cfg.n_layers + 1) if cfg.dense != "none" else None
-        self._add_source(stack, 0, x)
-        for layer, block in enumerate(self.blocks):
+        for source, x in enumerate(outputs):
+            self._add_source(stack, source, x)
+        newest = outputs[start]
+        streams = self._aggregate(start - 1, newest, stack) if start else same_streams(newest)
+        for layer in range(start, cfg.n_layers):
             if layer == stop_at_layer:
                 return streams["r"]
-            x = block(streams, None if past is None else past[layer])
+            x = self.blocks[layer](streams, None if past is None else past[layer])
             self._add_source(stack, layer + 1, x)
             streams = self._aggregate(layer, x, stack)
         return enter(self.hook_resid_final, streams["r"])

@@ -503,3 +503,19 @@ def test_importing_this_module_does_not_import_the_bridge() -> None:
         "sys.exit('transformer_lens.model_bridge' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_edits_of_a_baseline(baseline: BridgeBaseline, tokens: Tensor) -> None:
+    names = [axes.attn(1, "hook_result"), axes.block(0, "hook_mlp_out"), axes.RESID_FINAL]
+    whole = baseline.run_with_cache(tokens, names_filter=names)[1]
+    with baseline.edited("cut head 1.2; cut mlp 0 @1; cut r 1<-2 @0"):
+        cut = baseline.run_with_cache(tokens, names_filter=names)[1]
+    heads, ffn, final = (cut[name] for name in names)
+    assert heads[:, :, 2].abs().max() == 0
+    assert heads[:, :, 0].abs().max() > 0
+    assert ffn[:, 1].abs().max() == 0
+    assert torch.equal(ffn[:, 0], whole[names[1]][:, 0])
+    assert final[:, 0].abs().max() == 0
+    assert final[:, 1].abs().max() > 0
+    with pytest.raises(ValueError, match="`cut r 1<-0` would change nothing"):
+        baseline.edited("cut r 1<-0").__enter__()

@@ -1,0 +1,268 @@
+"""From edits to hooks: the only way in which an edit reaches a model."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.axes import Aggregate, Stream, n_sources
+from mudd_interp.edits.edit import Edit, Edits, as_edits, edits_text
+from mudd_interp.protocol import Hook, HookedModel
+
+M = TypeVar("M", bound=HookedModel)
+
+Step = Callable[[Tensor], Tensor]
+"""What an edit makes of a hooked tensor: a new one of the same shape."""
+
+
+@runtime_checkable
+class Means(Protocol):
+    """Mean weights over a corpus: a ``DenseWeights`` result of the same model."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams of the model, in q k v r order."""
+        ...
+
+    @property
+    def mean(self) -> Float64[np.ndarray, "stream layer source"]:
+        """Mean weights, NaN where there is no edge."""
+        ...
+
+
+@contextmanager
+def edited(model: M, edits: Edits, means: Means | None = None) -> Generator[M]:
+    """A model with edits, for the length of a ``with`` block; hooks of others stay as they are.
+
+    Hooks that were there before see the tensors before the edits, hooks that are added inside (a
+    cache too) after them. Positions count from the first token of a forward pass.
+
+    Args:
+        model: Any hooked model.
+        edits: What to change; none changes nothing.
+        means: Where an edit sets weights to their mean: ``dense_weights(model, batches)``.
+
+    Raises:
+        ValueError: If an edit names what the model has not, would change nothing in it (a stream on
+            the plain residual has constant weights: 1 on the newest source, which can be cut, and
+            0 elsewhere), or needs means that are not given. While the model runs: if a position
+            lies beyond the sequence.
+    """
+    with model.hooks(edit_hooks(model, edits, means)):
+        yield model
+
+
+def run(
+    model: HookedModel, edits: Edits, *args: Any, means: Means | None = None, **kwargs: Any
+) -> Any:
+    """``model(*args, **kwargs)`` with edits; arguments and errors as for :func:`edited`."""
+    with edited(model, edits, means):
+        return model(*args, **kwargs)
+
+
+def edit_hooks(model: HookedModel, edits: Edits, means: Means | None = None) -> list[Hook]:
+    """The hooks of edits, one for each tensor that they change; arguments as for :func:`edited`."""
+    return [(name, _Apply([(None, steps)])) for name, steps in _steps(model, edits, means).items()]
+
+
+def batched_hooks(
+    model: HookedModel, sets: Sequence[Edits], means: Means | None = None
+) -> list[Hook]:
+    """Several sets of edits in one pass: of a batch that holds the sequences once for each set."""
+    shares: dict[str, list[tuple[int | None, list[Step]]]] = {}
+    for number, edits in enumerate(sets):
+        for name, steps in _steps(model, edits, means).items():
+            shares.setdefault(name, []).append((number, steps))
+    return [(name, _Apply(each, len(sets))) for name, each in shares.items()]
+
+
+class _Apply:
+    """A hook that applies steps to a tensor, or to shares of its batch.
+
+    Args:
+        steps: For each share its number (``None`` for all of the batch), and its steps in order.
+        shares: Into how many equal shares the batch falls.
+    """
+
+    def __init__(self, steps: Sequence[tuple[int | None, Sequence[Step]]], shares: int = 1):
+        self.steps, self.shares = steps, shares
+
+    def __call__(self, tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
+        parts = list(tensor.chunk(self.shares))
+        for number, steps in self.steps:
+            for step in steps:
+                parts[number or 0] = step(parts[number or 0])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _steps(model: HookedModel, edits: Edits, means: Means | None) -> dict[str, list[Step]]:
+    steps: dict[str, list[Step]] = {}
+    for edit in as_edits(edits):
+        for name, step in _of_edit(model, edit, means):
+            steps.setdefault(name, []).append(step)
+    return steps
+
+
+def _of_edit(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[str, Step]]:
+    _check_ranges(model, edit)
+    if edit.part == "edge":
+        return _of_edges(model, edit, means)
+    assert edit.layer is not None
+    if edit.part == "mlp":
+        return [(axes.block(edit.layer, "hook_mlp_out"), partial(_zero, edit))]
+    return [(axes.attn(edit.layer, "hook_z"), partial(_zero_head, edit))]
+
+
+def _check_ranges(model: HookedModel, edit: Edit) -> None:
+    n_layers, sources = model.cfg.n_layers, model.cfg.n_layers + 1
+    if edit.part == "edge" and edit.layer is not None:
+        sources = n_sources(edit.layer)
+    counts = {"layer": n_layers, "source": sources, "head": model.cfg.n_heads}
+    for name, count in counts.items():
+        value = getattr(edit, name)
+        if value is not None and value >= count:
+            raise ValueError(f"`{edit}`: {name} must lie in 0..{count - 1} here, got {value}.")
+    if edit.stream is not None and edit.stream not in model.streams:
+        raise ValueError(
+            f"`{edit}`: the streams of this model are {', '.join(model.streams)}"
+            + (", which all four inputs of a block read." if len(model.streams) == 1 else ".")
+        )
+
+
+def _of_edges(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[str, Step]]:
+    steps: list[tuple[str, Step]] = []
+    for i, stream in axes.aggregates(model.cfg.n_layers, model.streams):
+        if edit.layer not in (None, i) or edit.stream not in (None, stream):
+            continue
+        newest = n_sources(i) - 1
+        if (edit.source or 0) > newest:
+            continue
+        name = model.weights_hook(i, stream)
+        if name is not None:
+            steps.append((name, _weights_step(model, edit, (i, stream), means)))
+        elif edit.action == "cut" and edit.source in (None, newest):
+            steps.append((_aggregate_hook(model, i, stream), partial(_zero, edit)))
+    if not steps:
+        raise ValueError(_NOTHING.format(edit=edit, name=model.info.name))
+    return steps
+
+
+_NOTHING = (
+    "`{edit}` would change nothing in {name}: where it has no dense weights, a stream is the plain "
+    "residual, whose edge on the newest source can be cut, and where all other weights are 0. "
+    "Leave the edit out, or cut an edge i<-i+1. (The last aggregation feeds stream r only.)"
+)
+
+
+def _aggregate_hook(model: HookedModel, aggregation: int, stream: Stream) -> str:
+    """The hook on what an aggregation gives to one stream."""
+    last = aggregation == model.cfg.n_layers - 1
+    return axes.RESID_FINAL if last else axes.stream_input(aggregation + 1, stream)
+
+
+def _weights_step(model: HookedModel, edit: Edit, key: Aggregate, means: Means | None) -> Step:
+    if edit.action == "shuffle":
+        return partial(_shuffle, edit, key)
+    values = _values(model, edit, key, means)
+    return partial(_set_weights, edit, values)
+
+
+def _values(
+    model: HookedModel, edit: Edit, key: Aggregate, means: Means | None
+) -> Float[Tensor, " source"]:
+    """What the weights of an aggregate become."""
+    i, stream = key
+    if edit.action == "static":
+        return model.static_weights(i, stream).detach()
+    if edit.action == "mean":
+        return _mean(model, edit, key, means)
+    values = torch.zeros(n_sources(i), dtype=torch.float64)
+    # With PrePostDANorm the newest output is added after the aggregate.
+    if edit.action == "plain" and not _normed(model):
+        values[-1] = 1.0
+    return values
+
+
+def _normed(model: HookedModel) -> bool:
+    """Whether the weights multiply normed sources (PrePostDANorm)."""
+    return model.source_hook(0) != axes.source_output(0)
+
+
+def _mean(
+    model: HookedModel, edit: Edit, key: Aggregate, means: Means | None
+) -> Float[Tensor, " source"]:
+    if means is None:
+        raise ValueError(
+            f"`{edit}` needs mean weights: give means=mudd_interp.analysis.dense_weights(model, "
+            "batches)."
+        )
+    shape = (len(model.streams), model.cfg.n_layers, model.cfg.n_layers + 1)
+    if means.streams != model.streams or means.mean.shape != shape:
+        raise ValueError(
+            f"the means are of a model with streams {', '.join(means.streams)} and "
+            f"{means.mean.shape[1]} layers, this one has {', '.join(model.streams)} and "
+            f"{model.cfg.n_layers}: compute them of this model."
+        )
+    i, stream = key
+    row = means.mean[model.streams.index(stream), i, : n_sources(i)]
+    return torch.from_numpy(row.copy())
+
+
+def _set_weights(
+    edit: Edit, values: Float[Tensor, " source"], weights: Float[Tensor, "batch pos source"]
+) -> Float[Tensor, "batch pos source"]:
+    return torch.where(_mask(edit, weights), values.to(weights), weights)
+
+
+def _shuffle(
+    edit: Edit, key: Aggregate, weights: Float[Tensor, "batch pos source"]
+) -> Float[Tensor, "batch pos source"]:
+    at = _rows(edit, weights)
+    i, stream = key
+    order = np.random.default_rng([i, axes.STREAMS.index(stream)]).permutation(len(at))
+    moved = weights.clone()
+    moved[:, at] = weights[:, at[torch.from_numpy(order).to(at.device)]]
+    return torch.where(_mask(edit, weights), moved, weights)
+
+
+def _mask(edit: Edit, weights: Tensor) -> Tensor:
+    """Which weights ``[pos source]`` an edit changes."""
+    mask = torch.zeros(weights.shape[1:], dtype=torch.bool, device=weights.device)
+    columns = slice(None) if edit.source is None else edit.source
+    mask[_rows(edit, weights)[:, None], torch.arange(weights.shape[2])[columns]] = True
+    return mask
+
+
+def _zero(edit: Edit, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    return x.index_fill(1, _rows(edit, x), 0.0)
+
+
+def _zero_head(
+    edit: Edit, z: Float[Tensor, "batch pos head d_head"]
+) -> Float[Tensor, "batch pos head d_head"]:
+    changed = z.clone()
+    changed[:, _rows(edit, z), edit.head] = 0.0
+    return changed
+
+
+def _rows(edit: Edit, tensor: Tensor) -> Tensor:
+    """The positions of an edit.
+
+    Raises:
+        ValueError: If the sequence has no such position.
+    """
+    length = tensor.shape[1]
+    if edit.positions is None:
+        return torch.arange(length, device=tensor.device)
+    if edit.positions[-1] >= length:
+        raise ValueError(
+            f"`{edits_text(edit)}` is about position {edit.positions[-1]}, the sequence has "
+            f"{length}: positions must lie in 0..{length - 1}."
+        )
+    return torch.tensor(edit.positions, device=tensor.device)
