@@ -4,6 +4,9 @@ An analysis works on whatever satisfies :class:`mudd_interp.protocol.HookedModel
 code serves MUDDFormer and the plain Transformer beside it.
 """
 
+from mudd_interp.analysis.ablation import EFFECTS as EFFECTS
+from mudd_interp.analysis.ablation import AblationSweep as AblationSweep
+from mudd_interp.analysis.ablation import ablation_sweep as ablation_sweep
 from mudd_interp.analysis.base import Accumulator as Accumulator
 from mudd_interp.analysis.base import Analysis as Analysis
 from mudd_interp.analysis.comparison import LossComparison as LossComparison

@@ -114,7 +114,7 @@ def predictions(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     batch = one_sequence(tokens)
-    logits = _wide(model(batch, return_type="logits"))
+    logits = wide(model(batch, return_type="logits"))
     log_probs = logits.log_softmax(-1)[0]
     top = logits[0].topk(min(k, logits.shape[-1]), dim=-1)
     next_ids = top.indices.cpu()
@@ -138,7 +138,7 @@ def token_losses(
     logits: Float[Tensor, "batch pos d_vocab"], tokens: Int64[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch predicted"]:
     """-log p of every token but the first of each sequence, in nats, in at least float32."""
-    log_probs = _wide(logits[:, :-1]).log_softmax(-1)
+    log_probs = wide(logits[:, :-1]).log_softmax(-1)
     following = tokens[:, 1:, None].to(logits.device)
     return -log_probs.gather(-1, following).squeeze(-1)
 
@@ -151,7 +151,7 @@ def _ranks(
     return 1 + larger.sum(-1).cpu().numpy()
 
 
-def _wide(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def wide(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The logits in at least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

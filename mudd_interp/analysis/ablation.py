@@ -1,0 +1,366 @@
+"""What each edit costs: every edge or group of edits, one after another, on a corpus."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.inputs import checked, require_evaluation
+from mudd_interp.analysis.predictions import as_float64, wide
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.analysis.weights import DenseWeights
+from mudd_interp.data import TokenBatches, describe
+from mudd_interp.edits import (
+    Edit,
+    Edits,
+    as_edits,
+    batched_hooks,
+    edit_hooks,
+    edits_text,
+    every_edge,
+)
+from mudd_interp.protocol import HookedModel, Observer, ResumableModel
+
+TOKENS_PER_PASS = 1024
+"""About how many tokens, of several edits together, go through the blocks at once: enough to keep a
+processor busy, and few enough that their logits stay small."""
+
+EFFECTS = ("loss", "kl", "logit_difference")
+"""What is measured; each is a column of the frame, beside its ``_low`` and ``_high``."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AblationSweep(Result):
+    """Effects of edits, each alone against the model without edits, by sequence.
+
+    Attributes:
+        loss_sum: Without edits: sum of −log p over the predicted tokens, in nats.
+        loss_change: Loss with an edit minus loss without, summed over the predicted tokens.
+        kl_sum: KL(unedited ‖ edited) of the next-token distributions, in nats, not negative (but
+            for rounding), summed over all positions.
+        logit_change: Change of the logit difference, summed over the tokens that it is taken at:
+            the logit of the token that follows minus that of the likeliest other one (which one
+            that is says the model without edits), at each predicted token; or of a given pair of
+            tokens, at the last position.
+        predicted: Predicted tokens: all but the first.
+        positions: All tokens.
+        compared: Tokens at which the logit difference is taken.
+    """
+
+    loss_sum: Float64[np.ndarray, " sequence"]
+    loss_change: Float64[np.ndarray, "edit sequence"]
+    kl_sum: Float64[np.ndarray, "edit sequence"]
+    logit_change: Float64[np.ndarray, "edit sequence"]
+    predicted: Int64[np.ndarray, " sequence"]
+    positions: Int64[np.ndarray, " sequence"]
+    compared: Int64[np.ndarray, " sequence"]
+
+    @property
+    def edits(self) -> list[tuple[Edit, ...]]:
+        """What was done, in the order of the rows."""
+        return [as_edits(text) for text in self.provenance.options["edits"]]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss without edits, in nats per token."""
+        return float(self.loss_sum.sum() / max(1, self.predicted.sum()))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each edit or group, in the order in which they were given.
+
+        Columns ``edits`` (as text), ``action``, ``part``, ``stream``, ``layer``, ``source``,
+        ``head`` (missing where an edit is about all of them, and for a group of several), and the
+        mean effects per token with the ends of their 95% intervals (paired bootstrap over
+        sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits).
+        """
+        frame = edits_table(self.edits)
+        sums = (self.loss_change, self.kl_sum, self.logit_change)
+        counts = (self.predicted, self.positions, self.compared)
+        for name, each, count in zip(EFFECTS, sums, counts, strict=True):
+            mean, low, high = mean_and_interval(each, count)
+            frame = frame.assign(**{name: mean, f"{name}_low": low, f"{name}_high": high})
+        return frame
+
+    def _check_shapes(self, other: Result) -> None:
+        """Nothing: results of one set of edits have sequences of their own."""
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        names = self._arrays()
+        return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
+
+
+def edits_table(groups: Sequence[tuple[Edit, ...]]) -> pd.DataFrame:
+    """What each group of edits is: the label columns of a table of effects."""
+    alone = [group[0] if len(group) == 1 else None for group in groups]
+    columns: dict[str, Any] = {"edits": np.array([edits_text(g) for g in groups], dtype=object)}
+    for name in ("action", "part", "stream"):
+        columns[name] = pd.Series([edit and getattr(edit, name) for edit in alone], dtype=object)
+    for name in ("layer", "source", "head"):
+        columns[name] = pd.array([edit and getattr(edit, name) for edit in alone], dtype="Int64")
+    return pd.DataFrame(columns)
+
+
+def ablation_sweep(
+    model: HookedModel,
+    batches: TokenBatches,
+    edits: Sequence[Edits] | None = None,
+    *,
+    means: DenseWeights | None = None,
+    pair: tuple[int, int] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    lock: AbstractContextManager[Any] = NO_LOCK,
+) -> AblationSweep:
+    """Measure what each edit, or group of edits, does to a model on a corpus.
+
+    An edit changes nothing below it: a model that can go on from the outputs of its first blocks
+    (``HookedMUDDTransformer``) is run from there only, and several edits share one pass.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding.
+        edits: What to do, one after another; edits that are given as one (a text with semicolons, a
+            list) are done together. ``None`` cuts every edge.
+        means: As for ``mudd_interp.edited``.
+        pair: Two token ids, whose difference of logits at the last position is measured; by default
+            it is that of the following token and its likeliest rival, at each position.
+        path: A file for what is there after each batch. If it is there already, the sweep goes on
+            from it; at the end it holds the whole result.
+        progress: See :data:`Progress`; called when all edits of a batch are done.
+        lock: Held during each forward pass, as for :func:`sweep`.
+
+    Raises:
+        ValueError: If an edit cannot be done, there is none, there are no batches, one is not as
+            described, a token of the pair is outside the vocabulary, the model is in training mode,
+            or the file is of another model, text, precision or set of edits.
+    """
+    require_evaluation(model)
+    groups = [as_edits(each) for each in (every_edge(model) if edits is None else edits)]
+    _check_groups(model, groups, means, pair)
+    options = {
+        "edits": [edits_text(group) for group in groups],
+        "pair": None if pair is None else list(pair),
+        "means": None if means is None else means.provenance.token_digest,
+    }
+    whole = None if path is None else _partial(model, Path(path), options)
+    done = _Done(whole)
+    for tokens in checked(batches, model):
+        rest = done.left(tokens)
+        if not len(rest):
+            continue
+        rows = rest.split(max(1, TOKENS_PER_PASS // rest.shape[1]))
+        measured = [_measure(model, each, groups, means, pair, lock) for each in rows]
+        sums = {n: np.concatenate([each[n] for each in measured], -1) for n in measured[0]}
+        seen = TokensSeen()
+        seen.add(rest)
+        source = provenance(model, describe(batches), seen, options)
+        part = AblationSweep(provenance=source, streams=model.streams, **sums)
+        whole = part if whole is None else whole.merge(part)
+        if path is not None:
+            whole.save(path)
+        if progress is not None:
+            progress(whole.provenance.sequences, whole.provenance.tokens)
+    if whole is None:
+        raise ValueError(NO_BATCHES)
+    done.check_end()
+    return whole
+
+
+def _check_groups(
+    model: HookedModel,
+    groups: Sequence[tuple[Edit, ...]],
+    means: DenseWeights | None,
+    pair: tuple[int, int] | None,
+) -> None:
+    if not groups or not all(groups):
+        raise ValueError("expected at least one edit, in each group too, got none.")
+    for group in groups:
+        edit_hooks(model, group, means)
+    for token in pair or ():
+        if not 0 <= token < model.cfg.d_vocab:
+            last = model.cfg.d_vocab - 1
+            raise ValueError(f"a token of the pair must lie in 0..{last}, got {token}.")
+
+
+def _partial(model: HookedModel, path: Path, options: dict[str, Any]) -> AblationSweep | None:
+    """What an earlier sweep left, if it was one of the same model and edits."""
+    if model.info.digest is None:
+        raise ValueError(
+            "a sweep into a file needs a model with a digest, to know it again: save the model "
+            "and load it, or leave out the path."
+        )
+    if not path.exists():
+        return None
+    found = AblationSweep.load(path)
+    now, then = provenance(model, "", TokensSeen(), options), found.provenance
+    for name in ("digest", "dtype", "version", "options"):
+        if getattr(now, name) != getattr(then, name):
+            what = "edits, pair or means" if name == "options" else name
+            raise ValueError(
+                f"{path} holds a sweep with another {what}: give another path, or remove the file."
+            )
+    return found
+
+
+class _Done:
+    """Passes over the sequences that an earlier sweep has seen, and checks that they are those."""
+
+    def __init__(self, found: AblationSweep | None):
+        self._before = None if found is None else found.provenance
+        self._seen = TokensSeen()
+
+    def left(self, tokens: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "rest pos"]:
+        """The rows of a batch that are not done yet."""
+        if self._before is None:
+            return tokens
+        missing = self._before.sequences - self._seen.sequences
+        self._seen.add(tokens[:missing])
+        if self._seen.sequences == self._before.sequences:
+            self.check_end()
+            self._before = None
+        return tokens[missing:]
+
+    def check_end(self) -> None:
+        """Refuse a text that is not the one of the earlier sweep."""
+        if self._before is None:
+            return
+        if f"{self._seen.digest:064x}" != self._before.token_digest:
+            raise ValueError(
+                "the file holds a sweep of another text: give another path, or remove the file."
+            )
+
+
+def _measure(
+    model: HookedModel,
+    tokens: Int64[Tensor, "batch pos"],
+    groups: Sequence[tuple[Edit, ...]],
+    means: DenseWeights | None,
+    pair: tuple[int, int] | None,
+    lock: AbstractContextManager[Any],
+) -> dict[str, np.ndarray]:
+    """The arrays of a result, of one batch."""
+    run = _Run(model, tokens, means, lock)
+    reference = _Reference(run.logits, tokens, pair)
+    batch, pos = tokens.shape
+    changes = np.zeros((3, len(groups), batch))
+    for numbers in run.shares(groups):
+        logits = run.edited([groups[number] for number in numbers])
+        changes[:, numbers] = reference.changes(logits)
+    return {
+        "loss_sum": reference.loss_sum,
+        **dict(zip(("loss_change", "kl_sum", "logit_change"), changes, strict=True)),
+        "predicted": np.full(batch, pos - 1),
+        "positions": np.full(batch, pos),
+        "compared": np.full(batch, pos - 1 if pair is None else 1),
+    }
+
+
+class _Run:
+    """One batch through a model without edits, and then with each of them."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        tokens: Int64[Tensor, "batch pos"],
+        means: DenseWeights | None,
+        lock: AbstractContextManager[Any],
+    ):
+        self._model, self._tokens, self._means, self._lock = model, tokens, means, lock
+        self._outputs: list[Float[Tensor, "batch pos d_model"]] = []
+        sources = range(model.cfg.n_layers + 1) if isinstance(model, ResumableModel) else ()
+        keep = Observer(lambda x, _: self._outputs.append(x))
+        hooks = [(axes.source_output(j), keep) for j in sources]
+        with lock, torch.no_grad(), model.hooks(hooks):
+            self.logits = model(tokens, return_type="logits")
+
+    def shares(self, groups: Sequence[tuple[Edit, ...]]) -> Iterator[list[int]]:
+        """The numbers of the groups that share a pass: those that begin at one block."""
+        size = max(1, TOKENS_PER_PASS // self._tokens.numel())
+        order = sorted(range(len(groups)), key=lambda number: self._kept(groups[number]))
+        for _, same in groupby(order, key=lambda number: self._kept(groups[number])):
+            numbers = list(same)
+            for start in range(0, len(numbers), size):
+                yield numbers[start : start + size]
+
+    def _kept(self, group: tuple[Edit, ...]) -> int:
+        return min(edit.kept_outputs for edit in group)
+
+    def edited(
+        self, groups: Sequence[tuple[Edit, ...]]
+    ) -> Float[Tensor, "group batch pos d_vocab"]:
+        """The logits with each group of edits."""
+        times, kept = len(groups), self._kept(groups[0])
+        hooks = batched_hooks(self._model, groups, self._means)
+        with self._lock, torch.no_grad(), self._model.hooks(hooks):
+            if isinstance(self._model, ResumableModel):
+                start = [x.repeat(times, 1, 1) for x in self._outputs[:kept]]
+                logits = self._model.logits_from(start)
+            else:
+                logits = self._model(self._tokens.repeat(times, 1), return_type="logits")
+        return logits.unflatten(0, (times, -1))
+
+
+class _Reference:
+    """The predictions without edits, and what others change of them."""
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "batch pos d_vocab"],
+        tokens: Int64[Tensor, "batch pos"],
+        pair: tuple[int, int] | None,
+    ):
+        self._following = tokens[:, 1:, None].to(logits.device)
+        self._pair = None if pair is None else list(pair)
+        others = logits[:, :-1].scatter(-1, self._following, -torch.inf)
+        self._rival = others.argmax(-1, keepdim=True)
+        log_probs = wide(logits).log_softmax(-1)
+        self._probs = log_probs.exp()
+        self._negative_entropy = torch.linalg.vecdot(self._probs, log_probs)
+        self._loss = self._losses(log_probs)
+        self._difference = self._differences(wide(logits))
+        self.loss_sum = as_float64(self._loss).sum(-1)
+
+    def changes(
+        self, logits: Float[Tensor, "group batch pos d_vocab"]
+    ) -> Float64[np.ndarray, "effect group batch"]:
+        """Loss change, KL and change of the logit difference, summed over each sequence."""
+        log_probs = wide(logits).log_softmax(-1)
+        kl = self._negative_entropy - torch.linalg.vecdot(self._probs, log_probs)
+        losses = self._losses(log_probs) - self._loss
+        differences = self._differences(wide(logits)) - self._difference
+        return np.stack([as_float64(each).sum(-1) for each in (losses, kl, differences)])
+
+    def _losses(
+        self, log_probs: Float[Tensor, "*group batch pos d_vocab"]
+    ) -> Float[Tensor, "*group batch predicted"]:
+        return -self._at(log_probs[..., :-1, :], self._following)
+
+    def _differences(
+        self, logits: Float[Tensor, "*group batch pos d_vocab"]
+    ) -> Float[Tensor, "*group batch compared"]:
+        if self._pair is not None:
+            first, second = logits[..., -1:, self._pair].unbind(-1)
+            return first - second
+        before = logits[..., :-1, :]
+        return self._at(before, self._following) - self._at(before, self._rival)
+
+    @staticmethod
+    def _at(
+        values: Float[Tensor, "*group batch predicted d_vocab"],
+        ids: Int64[Tensor, "batch predicted 1"],
+    ) -> Float[Tensor, "*group batch predicted"]:
+        return values.gather(-1, ids.expand(*values.shape[:-1], 1)).squeeze(-1)
