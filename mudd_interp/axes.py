@@ -64,6 +64,43 @@ def dense_weights(aggregation: int, stream: Stream) -> str:
     return f"dense.{aggregation}.hook_weights_{stream}"
 
 
+def source_scale(source: int) -> str:
+    """Name of the hook on the scale of a source's pre-norm (PrePostDANorm only)."""
+    return f"dense_pre_norms.{source}.hook_scale"
+
+
+def aggregate_scale(aggregation: int, stream: Stream) -> str:
+    """Name of the hook on the scale of an aggregate's norm (PrePostDANorm only)."""
+    return f"dense.{aggregation}.post_norms.{stream}.hook_scale"
+
+
+def is_weight(name: str) -> bool:
+    """Whether a hook holds a part of what streams multiply the X_j by; and X_0, for its shape."""
+    return name == EMBED or (
+        name.startswith(("dense.", "dense_pre_norms."))
+        and (".hook_weights_" in name or name.endswith(".hook_scale"))
+    )
+
+
+def norm_scale(layer: int, norm: str) -> str:
+    """Name of the hook on the scale of a norm of a block, e.g. ``norm_scale(3, "ln1_q")``."""
+    return block(layer, f"{norm}.hook_scale")
+
+
+def attn_out(layer: int) -> str:
+    """Name of the hook on what the attention of a block wrote: ``[batch pos d_model]``."""
+    return block(layer, "hook_attn_out")
+
+
+def mlp_out(layer: int) -> str:
+    """Name of the hook on what the FFN of a block wrote: ``[batch pos d_model]``."""
+    return block(layer, "hook_mlp_out")
+
+
+FINAL_SCALE = "ln_final.hook_scale"
+"""``[batch pos 1]``: the scale of the final norm."""
+
+
 def attn(layer: int, name: str) -> str:
     """Name of a hook inside the attention of a block, e.g. ``attn(3, "hook_pattern")``."""
     return block(layer, f"attn.{name}")

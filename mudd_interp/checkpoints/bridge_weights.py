@@ -1,10 +1,12 @@
 """What TransformerLens' tools read of a baseline besides its activations."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mudd_interp.axes import Stream
 
 
 class BaselineWeights:
@@ -45,10 +47,13 @@ class BaselineWeights:
 
     def final_gain(self) -> Float[Tensor, " d_model"]:
         """What the final norm multiplies by: its weight, plus one where the code adds one."""
-        weight = getattr(self.ln_final.original_component, "weight", None)
-        if weight is None:
+        return self._gain(self.ln_final)
+
+    def _gain(self, norm: Any) -> Float[Tensor, " d_model"]:
+        weight = getattr(getattr(norm, "original_component", None), "weight", None)
+        if weight is None or norm is None:
             return torch.ones_like(self.W_U[:, 0])
-        return 1.0 + weight if self.ln_final.uses_weight_offset else weight
+        return 1.0 + weight if norm.uses_weight_offset else weight
 
     def final_bias(self) -> Float[Tensor, " d_model"]:
         """What the final norm adds; zeros for a norm without a bias."""
@@ -67,6 +72,47 @@ class BaselineWeights:
             NotImplementedError: If the logits are not found to be that product.
             ValueError: If that was not tried.
         """
+        self._require_linear_head()
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        return self.W_U.T[index] * self.final_gain()
+
+    def logit_constant(
+        self: Any, tokens: str | int | Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """The part of tokens' logits that no component wrote: ``b . W_U[:, t] + b_U[t]``.
+
+        ``b`` is the bias of the final norm. Errors are those of
+        :meth:`tokens_to_residual_directions`.
+        """
+        self._require_linear_head()
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        return self.W_U.T[index] @ self.final_bias() + self.b_U[index]
+
+    def output_bias(self, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"]:
+        """The output bias of a block's attention or FFN; zeros where it has none."""
+        before = self.accumulated_bias(layer, include_mlp_biases=part == "mlp")
+        if part == "attn":
+            return self.accumulated_bias(layer, True, include_mlp_biases=False) - before
+        after = self.accumulated_bias(layer + 1, include_mlp_biases=True)
+        return after - before - self.output_bias(layer, "attn")
+
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:  # noqa: ARG002
+        """The gain of the norm before a block's attention, the same for all streams."""
+        return self._gain(getattr(self.blocks[layer], "ln1", None))
+
+    def decode_stream(
+        self: Any, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of any stream: the final norm, with statistics of its own, and unembedding.
+
+        Errors are those of :meth:`tokens_to_residual_directions`.
+        """
+        self._require_linear_head()
+        return self.ln_final.original_component(x) @ self.W_U + self.b_U
+
+    def _require_linear_head(self: Any) -> None:
         if self._linear_head is None:
             raise ValueError(
                 "whether the logits are the normed final stream times W_U was not tried, since the "
@@ -78,9 +124,6 @@ class BaselineWeights:
                 "as far as its hooks show (are they capped or rescaled?): no direction gives an "
                 "exact share of them."
             )
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
-        return self.W_U.T[index] * self.final_gain()
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.cache import refuse
 from mudd_interp.model.layers import Embed, Norm, Unembed
 
 
@@ -71,6 +71,37 @@ class WeightMethods:
         index = torch.as_tensor(ids, device=self.W_U.device)
         return self.W_U.T[index] * self.ln_final.w
 
+    def logit_constant(
+        self: Any, tokens: str | int | Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """The part of tokens' logits that no component wrote: ``b . W_U[:, t] + b_U[t]``.
+
+        ``b`` is the bias of the final norm. Contributions along
+        :meth:`tokens_to_residual_directions` and this sum to the logit.
+        """
+        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        index = torch.as_tensor(ids, device=self.W_U.device)
+        bias = getattr(self.ln_final, "b", None)
+        constant = self.b_U[index].to(self.W_U.dtype)
+        return constant if bias is None else self.W_U.T[index] @ bias + constant
+
+    def output_bias(self, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"]:
+        """The output bias of a block's attention or FFN; zeros where it has none."""
+        block: Any = self.blocks[layer]
+        bias = block.attn.b_O if part == "attn" else block.mlp.b_out
+        return torch.zeros_like(self.ln_final.w) if bias is None else bias
+
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:
+        """The gain of the norm that a block puts a stream (q, k or v) through."""
+        block: Any = self.blocks[layer]
+        return block.ln1.w if block.single_input else getattr(block, f"ln1_{stream}").w
+
+    def decode_stream(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of any stream: the final norm, with statistics of its own, and unembedding."""
+        return self.unembed(self.ln_final.fused(x))
+
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
@@ -80,7 +111,10 @@ class WeightMethods:
             NotImplementedError: With dense connections, where biases are weighted by token.
         """
         if self.config.dense != "none":
-            refuse("accumulated_bias")
+            raise NotImplementedError(
+                "accumulated_bias adds up biases, but with dense connections each is weighted by "
+                "token: use the row `bias` of cache.get_full_resid_decomposition."
+            )
         attention = [f"{i}.attn.b_O" for i in range(layer + mlp_input)]
         mlp = [f"{i}.mlp.b_out" for i in range(layer)] if include_mlp_biases else []
         biases = dict(self.blocks.named_parameters())

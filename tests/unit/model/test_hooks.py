@@ -246,24 +246,6 @@ def test_slicing_the_batch_keeps_our_class(model, tokens):
     assert isinstance(cache.apply_slice_to_batch_dim(0), MUDDActivationCache)
 
 
-ADDITIVE = {
-    "decompose_resid": {},
-    "accumulated_resid": {},
-    "get_full_resid_decomposition": {},
-    "stack_head_results": {"incl_remainder": True},
-    "stack_neuron_results": {"layer": 2},
-    "apply_ln_to_stack": {"residual_stack": torch.zeros(1, 2, 7, 16), "layer": 1},
-    "logit_lens": {},
-}
-
-
-@pytest.mark.parametrize("method", ADDITIVE)
-def test_additive_methods_are_refused_for_dense_models(model, tokens, method: str):
-    _, cache = model.run_with_cache(tokens)
-    with pytest.raises(NotImplementedError, match="hook_weights_r"):
-        getattr(cache, method)(**ADDITIVE[method])
-
-
 def test_additive_methods_are_exact_for_a_plain_model():
     model = random_model(FAMILY["GPT-NeoX"])
     tokens = random_tokens(model.config)

@@ -1,0 +1,224 @@
+"""The parts that the stacks of a cache are made of: coefficients, heads, neurons, and names."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.utilities.slice import Slice
+
+from mudd_interp import axes
+from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.model.mixing import mixing_weights
+from mudd_interp.paths import unroll
+
+
+class Place(NamedTuple):
+    """A stream as it enters a block (layer L: the final norm), or what its FFN reads."""
+
+    layer: int
+    stream: Stream
+    mlp_input: bool
+
+
+class ComponentCache(ActivationCache):
+    """A cache that knows what each component is multiplied by in each stream."""
+
+    model: Any
+
+    @property
+    def additive(self) -> bool:
+        """Whether the residual stream is the plain sum of what was written to it."""
+        return getattr(self.model.cfg, "dense", "none") == "none"
+
+    def mixing_weights(
+        self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
+    ) -> Float[Tensor, "*token source _"]:
+        """What a stream of block ``layer`` multiplies X_0..X_layer by.
+
+        Args:
+            layer: The block; ``None`` or ``n_layers`` is the final norm.
+            stream: Which of its inputs.
+            pos_slice: Positions, as TransformerLens slices them.
+
+        Returns:
+            The weights, dimensionless; the last axis is 1, or d_model with PrePostDANorm, where
+            norm scales are frozen. A plain residual is one-hot on X_layer.
+
+        Raises:
+            ValueError: If there is no such stream, or a hook that is needed was not kept.
+        """
+        place, pos = self._place(layer, stream), as_slice(pos_slice)
+        return mixing_weights(self.model, lambda name: self._kept(name, pos), *place[:2])
+
+    def path_coefficients(
+        self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
+    ) -> Float[Tensor, "*token source _"]:
+        """The total coefficient of what each component wrote in a stream, all paths together.
+
+        Index 0 is the embedding, and ``l + 1`` what attention and FFN of block ``l`` wrote.
+        Arguments, axes and errors are those of :meth:`mixing_weights`.
+        """
+        place = self._place(layer, stream)
+        residual = [self.mixing_weights(below, "r", pos_slice) for below in range(place.layer)]
+        return unroll(self.mixing_weights(place.layer, stream, pos_slice), residual)
+
+    def _place(
+        self, layer: int | None, stream: Stream | None = None, mlp_input: bool = False
+    ) -> Place:
+        n_layers: int = self.model.cfg.n_layers
+        if layer is None or layer == -1:
+            layer = n_layers
+        if not 0 <= layer <= n_layers:
+            raise ValueError(f"layer must lie in 0..{n_layers} (the final norm), got {layer}.")
+        if stream is not None and stream not in STREAMS:
+            raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {stream!r}.")
+        if (layer == n_layers or mlp_input) and stream not in (None, "r"):
+            reader = "an FFN" if mlp_input else "the final norm"
+            raise ValueError(f"{reader} reads stream r only, got stream {stream!r}.")
+        if layer == n_layers and mlp_input:
+            raise ValueError("mlp_input needs a block: there is no FFN behind the last one.")
+        return Place(layer, stream or "r", mlp_input)
+
+    def _reads_own_attention(self, place: Place) -> bool:
+        return place.mlp_input and not self.model.cfg.parallel_attn_mlp
+
+    def _hook(self, place: Place) -> str:
+        """The hook on the stream itself."""
+        if place.layer == self.model.cfg.n_layers:
+            return self._final_stream()
+        if self._reads_own_attention(place):
+            return axes.block(place.layer, "hook_resid_mid")
+        return axes.stream_input(place.layer, place.stream)
+
+    def _final_stream(self) -> str:
+        """The final stream; of a plain model the last block's output, if only that is kept."""
+        last = axes.resid_post(self.model.cfg.n_layers - 1)
+        kept = axes.RESID_FINAL in self.cache_dict or not self.additive
+        return axes.RESID_FINAL if kept else last
+
+    def _scale(self, place: Place, stream: Stream | None) -> str:
+        """The hook on the scale of the norm of a block that reads a stream."""
+        if place.mlp_input:
+            return axes.norm_scale(place.layer, "ln2")
+        if place.layer == 0 or len(self.model.streams) == 1:
+            return axes.norm_scale(place.layer, "ln1")
+        if stream is None or stream == "r":
+            raise ValueError(
+                f"block {place.layer} norms its streams q, k and v one by one, and r before the "
+                f"FFN only: say which is meant, with stream='q', 'k' or 'v', or mlp_input=True "
+                f"(got stream={stream!r})."
+            )
+        return axes.norm_scale(place.layer, f"ln1_{stream}")
+
+    def _require(self, name: str) -> None:
+        if name in self.cache_dict:
+            return
+        reason = getattr(self.model, "absent", {}).get(name)
+        if reason is not None or name not in self.model.hook_dict:
+            raise ValueError(f"this model has no hook `{name}`{f': {reason}' if reason else ''}.")
+        raise ValueError(
+            f"the cache does not hold `{name}`: keep it too, with names_filter, or keep all."
+        )
+
+    def _kept(self, name: str, pos: Slice) -> Float[Tensor, "..."]:
+        self._require(name)
+        per_head = name.endswith(("hook_z", "hook_result"))
+        return pos.apply(self.cache_dict[name], dim=-3 if per_head else -2)
+
+    def _coefficients(self, place: Place, pos: Slice) -> list[Float[Tensor, "*token _"]]:
+        """Of the embedding, and of each block below; where the FFN reads the block's own, that."""
+        total = self.path_coefficients(place.layer, place.stream, pos).unbind(-2)
+        return [*total, torch.ones_like(total[0])]
+
+    def _heads(self, layer: int, pos: Slice) -> Float[Tensor, "*token head d_model"]:
+        result = axes.attn(layer, "hook_result")
+        if result in self.cache_dict or result not in self.model.hook_dict:
+            return self._kept(result, pos)
+        z, weight = self._kept(axes.attn(layer, "hook_z"), pos), self.model.blocks[layer].attn.W_O
+        wide = torch.promote_types(z.dtype, weight.dtype)
+        return torch.einsum("...he,hed->...hd", z.to(wide), weight.to(wide))
+
+    def _neurons(
+        self,
+        layer: int,
+        coefficient: Float[Tensor, "*token _"],
+        direction: Float[Tensor, "..."] | None,
+        pos: Slice,
+        neurons: Slice,
+    ) -> Float[Tensor, "*token neuron out"]:
+        post = neurons.apply(self._kept(axes.block(layer, "mlp.hook_post"), pos), dim=-1)
+        weight = neurons.apply(self.model.blocks[layer].mlp.W_out, dim=0)
+        if direction is None:
+            return weighted(post[..., None] * weight, coefficient)
+        return post[..., None] * (weight @ (coefficient[..., None] * direction))
+
+    def _neuron_labels(self, n_layers: int, neurons: Slice) -> list[str]:
+        widths = [self.model.blocks[layer].mlp.W_out.shape[0] for layer in range(n_layers)]
+        return [
+            f"L{layer}N{neuron}"
+            for layer, width in enumerate(widths)
+            for neuron in neurons.apply(torch.arange(width)).tolist()
+        ]
+
+    def _direction(
+        self,
+        projection: Float[Tensor, "..."] | None,
+        place: Place,
+        stream: Stream | None,
+        apply_ln: bool,
+        pos: Slice,
+    ) -> Float[Tensor, "..."] | None:
+        """``[*token d_model out]``: a projection with the frozen norm before it folded in."""
+        if projection is None:
+            return None
+        columns = projection[:, None] if projection.ndim == 1 else projection
+        if not apply_ln:
+            return columns
+        final = place.layer == self.model.cfg.n_layers
+        scale = self._kept(axes.FINAL_SCALE if final else self._scale(place, stream), pos)
+        centred = self._uses_ln_centering(place.layer)
+        return (columns - columns.mean(0) if centred else columns) / scale[..., None]
+
+    def _centred(self, stack: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
+        centred = self._uses_ln_centering(0)
+        return stack - stack.mean(-1, keepdim=True) if centred else stack
+
+    def _stacked(
+        self,
+        groups: Sequence[Float[Tensor, "..."]],
+        pos: Slice,
+        direction: Float[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "component *token out"]:
+        if groups:
+            return torch.cat(list(groups), dim=-2).movedim(-2, 0)
+        empty = self._kept(axes.EMBED, pos)
+        return empty.new_zeros(
+            0, *empty.shape[:-1], empty.shape[-1] if direction is None else direction.shape[-1]
+        )
+
+    @staticmethod
+    def _with_remainder(
+        stack: Float[Tensor, "component *token out"],
+        total: Float[Tensor, "*token out"],
+        labels: list[str],
+    ) -> Float[Tensor, "one_more *token out"]:
+        labels.append("remainder")
+        return torch.cat([stack, (total - stack.sum(0))[None]])
+
+
+def as_slice(given: Any) -> Slice:
+    """What TransformerLens makes of an argument that selects positions or sequences."""
+    return given if isinstance(given, Slice) else Slice(given)
+
+
+def weighted(
+    written: Float[Tensor, "*token component d_model"],
+    coefficient: Float[Tensor, "*token _"] | None,
+    direction: Float[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*token component out"]:
+    """Components times their coefficient, and their products with a direction if one is given."""
+    weighted = written if coefficient is None else written * coefficient[..., None, :]
+    return weighted if direction is None else weighted @ direction
