@@ -147,3 +147,38 @@ class ResumableModel(Protocol):
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits from X_0..X_l on; the last aggregation before is made anew, with its hooks."""
         ...
+
+
+@runtime_checkable
+class DecomposableModel(HookedModel, Protocol):
+    """A model whose logits and streams can be divided among its components.
+
+    Its ``run_with_cache`` gives a cache with the methods of ``MUDDActivationCache``.
+    """
+
+    @property
+    def blocks(self) -> Any:
+        """The blocks, with ``attn.W_Q``, ``W_K``, ``W_V`` and ``W_O``."""
+        ...
+
+    def to_single_token(self, string: str) -> int:
+        """The id of a text that is one token."""
+        ...
+
+    def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "..."]:
+        """The directions of the final stream that raise tokens' logits, the norm's gain in them."""
+        ...
+
+    def logit_constant(self, tokens: Any) -> Float[Tensor, "..."]:
+        """The part of tokens' logits that no component wrote."""
+        ...
+
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:
+        """The gain of the norm that a block puts a stream through."""
+        ...
+
+    def decode_stream(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of any stream, through the final norm and the unembedding."""
+        ...

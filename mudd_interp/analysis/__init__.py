@@ -13,6 +13,10 @@ from mudd_interp.analysis.comparison import LossComparison as LossComparison
 from mudd_interp.analysis.comparison import LossSummary as LossSummary
 from mudd_interp.analysis.comparison import compare_losses as compare_losses
 from mudd_interp.analysis.comparison import ranked_texts as ranked_texts
+from mudd_interp.analysis.composition import Composition as Composition
+from mudd_interp.analysis.composition import CompositionTable as CompositionTable
+from mudd_interp.analysis.composition import composition as composition
+from mudd_interp.analysis.composition import composition_table as composition_table
 from mudd_interp.analysis.detectors import SCORES as SCORES
 from mudd_interp.analysis.detectors import HeadScores as HeadScores
 from mudd_interp.analysis.detectors import HeadScoresAnalysis as HeadScoresAnalysis
@@ -35,15 +39,25 @@ from mudd_interp.analysis.heads import HeadActivity as HeadActivity
 from mudd_interp.analysis.heads import HeadActivityAnalysis as HeadActivityAnalysis
 from mudd_interp.analysis.heads import default_sinks as default_sinks
 from mudd_interp.analysis.inputs import check_position as check_position
+from mudd_interp.analysis.lens import LogitLens as LogitLens
+from mudd_interp.analysis.lens import logit_lens as logit_lens
+from mudd_interp.analysis.logit_attribution import LogitAttribution as LogitAttribution
+from mudd_interp.analysis.logit_attribution import (
+    direct_logit_attribution as direct_logit_attribution,
+)
 from mudd_interp.analysis.norms import StreamNorms as StreamNorms
 from mudd_interp.analysis.norms import StreamNormsAnalysis as StreamNormsAnalysis
 from mudd_interp.analysis.norms import norms_difference as norms_difference
+from mudd_interp.analysis.path_coefficients import PathCoefficients as PathCoefficients
+from mudd_interp.analysis.path_coefficients import path_coefficients as path_coefficients
 from mudd_interp.analysis.predictions import Predictions as Predictions
 from mudd_interp.analysis.predictions import check_same_tokens as check_same_tokens
 from mudd_interp.analysis.predictions import loss_difference as loss_difference
 from mudd_interp.analysis.predictions import predictions as predictions
 from mudd_interp.analysis.provenance import Provenance as Provenance
 from mudd_interp.analysis.result import Result as Result
+from mudd_interp.analysis.routes import Routes as Routes
+from mudd_interp.analysis.routes import routes as routes
 from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity
 from mudd_interp.analysis.similarity import LayerSimilarityAnalysis as LayerSimilarityAnalysis
 from mudd_interp.analysis.similarity import similarity_difference as similarity_difference
@@ -56,6 +70,10 @@ from mudd_interp.analysis.similarity_matrix import (
 )
 from mudd_interp.analysis.sinks import SinkSensitivity as SinkSensitivity
 from mudd_interp.analysis.sinks import SinkSensitivityAnalysis as SinkSensitivityAnalysis
+from mudd_interp.analysis.stream_decomposition import StreamDecomposition as StreamDecomposition
+from mudd_interp.analysis.stream_decomposition import (
+    stream_decomposition as stream_decomposition,
+)
 from mudd_interp.analysis.sweep import Progress as Progress
 from mudd_interp.analysis.sweep import dense_weights as dense_weights
 from mudd_interp.analysis.sweep import head_activity as head_activity

@@ -1,0 +1,197 @@
+"""What wrote a prediction: the direct contributions of components, heads and sources to a logit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.sequence import (
+    SequenceResult,
+    last_position,
+    run_pass,
+    written_hooks,
+)
+from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.protocol import DecomposableModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LogitAttribution(SequenceResult):
+    """Direct contributions to the logit of a token, or to a difference of two, at one position.
+
+    In logits, signed. Each is a component's output times its total coefficient, through the final
+    norm with its scale frozen. ``constant`` is what no component wrote: the biases of final norm
+    and unembedding. Three divisions are exact, each with the constant: ``embed + attn + mlp``;
+    the same with ``head + attn_bias`` for ``attn``; and ``source``, the X_j that the last
+    aggregation reads, which contain one another.
+
+    Attributes:
+        position: Whose prediction it is.
+        answer: The token, as text.
+        against: The token whose logit is subtracted, or ``None``.
+        logit: The model's own, or its difference.
+        constant: See above.
+        embed: Of the embedding.
+        attn: Of the attention of each layer.
+        mlp: Of the FFN of each layer.
+        heads: Of each head.
+        attn_bias: Of the output bias of each layer's attention.
+        sources: Of each X_j, by its weight in the last aggregation.
+    """
+
+    position: int
+    answer: str
+    against: str | None
+    logit: float
+    constant: float
+    embed: float
+    attn: Float64[np.ndarray, " layer"]
+    mlp: Float64[np.ndarray, " layer"]
+    heads: Float64[np.ndarray, "layer head"]
+    attn_bias: Float64[np.ndarray, " layer"]
+    sources: Float64[np.ndarray, " source"]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.attn)
+
+    @property
+    def components(self) -> pd.Series:
+        """Embedding, attention and FFN of each layer in the order of depth, then the constant."""
+        values = {"embed": self.embed}
+        for layer in range(self.n_layers):
+            values[f"attn {layer}"] = float(self.attn[layer])
+            values[f"mlp {layer}"] = float(self.mlp[layer])
+        return pd.Series({**values, "constant": self.constant})
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``kind``, ``layer``, ``head`` and ``contribution`` (logits).
+
+        Kinds are ``embed attn mlp head attn_bias source constant``; of a ``source`` the layer is
+        its index j. What a row does not have is missing.
+        """
+        layer, head = (index.ravel() for index in np.indices(self.heads.shape))
+        parts = {
+            "embed": [self.embed],
+            "attn": self.attn,
+            "mlp": self.mlp,
+            "head": self.heads.ravel(),
+            "attn_bias": self.attn_bias,
+            "source": self.sources,
+            "constant": [self.constant],
+        }
+        tables: list[pd.DataFrame] = []
+        for kind, values in parts.items():
+            whole = kind in ("embed", "constant")
+            layers = [pd.NA] if whole else layer if kind == "head" else np.arange(len(values))
+            heads = head if kind == "head" else [pd.NA] * len(values)
+            columns = {"kind": kind, "layer": layers, "head": heads, "contribution": values}
+            tables.append(pd.DataFrame(columns).astype({"layer": "Int64", "head": "Int64"}))
+        return pd.concat(tables, ignore_index=True)
+
+
+@torch.no_grad()
+def direct_logit_attribution(
+    model: DecomposableModel,
+    tokens: Any,
+    answer: int | str | None = None,
+    against: int | str | None = None,
+    position: int | None = None,
+    data: str = "the prompt",
+) -> LogitAttribution:
+    """Divide a logit, or a difference of two, among what wrote it.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        tokens: int64 token ids ``[pos]`` or ``[1 pos]``.
+        answer: The token in question, as text or id; ``None`` is the likeliest next one.
+        against: A token whose logit is subtracted, as text or id.
+        position: Whose prediction to look at; ``None`` is the last one.
+        data: What the sequence is, in words; it goes into the provenance.
+
+    Raises:
+        ValueError: If there is not one sequence of valid ids, no such position or token, the model
+            is in training mode, or its blocks are not the sum of attention and FFN.
+        NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
+    """
+    n_layers, position = model.cfg.n_layers, last_position(tokens, position)
+    options = {"answer": answer, "against": against, "position": position}
+    found = run_pass(model, tokens, _names(n_layers), data, options, position, logits=True)
+    cache, logits = found.cache, found.logits
+    assert logits is not None
+    target = int(logits[position].argmax()) if answer is None else _token_id(model, answer)
+    other = None if against is None else _token_id(model, against)
+    direction, constant = model.tokens_to_residual_directions(target), model.logit_constant(target)
+    logit = logits[position, target]
+    if other is not None:
+        direction = direction - model.tokens_to_residual_directions(other)
+        constant = constant - model.logit_constant(other)
+        logit = logit - logits[position, other]
+
+    def shares(stack: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:
+        """Through the frozen norm; the one position is no axis of the result."""
+        normed = cache.apply_ln_to_stack(stack, has_batch_dim=False)
+        return as_float64((normed @ direction.to(normed.dtype))[:, 0])
+
+    whole = shares(cache.decompose_resid())
+    heads = shares(cache.stack_head_results()).reshape(n_layers, -1)
+    outputs = [cache[axes.source_output(j)] for j in range(n_layers + 1)]
+    reads = [
+        x * weight for x, weight in zip(outputs, cache.mixing_weights().unbind(-2), strict=True)
+    ]
+    attn = whole[1::2]
+    total = whole.sum() + float(constant)
+    return LogitAttribution(
+        **found.labels,
+        completeness_error=abs(total - float(logit)) / (abs(float(logit)) or 1.0),
+        position=position,
+        answer=_text(model, target),
+        against=None if other is None else _text(model, other),
+        logit=float(logit),
+        constant=float(constant),
+        embed=float(whole[0]),
+        attn=attn.copy(),
+        mlp=whole[2::2].copy(),
+        heads=heads,
+        attn_bias=attn - heads.sum(1),
+        sources=shares(torch.stack(reads)),
+    )
+
+
+def _names(n_layers: int) -> set[str]:
+    layers = range(n_layers)
+    z = {axes.attn(layer, "hook_z") for layer in layers}
+    return {
+        *written_hooks(n_layers),
+        *(axes.resid_post(layer) for layer in layers),
+        *z,
+        axes.FINAL_SCALE,
+    }
+
+
+def _token_id(model: DecomposableModel, token: int | str) -> int:
+    """An id of a text or id that is one token.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(token, str) and model.tokenizer is None:
+        if not token.isdecimal():
+            raise ValueError(f"the model has no tokenizer: give a token id, not {token!r}.")
+        token = int(token)
+    found = model.to_single_token(token) if isinstance(token, str) else token
+    if not 0 <= found < model.cfg.d_vocab:
+        raise ValueError(f"token ids must lie in 0..{model.cfg.d_vocab - 1}, got {found}.")
+    return found
+
+
+def _text(model: DecomposableModel, token: int) -> str:
+    return token_texts(model, torch.tensor([token]))[0]

@@ -1,0 +1,127 @@
+"""How much of what each component wrote is in each stream, over all paths together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mudd_interp.analysis.edges import edge_grid
+from mudd_interp.analysis.inputs import check_position
+from mudd_interp.analysis.norms import l2_norms
+from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.sequence import (
+    SequenceResult,
+    relative_error,
+    run_pass,
+    stream_hook,
+    written_hooks,
+)
+from mudd_interp.axes import Aggregate, Stream, aggregates
+from mudd_interp.protocol import DecomposableModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PathCoefficients(SequenceResult):
+    """The total coefficient of every component in every stream, at each token of a sequence.
+
+    Dimensionless, signed, unbounded. Layer is the aggregation ``i``, which feeds block ``i + 1``,
+    as in the tables of dense weights; but a source here is what was written there and not all that
+    X_source contains: 0 is the embedding, ``l + 1`` what attention and FFN of block ``l`` wrote. In
+    a plain Transformer all are one. What does not exist is NaN.
+
+    Attributes:
+        streams: The model's distinct input streams, in q k v r order.
+        coefficient: With PrePostDANorm, where it is a vector, its mean over d_model.
+        spread: Its population standard deviation over d_model; 0 for a number.
+        source_norm: L2 norm of what each component wrote.
+    """
+
+    streams: tuple[Stream, ...]
+    coefficient: Float64[np.ndarray, "stream layer source pos"]
+    spread: Float64[np.ndarray, "stream layer source pos"]
+    source_norm: Float64[np.ndarray, "source pos"]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.coefficient.shape[1]
+
+    def frame_at(self, position: int) -> pd.DataFrame:
+        """Every coefficient at one token, rows sorted by stream (q k v r), layer and source.
+
+        Columns ``stream layer source coefficient spread source_norm``.
+
+        Raises:
+            ValueError: If the sequence has no such position.
+        """
+        check_position(position, len(self.tokens))
+        coefficient = self.coefficient[..., position]
+        stream, layer, source = np.nonzero(~np.isnan(coefficient))
+        return pd.DataFrame(
+            {
+                "stream": np.array(self.streams, dtype=object)[stream],
+                "layer": layer,
+                "source": source,
+                "coefficient": coefficient[stream, layer, source],
+                "spread": self.spread[stream, layer, source, position],
+                "source_norm": self.source_norm[source, position],
+            }
+        )
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Mean over the tokens of the columns of :meth:`frame_at`."""
+        tables = [self.frame_at(position) for position in range(len(self.tokens))]
+        labels = ["stream", "layer", "source"]
+        values = np.mean([each.drop(columns=labels).to_numpy() for each in tables], axis=0)
+        columns = tables[0].columns.drop(labels)
+        return pd.concat([tables[0][labels], pd.DataFrame(values, columns=columns)], axis=1)
+
+
+@torch.no_grad()
+def path_coefficients(
+    model: DecomposableModel, tokens: Any, data: str = "the prompt"
+) -> PathCoefficients:
+    """Unroll the dense weights of every stream of every block, from one forward pass.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        tokens: int64 token ids ``[pos]`` or ``[1 pos]``.
+        data: What the sequence is, in words; it goes into the provenance.
+
+    Raises:
+        ValueError: If there is not one sequence of valid ids, the model is in training mode, or its
+            blocks are not the sum of attention and FFN.
+    """
+    n_layers: int = model.cfg.n_layers
+    hooks = {
+        (i, s): stream_hook(n_layers, i + 1, s) for i, s in aggregates(n_layers, model.streams)
+    }
+    names = {*hooks.values(), *written_hooks(n_layers)}
+    found = run_pass(model, tokens, names, data, {})
+    embed, *outs = (found.cache[name] for name in written_hooks(n_layers))
+    written = [embed, *(a + m for a, m in zip(outs[::2], outs[1::2], strict=True))]
+    means: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
+    spreads: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
+    errors = [0.0]
+    for (i, stream), hook in hooks.items():
+        total: Tensor = found.cache.path_coefficients(i + 1, stream)
+        means[i, stream] = as_float64(total.mean(-1).T)
+        spreads[i, stream] = as_float64(total.std(-1, correction=0).T)
+        parts = sum(
+            (w * c for w, c in zip(written, total.unbind(-2), strict=False)),
+            torch.zeros_like(embed),
+        )
+        errors.append(relative_error(parts, found.cache[hook]))
+    return PathCoefficients(
+        **found.labels,
+        completeness_error=max(errors),
+        streams=model.streams,
+        coefficient=edge_grid(means, n_layers, model.streams),
+        spread=edge_grid(spreads, n_layers, model.streams),
+        source_norm=np.stack([as_float64(l2_norms(each)) for each in written]),
+    )

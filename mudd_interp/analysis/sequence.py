@@ -1,0 +1,121 @@
+"""What the analyses of one sequence have in common: their labels, and the pass they read."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
+from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
+from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.protocol import HookedModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SequenceResult:
+    """A result of one sequence; its arrays are read-only.
+
+    Attributes:
+        provenance: Model, tokens and options that it was computed from.
+        token_ids: The sequence.
+        tokens: The text of each token, or its id where the model has no tokenizer.
+        completeness_error: How far the parts are from what they are parts of, relative to its
+            largest magnitude: rounding, unless something was left out.
+    """
+
+    provenance: Provenance
+    token_ids: Int64[np.ndarray, " pos"]
+    tokens: tuple[str, ...]
+    completeness_error: float
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward pass: its cache without the batch axis, in at least float32, and its logits."""
+
+    cache: Any
+    logits: Float[Tensor, "pos d_vocab"] | None
+    labels: Mapping[str, Any]
+
+
+def run_pass(
+    model: HookedModel,
+    tokens: Any,
+    names: Collection[str],
+    data: str,
+    options: Mapping[str, Any],
+    position: int | None = None,
+    logits: bool = False,
+) -> Pass:
+    """Run a model on one sequence, and keep the weights of its streams and the hooks named.
+
+    Args:
+        model: In evaluation mode.
+        tokens: int64 ids ``[pos]`` or ``[1 pos]``.
+        names: Hooks to keep besides the weights.
+        data: What the sequence is, in words.
+        options: Of the analysis, for the provenance.
+        position: Keep this position only.
+        logits: Whether the logits are needed.
+
+    Raises:
+        ValueError: If there is not one sequence of valid ids, the model is in training mode, or
+            the sequence has no such position.
+    """
+    require_evaluation(model)
+    batch = one_sequence(tokens)
+    if position is not None:
+        check_position(position, batch.shape[1])
+    with torch.no_grad():
+        found, cache = model.run_with_cache(
+            batch,
+            names_filter=lambda name: axes.is_weight(name) or name in names,
+            return_type="logits" if logits else None,
+            remove_batch_dim=True,
+            pos_slice=position,
+        )
+    cache.cache_dict = {name: _wide(kept) for name, kept in cache.cache_dict.items()}
+    seen = TokensSeen()
+    seen.add(batch)
+    labels = {
+        "provenance": provenance(model, data, seen, options),
+        "token_ids": batch[0].cpu().numpy().copy(),
+        "tokens": token_texts(model, batch[0]),
+    }
+    return Pass(cache, _wide(found[0]) if logits else None, labels)
+
+
+def last_position(tokens: Any, position: int | None) -> int:
+    """A position of a sequence; ``None`` is the last one."""
+    return one_sequence(tokens).shape[1] - 1 if position is None else position
+
+
+def written_hooks(n_layers: int) -> list[str]:
+    """The hooks on the embedding and on what attention and FFN of the first blocks wrote."""
+    inner = [(axes.attn_out(layer), axes.mlp_out(layer)) for layer in range(n_layers)]
+    return [axes.EMBED, *(name for pair in inner for name in pair)]
+
+
+def stream_hook(n_layers: int, layer: int, stream: axes.Stream) -> str:
+    """The hook on a stream as it enters a block, or with ``layer`` L the final norm."""
+    return axes.RESID_FINAL if layer == n_layers else axes.stream_input(layer, stream)
+
+
+def relative_error(parts: Float[Tensor, "..."], whole: Float[Tensor, "..."]) -> float:
+    """Largest difference over largest magnitude."""
+    size = float(whole.abs().max())
+    return float((parts - whole).abs().max()) / (size or 1.0)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,58 @@
+"""Circuits that were put there are found, and nothing else."""
+
+import numpy as np
+import pytest
+
+from mudd_interp.analysis import (
+    composition,
+    composition_table,
+    direct_logit_attribution,
+    path_coefficients,
+    routes,
+    stream_decomposition,
+)
+from tests.identities.circuits import planted
+from tests.identities.errors import EXACT, TOKENS
+
+SEQUENCE = TOKENS[:1]
+
+
+def test_a_value_stream_that_reads_the_embedding_only():
+    model = planted({(2, "v"): [1.0, 0, 0, 0]})
+    found = stream_decomposition(model, SEQUENCE, layer=3, stream="v")
+    assert found.components[0] == "embed"
+    np.testing.assert_allclose(found.share[0], 1, rtol=0, atol=EXACT)
+    assert not found.share[1:].any()
+    assert not found.head_share.any()
+    (route,) = routes(model, SEQUENCE, source=0, layer=3, stream="v").routes
+    assert (route.sources, route.coefficient) == ((0,), 1.0)
+    assert routes(model, SEQUENCE, source=2, layer=3, stream="v").routes == ()
+    table = composition_table(model, SEQUENCE, stream="v").frame
+    assert not table.loc[table["to_layer"] == 3, "total"].any()
+    assert table.loc[table["to_layer"] == 2, "total"].all()
+
+
+def test_a_route_of_two_hops():
+    """What block 0 wrote reaches the end by X_1, X_3 and in no other way."""
+    model = planted({(1, "r"): [0, 2.0, 0], (3, "r"): [0, 0, 0, 0.5, 0]})
+    found = routes(model, SEQUENCE, source=1)
+    assert [(route.sources, route.coefficient) for route in found.routes] == [((1, 3), 1.0)]
+    assert (found.explained, found.remainder) == (1.0, 0.0)
+    assert found.plain_route == (1, 2, 3, 4)
+    assert found.frame["route"].tolist() == ["X1 > X3 > final", "all others"]
+    last = path_coefficients(model, SEQUENCE).coefficient[3, 3, :, 0]
+    assert last.tolist() == [1.0, 1.0, 0.0, 0.5, 0.0]
+    shares = direct_logit_attribution(model, SEQUENCE, answer=5)
+    assert shares.attn[[1, 3]].tolist() == [0, 0]
+    assert shares.attn[[0, 2]].all()
+
+
+def test_a_head_read_by_a_dense_edge_and_by_the_chain():
+    """The keys of block 2 read X_1 twice by an edge, and once in X_2, which contains it."""
+    model = planted({(1, "k"): [0, 2.0, 1.0]})
+    found = composition(model, SEQUENCE, (0, 1), (2, 0), stream="k")
+    np.testing.assert_allclose(found.direct, 2 * found.chain)
+    assert found.chain.all()
+    table = composition_table(model, SEQUENCE, stream="k")
+    assert table.total[0, 1, 2, 0] == pytest.approx(found.total.mean(), abs=EXACT)
+    assert table.direct[0, 1, 2, 0] == pytest.approx(found.direct.mean(), abs=EXACT)
