@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 # A picture of our own: Streamlit's named icons and emoji come from another machine here.
 st.set_page_config(page_title="mudd-interp", page_icon=HERE / "icon.svg", layout="wide")
 st.html(HERE / "style.css")
+if st.context.theme.type == "dark":
+    st.html(HERE / "dark.css")
 
 # The folder is not called pages: Streamlit would run a page of that folder without this script,
 # when the first address that a new process serves is that page's.

@@ -19,4 +19,4 @@ with st.expander("Model card of mudd-tiny and tfm-tiny"):
 st.header("Versions", anchor=False)
 versions = {"mudd-interp": mudd_interp.__version__, "Python": platform.python_version()}
 versions |= {name: version(name) for name in (*VERSIONED, "streamlit")}
-st.table(pd.Series(versions, name="version"))
+st.table(pd.DataFrame(versions.items(), columns=["package", "version"]).set_index("package"))

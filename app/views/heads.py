@@ -16,6 +16,7 @@ study = frame.open_page(
     "the paper. By default the sinks are positions 0 and 1 and the tokens that read `<bos>`, "
     "`<|endoftext|>`, `.` or a newline.",
 )
+st.header("How active are they?", anchor=False)
 with st.container(horizontal=True):
     state.number("First positions that are sinks", "sink_positions", 2, 0, 64, width=220)
     frame.choose_sinks()

@@ -26,7 +26,7 @@ def summary(found: dict[str, Any]) -> None:
         *(f"{name}: {value}" for name, value in found["training"].items()),
         f"{len(found['checks'])} checks when it was loaded, all passed",
     ]
-    st.subheader(state.plain(found["name"]), anchor=False)
+    st.header(state.plain(found["name"]), anchor=False)
     st.caption("  \n".join(map(state.plain, facts)))
 
 
@@ -54,5 +54,6 @@ with st.expander("Shapes, parameters of each part, and checks"):
     st.dataframe(pd.DataFrame(rows).dropna(how="all").fillna("").astype(str))
     for each in described.values():
         st.text(f"{each['name']}\n" + "\n".join(each["checks"]))
+st.header("What they make of this prompt", anchor=False)
 charts.chart("next_tokens")
 charts.chart("token_losses")

@@ -1,5 +1,7 @@
 """Layer similarity."""
 
+import streamlit as st
+
 import charts
 import frame
 
@@ -11,7 +13,9 @@ frame.open_page(
     r"$\cos(x_l, x_{l-1})$, where $x_l$ is the input of block $l$ on one stream, before its norm: "
     "Figure 6 of the paper. A plain Transformer has one input for all, drawn as stream R.",
 )
+st.header("Blocks, one after another", anchor=False)
 charts.prepare("layer_similarity", "stream_norms", "similarity_matrix")
 charts.chart("layer_similarity")
 charts.chart("stream_norms")
+st.header("Every block with every other", anchor=False)
 charts.chart("similarity_matrix")

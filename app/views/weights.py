@@ -31,6 +31,7 @@ study = frame.open_page(
     "their source, so that columns can be compared. A weight is no contribution, for $X_j$ "
     "contains what it read itself; and a contribution is no cause.",
 )
+st.header("Over the text", anchor=False)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
         "Statistic",

@@ -1,22 +1,26 @@
 """The app in a real browser: one server for all tests, and pages that fail on what is not right."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from mudd_interp.viz import find_browser
+from tests.browser.server import Server, serve
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 TIMEOUT = 120_000  # milliseconds; the machines that run this are slow
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")
@@ -28,43 +32,15 @@ def browser() -> Generator[Browser]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=arguments)
+        yield playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """The address of the app, served for the length of the session."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.headless=true"]
-    command += ["--server.address=127.0.0.1", f"--server.port={port}"]
-    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none"]
-    log = tmp_path_factory.mktemp("app") / "log.txt"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(MAIN.parents[1])}
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(url, server, log)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
-        except OSError:
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"the app did not start: {log.read_text()}")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
+    """The app, served for the length of the session."""
+    with serve(tmp_path_factory.mktemp("app")) as server:
+        yield server
 
 
 class Watched:
@@ -106,14 +82,14 @@ class Watched:
 
 
 @pytest.fixture
-def new_app(browser: Browser, app_url: str) -> Generator[Callable[..., Watched]]:
+def new_app(browser: Browser, server: Server) -> Generator[Callable[..., Watched]]:
     """Makes fresh browser sessions; none of them may have seen an error when the test ends."""
     contexts, apps = list[BrowserContext](), list[Watched]()
 
     def make(**options: Any) -> Watched:
         arguments: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, **options}
         contexts.append(browser.new_context(**arguments))
-        apps.append(Watched(contexts[-1].new_page(), app_url))
+        apps.append(Watched(contexts[-1].new_page(), server.url))
         return apps[-1]
 
     yield make

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.server import Server
+
 # Each page with the chart that it is about.
 CHARTS = {
     "": "token_losses-model",
@@ -59,8 +61,14 @@ def test_a_prompt_becomes_figures_and_its_link_opens_them_in_a_new_browser(
     assert values(other, CHARTS["similarity"]) == shown
 
 
-def test_two_sessions_at_once_do_not_see_each_other(new_app: Callable[..., Any]):
+def test_two_sessions_at_once_do_not_see_each_other_and_leave_the_models_alone(
+    new_app: Callable[..., Any], server: Server
+):
     one, two = new_app(), new_app()
+    one.open("heads")
+    before = server.models()
+    assert before.keys() == {"mudd-tiny", "tfm-tiny"}
+    assert all(each["hooks"] == 0 for each in before.values())
     for app, prompt in ((one, "alpha = 1"), (two, "import os")):
         app.open()
         app.page.get_by_label("Prompt", exact=True).fill(prompt)
@@ -68,6 +76,9 @@ def test_two_sessions_at_once_do_not_see_each_other(new_app: Callable[..., Any])
     for app, first in ((one, "al"), (two, "import")):
         expect(app.page.locator("#chip-0")).to_have_text(re.compile(f"^{first}"))
     assert "import" not in one.page.locator("[role=listbox]").inner_text()
+    for app in (one, two):
+        app.settle()
+    assert server.models() == before
 
 
 def test_a_narrow_dark_window_holds_the_figures(new_app: Callable[..., Any]):
@@ -75,10 +86,3 @@ def test_a_narrow_dark_window_holds_the_figures(new_app: Callable[..., Any]):
     app.open("weights")
     app.drawn(CHARTS["weights"])
     assert app.page.evaluate("document.documentElement.scrollWidth") <= 1024
-
-
-def test_a_broken_model_is_said_and_the_app_goes_on(app: Any):
-    app.open("similarity", "n=2&c=64&m=no-such-model")
-    expect(app.page.get_by_text("a model cannot be loaded")).to_be_visible()
-    app.open("similarity")
-    app.drawn(CHARTS["similarity"])

@@ -1,0 +1,118 @@
+"""The app as a process of its own, that can be asked what state its models are in.
+
+``python -m tests.browser.server PORT REPORT`` serves the app and writes, at each SIGUSR1, what
+:func:`models` says to the file REPORT.
+"""
+
+import gc
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mudd_interp.files import write_text
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT = 120  # seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app.
+
+    Attributes:
+        url: Its address.
+        process: Its process.
+        report: The file into which it writes.
+    """
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    report: Path
+
+    def models(self) -> dict[str, Any]:
+        """What the models of the process are now: name, sha256 of the weights, hooks left."""
+        self.report.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        for _ in range(10 * START_LIMIT):
+            if self.report.exists():
+                return json.loads(self.report.read_text())
+            time.sleep(0.1)
+        raise AssertionError("the app did not report on its models")
+
+
+@contextmanager
+def serve(folder: Path) -> Generator[Server]:
+    """Serve the app on a free port, with its log in a folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    report, log = folder / "models.json", folder / "log.txt"
+    command = [sys.executable, "-m", "tests.browser.server", str(port), str(report)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(url, process, log)
+            yield Server(url, process, report)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(10 * START_LIMIT):
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"the app did not start: {log.read_text()}")
+
+
+def models() -> dict[str, Any]:
+    """Every model that this process holds: sha256 over its parameters, and its hooks."""
+    from mudd_interp.model import HookedMUDDTransformer
+
+    found: dict[str, Any] = {}
+    for each in gc.get_objects():
+        if type(each) is HookedMUDDTransformer:
+            digest = hashlib.sha256()
+            for name, parameter in each.named_parameters():
+                digest.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+            hooks = sum(len(p.fwd_hooks) + len(p.bwd_hooks) for p in each.hook_dict.values())
+            found[each.info.name] = {"digest": digest.hexdigest(), "hooks": hooks}
+    return found
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    port, report = sys.argv[1], Path(sys.argv[2])
+
+    def write() -> None:
+        write_text(report, json.dumps(models()))
+
+    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=write).start())
+    options = ["--headless", "--port", port]
+    sys.argv = ["mudd-interp", "app", *options]
+    from mudd_interp.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

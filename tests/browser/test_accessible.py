@@ -1,0 +1,121 @@
+"""The app for people who use no mouse, or no eyes."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, expect
+
+PAGES = {
+    "": "token_losses-model",
+    "similarity": "similarity_matrix-model",
+    "weights": "edge_distribution-model",
+    "heads": "attention_maps_baseline-model",
+    "corpus": None,
+    "about": None,
+}
+"""Each page with its last chart."""
+
+MOST_STOPS = 400
+
+# What the keyboard stops at is marked. Steps of number inputs and arrows of menus have no stop of
+# their own, because the arrow keys do the same; of a group of radios one is a stop.
+WALK = """async () => {
+  const found = document.activeElement;
+  if (!found || found === document.body) return false;
+  found.dataset.stopped = "yes";
+  return true;
+}"""
+MISSED = """() => {
+  const stopped = element => element.closest("[data-stopped]");
+  const group = element => element.closest("[role=radiogroup]");
+  return [...document.querySelectorAll("button, a[href], input, textarea, summary, [role=listbox]")]
+    .filter(each => each.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+    .filter(each => each.tabIndex >= 0 && !each.disabled && !stopped(each))
+    .filter(each => !group(each)?.querySelector("[data-stopped]"))
+    .map(each => each.getAttribute("aria-label") || each.innerText || each.outerHTML);
+}"""
+
+
+def opened(app: Any, page: str) -> Any:
+    app.open(page)
+    if PAGES[page] is not None:
+        app.drawn(PAGES[page])
+    return app
+
+
+def tab_to(app: Any, control: Locator) -> Locator:
+    """Go there with the tab key alone."""
+    expect(control).to_be_visible()
+    for _ in range(MOST_STOPS):
+        # A component's part of the page has a focus of its own.
+        if control.evaluate("each => each.contains(each.getRootNode().activeElement)"):
+            return control
+        app.page.keyboard.press("Tab")
+    raise AssertionError(f"the tab key does not lead to {control}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_axe_finds_nothing(app: Any, page: str):
+    found = Axe().run(opened(app, page).page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+
+
+def test_axe_finds_nothing_on_a_dark_page(new_app: Callable[..., Any]):
+    app = opened(new_app(color_scheme="dark"), "weights")
+    found = Axe().run(app.page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tab_key_stops_at_every_control(app: Any, page: str):
+    opened(app, page)
+    ends = 0  # of the page; the focus is also lost when what has it is drawn anew
+    for _ in range(2 * MOST_STOPS):
+        app.page.keyboard.press("Tab")
+        ends += not app.page.evaluate(WALK)
+        if ends == 2:
+            break
+    assert app.page.locator("[data-stopped]").count() > 10
+    assert app.page.evaluate(MISSED) == []
+
+
+def test_a_prompt_a_token_a_mode_and_a_download_need_no_mouse(app: Any):
+    keyboard = app.page.keyboard
+    app.open("", "n=2&c=64&o=side_by_side")
+    tab_to(app, app.page.get_by_label("Prompt", exact=True))
+    keyboard.press("Control+a")
+    keyboard.type("x = [1, 2")
+    tab_to(app, app.page.get_by_role("button", name="Run"))
+    keyboard.press("Enter")
+    expect(app.page.locator("#chip-0")).to_contain_text("x")
+    tab_to(app, app.page.locator("[role=listbox]"))
+    keyboard.press("Home")
+    expect(app.page).to_have_url(re.compile(r"[?&]x=0(&|$)"))
+    app.settle()
+    tab_to(app, app.page.get_by_role("radiogroup", name="Two models"))
+    keyboard.press("ArrowLeft")
+    keyboard.press("Space")
+    expect(app.page).to_have_url(re.compile(r"[?&]o=overlay(&|$)"))
+    app.settle()
+    app.drawn("next_tokens-model")
+    download = tab_to(app, app.page.get_by_role("button", name="CSV").first)
+    with app.page.expect_download():
+        keyboard.press("Enter")
+    expect(download).to_be_visible()
+
+
+def test_an_edge_is_chosen_without_a_mouse(app: Any):
+    opened(app, "weights")
+    stream = app.page.get_by_role("radiogroup", name="Stream")
+    tab_to(app, stream)
+    stream.get_by_role("radio", name="k").focus()
+    app.page.keyboard.press("Space")
+    expect(app.page).to_have_url(re.compile(r"[?&]st=k(&|$)"))
+    app.settle()
+    tab_to(app, app.page.get_by_label(re.compile("^Source, 0 to ")))
+    app.page.keyboard.press("ArrowUp")
+    app.page.keyboard.press("Enter")
+    expect(app.page).to_have_url(re.compile(r"[?&]j=2(&|$)"))

@@ -1,0 +1,70 @@
+"""What is clicked, what is shown and what is taken home are the same."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from playwright.sync_api import expect
+
+from mudd_interp.axes import STREAMS
+
+# Where a cell of a heatmap is on the screen.
+PLACE = """([chart, trace, x, y]) => {
+  const plot = document.querySelector(`.st-key-${chart} .js-plotly-plot`);
+  plot.scrollIntoView({ block: "center" });
+  const { xaxis, yaxis } = plot.calcdata[trace][0].trace;
+  const axes = ["x", "y"].map((letter, i) =>
+    plot._fullLayout[[xaxis, yaxis][i].replace(letter, letter + "axis")]);
+  const box = plot.getBoundingClientRect();
+  return [
+    box.x + axes[0]._offset + axes[0].l2p(x),
+    box.y + axes[1]._offset + axes[1].l2p(y),
+  ];
+}"""
+
+
+def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
+    app.drawn(chart)
+    place = [chart, trace, x, y]
+    app.page.evaluate(PLACE, place)
+    app.page.wait_for_timeout(500)  # the page scrolls
+    left, top = app.page.evaluate(PLACE, place)
+    app.page.mouse.move(left - 3, top)
+    app.page.mouse.move(left, top)
+    app.page.mouse.click(left, top)
+
+
+def test_a_click_on_a_cell_chooses_its_edge_again_and_again(app: Any):
+    app.open("weights")
+    app.drawn("edge_distribution-model")
+    for stream, layer, source in (("q", 7, 3), ("v", 9, 4), ("r", 11, 0)):
+        click_cell(app, "token_weights-model", STREAMS.index(stream), source, layer)
+        edge = rf"(?=.*[?&]l={layer}(&|$))(?=.*[?&]j={source}(&|$))"
+        if stream != "v":
+            edge += rf"(?=.*[?&]st={stream}(&|$))"
+        expect(app.page).to_have_url(re.compile(edge))
+        app.settle()
+        expect(app.page.locator(".st-key-panel-edge-model h3")).to_contain_text(str(layer))
+
+
+def test_a_download_holds_what_the_figure_shows(app: Any, tmp_path: Path):
+    app.open("similarity")
+    app.drawn("layer_similarity-model")
+    traces = app.page.evaluate(
+        "() => document.querySelector('.st-key-layer_similarity-model .js-plotly-plot')"
+        ".calcdata.map(trace => trace.map(point => [point.x, point.y]))"
+    )
+    with app.page.expect_download() as download:
+        app.page.locator(".st-key-csv-layer_similarity-model button").click()
+    download.value.save_as(tmp_path / "numbers.csv")
+    frame = pd.read_csv(tmp_path / "numbers.csv")
+    told = [
+        list(zip(rows["layer"], rows["cosine"], strict=True))
+        for _, rows in frame.groupby(["model", "stream"], sort=False)
+    ]
+    drawn = [trace for trace in traces if len(trace) > 1]
+    assert len(drawn) == len(told) == 5
+    for trace, rows in zip(sorted(drawn), sorted(told), strict=True):
+        np.testing.assert_allclose(trace, rows, rtol=0, atol=1e-6)
