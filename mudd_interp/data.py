@@ -278,6 +278,22 @@ def take(batches: Batches, n_sequences: int) -> Batches:
     return Batches(source, batches.description, known)
 
 
+def shuffled(batches: Batches, seed: int = 0) -> Batches:
+    """The same tokens in another order within each sequence: a control, text without its order.
+
+    Args:
+        batches: Any batches.
+        seed: Of the order, which is another one for each batch, and the same for its sequences.
+    """
+
+    def source() -> Iterator[Int64[Tensor, "batch pos"]]:
+        for number, tokens in enumerate(batches):
+            order = np.random.default_rng([seed, number]).permutation(tokens.shape[1])
+            yield tokens[:, torch.from_numpy(order)]
+
+    return Batches(source, f"{batches.description}, tokens shuffled", batches.n_sequences)
+
+
 def count_sequences(batches: Batches) -> int:
     """How many rows a walk yields: what is needed to tell how much of a sweep is left.
 

@@ -7,8 +7,14 @@ code serves MUDDFormer and the plain Transformer beside it.
 from mudd_interp.analysis.ablation import EFFECTS as EFFECTS
 from mudd_interp.analysis.ablation import AblationSweep as AblationSweep
 from mudd_interp.analysis.ablation import ablation_sweep as ablation_sweep
+from mudd_interp.analysis.attribution import EdgeAttribution as EdgeAttribution
+from mudd_interp.analysis.attribution import edge_attribution as edge_attribution
 from mudd_interp.analysis.base import Accumulator as Accumulator
 from mudd_interp.analysis.base import Analysis as Analysis
+from mudd_interp.analysis.causes import rank_correlations as rank_correlations
+from mudd_interp.analysis.causes import spearman as spearman
+from mudd_interp.analysis.causes import static_vs_dynamic as static_vs_dynamic
+from mudd_interp.analysis.causes import weight_contribution_cause as weight_contribution_cause
 from mudd_interp.analysis.comparison import LossComparison as LossComparison
 from mudd_interp.analysis.comparison import LossSummary as LossSummary
 from mudd_interp.analysis.comparison import compare_losses as compare_losses
@@ -29,6 +35,11 @@ from mudd_interp.analysis.distribution import WeightDistribution as WeightDistri
 from mudd_interp.analysis.distribution import (
     WeightDistributionAnalysis as WeightDistributionAnalysis,
 )
+from mudd_interp.analysis.edge_patch import EdgePatch as EdgePatch
+from mudd_interp.analysis.edge_patch import edge_patch as edge_patch
+from mudd_interp.analysis.edge_sizes import EdgeSizes as EdgeSizes
+from mudd_interp.analysis.edge_sizes import EdgeSizesAnalysis as EdgeSizesAnalysis
+from mudd_interp.analysis.edge_sizes import edge_sizes as edge_sizes
 from mudd_interp.analysis.edges import edge_index as edge_index
 from mudd_interp.analysis.entropy import HeadEntropy as HeadEntropy
 from mudd_interp.analysis.entropy import HeadEntropyAnalysis as HeadEntropyAnalysis
@@ -38,6 +49,8 @@ from mudd_interp.analysis.heads import SINK_TEXTS as SINK_TEXTS
 from mudd_interp.analysis.heads import HeadActivity as HeadActivity
 from mudd_interp.analysis.heads import HeadActivityAnalysis as HeadActivityAnalysis
 from mudd_interp.analysis.heads import default_sinks as default_sinks
+from mudd_interp.analysis.in_context import InContextLoss as InContextLoss
+from mudd_interp.analysis.in_context import in_context_loss as in_context_loss
 from mudd_interp.analysis.inputs import check_position as check_position
 from mudd_interp.analysis.lens import LogitLens as LogitLens
 from mudd_interp.analysis.lens import logit_lens as logit_lens

@@ -147,7 +147,7 @@ def _of_edges(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple
         if name is not None:
             steps.append((name, _weights_step(model, edit, (i, stream), means)))
         elif edit.action == "cut" and edit.source in (None, newest):
-            steps.append((_aggregate_hook(model, i, stream), partial(_zero, edit)))
+            steps.append((aggregate_hook(model, i, stream), partial(_zero, edit)))
     if not steps:
         raise ValueError(_NOTHING.format(edit=edit, name=model.info.name))
     return steps
@@ -160,7 +160,7 @@ _NOTHING = (
 )
 
 
-def _aggregate_hook(model: HookedModel, aggregation: int, stream: Stream) -> str:
+def aggregate_hook(model: HookedModel, aggregation: int, stream: Stream) -> str:
     """The hook on what an aggregation gives to one stream."""
     last = aggregation == model.cfg.n_layers - 1
     return axes.RESID_FINAL if last else axes.stream_input(aggregation + 1, stream)
@@ -184,12 +184,12 @@ def _values(
         return _mean(model, edit, key, means)
     values = torch.zeros(n_sources(i), dtype=torch.float64)
     # With PrePostDANorm the newest output is added after the aggregate.
-    if edit.action == "plain" and not _normed(model):
+    if edit.action == "plain" and not multiplies_normed(model):
         values[-1] = 1.0
     return values
 
 
-def _normed(model: HookedModel) -> bool:
+def multiplies_normed(model: HookedModel) -> bool:
     """Whether the weights multiply normed sources (PrePostDANorm)."""
     return model.source_hook(0) != axes.source_output(0)
 

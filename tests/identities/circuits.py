@@ -33,3 +33,19 @@ def planted(
                 values = weights.get((i, stream), plain)
                 aggregation.get_parameter("a")[row] = torch.tensor(values, dtype=torch.float64)
     return model
+
+
+def cancelled_weight() -> HookedMUDDTransformer:
+    """A model of single tokens with a large weight of no effect.
+
+    Block 0 writes nothing, so X_1 is X_0. Block 1 reads nothing and writes ones: X_2. The last
+    aggregate is X_1 + 50 X_2, and the final LayerNorm takes away what is the same in all
+    dimensions: all depends on the edge ``r 1<-1``, and nothing on ``r 1<-2``.
+    """
+    cfg = replace(FOUR_BLOCKS, n_layers=2, d_mlp=(24, 24), normalization_type="LN", mlp_bias=True)
+    model = planted({(0, "r"): [0.0, 0.0], (1, "r"): [0.0, 1.0, 50.0]}, cfg)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("attn.W_O", "mlp.W_out", "mlp.b_out")):
+                parameter.fill_(name == "blocks.1.mlp.b_out")
+    return model

@@ -1,0 +1,154 @@
+"""Weight, contribution and cause side by side; and the loss without dynamic weights."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from mudd_interp.analysis.ablation import AblationSweep, ablation_sweep
+from mudd_interp.analysis.attribution import EdgeAttribution
+from mudd_interp.analysis.edge_sizes import EdgeSizes
+from mudd_interp.analysis.edges import weights_hooks
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.sweep import NO_LOCK, Progress, dense_weights
+from mudd_interp.analysis.weights import DenseWeights
+from mudd_interp.axes import Stream
+from mudd_interp.data import TokenBatches
+from mudd_interp.edits import Edit
+from mudd_interp.protocol import HookedModel
+
+Effect = Literal["loss", "kl"]
+
+EDGE = ["stream", "layer", "source"]
+
+
+def weight_contribution_cause(
+    sizes: EdgeSizes, effects: AblationSweep, attribution: EdgeAttribution | None = None
+) -> pd.DataFrame:
+    """The mean weight, the mean contribution and the effect of each edge that was cut.
+
+    Args:
+        sizes: Of the model's edges.
+        effects: A sweep in which single edges were cut, at all tokens; other edits in it are left
+            out.
+        attribution: First-order estimates, for a column ``estimate``.
+
+    Returns:
+        Columns ``stream layer source weight contribution share``, then ``loss``, ``kl`` and
+        ``logit_difference`` with the ends of their intervals, and ``estimate``.
+
+    Raises:
+        ValueError: If the results are not of one model on the same tokens, or no edge was cut.
+    """
+    _check_same_run([sizes, effects] if attribution is None else [sizes, effects, attribution])
+    cut = [i for i, group in enumerate(effects.edits) if len(group) == 1 and _is_cut(group[0])]
+    if not cut:
+        raise ValueError(
+            "expected a sweep that cuts single edges: give none, or every_edge(model)."
+        )
+    table = effects.frame.iloc[cut].drop(columns=["edits", "action", "part", "head"])
+    tables = [sizes.frame, table.astype({"layer": int, "source": int})]
+    if attribution is not None:
+        estimates = attribution.frame[[*EDGE, "estimate"]]
+        tables.append(estimates.astype({"layer": int, "source": int}))
+    joined = tables[0]
+    for each in tables[1:]:
+        joined = joined.merge(each, on=EDGE)
+    return joined
+
+
+def rank_correlations(table: pd.DataFrame, effect: Effect = "loss") -> pd.DataFrame:
+    """Spearman's rank correlations of what :func:`weight_contribution_cause` puts side by side.
+
+    Magnitudes of effects are compared with weights and contributions; estimates with effects on
+    the loss as they are, signs too.
+
+    Args:
+        table: The table.
+        effect: Which effect counts.
+
+    Returns:
+        A row for each stream, and one for ``all``: ``stream``, ``edges``, ``weight_contribution``,
+        ``contribution_effect``, ``weight_effect``, and ``first_order_exact`` if there are
+        estimates. -1..1; NaN where all values are equal.
+    """
+    columns = {name: table[name].to_numpy() for name in table}
+    size = np.abs(columns[effect])
+    pairs = {
+        "weight_contribution": (columns["weight"], columns["contribution"]),
+        "contribution_effect": (columns["contribution"], size),
+        "weight_effect": (columns["weight"], size),
+    }
+    if "estimate" in columns:
+        pairs["first_order_exact"] = (columns["estimate"], columns["loss"])
+    rows: list[dict[str, Any]] = []
+    for stream in [*dict.fromkeys(columns["stream"]), "all"]:
+        at = (columns["stream"] == stream) | (stream == "all")
+        found = {name: spearman(a[at], b[at]) for name, (a, b) in pairs.items()}
+        rows.append({"stream": stream, "edges": int(np.count_nonzero(at)), **found})
+    return pd.DataFrame(rows)
+
+
+def spearman(a: Float64[np.ndarray, " edge"], b: Float64[np.ndarray, " edge"]) -> float:
+    """Spearman's rank correlation, -1..1; equal values share their mean rank. NaN of constants."""
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return float("nan")
+    ranks = [pd.Series(values).rank().to_numpy() for values in (a, b)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def static_vs_dynamic(
+    model: HookedModel,
+    batches: TokenBatches,
+    means: DenseWeights | None = None,
+    progress: Progress | None = None,
+    lock: AbstractContextManager[Any] = NO_LOCK,
+) -> AblationSweep:
+    """What the loss is when weights no longer depend on the token: how dynamic a model is.
+
+    All weights are set to their mean over a corpus (the best that static ones could do without
+    training), to their static part, and shuffled over positions (the same weights at the wrong
+    tokens, a control): of all streams and layers, of one stream, and of one aggregation.
+
+    Args:
+        model: A model with dense weights, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding; walked twice without ``means``.
+        means: Mean weights, of this text or a larger one.
+        progress: See :data:`Progress`.
+        lock: As for :func:`ablation_sweep`.
+
+    Raises:
+        ValueError: As for :func:`ablation_sweep`; also if the model has no dense weights.
+    """
+    keys = list(weights_hooks(model))
+    if not keys:
+        raise ValueError(f"{model.info.name} has no dense weights, static or dynamic.")
+    means = dense_weights(model, batches) if means is None else means
+    streams: list[Stream] = [stream for stream in model.streams if stream in {s for _, s in keys}]
+    edits = [
+        edit
+        for action in ("mean", "static", "shuffle")
+        for edit in (
+            Edit(action=action),
+            *(Edit(action=action, stream=stream) for stream in streams if len(streams) > 1),
+            *(Edit(action=action, layer=layer) for layer in sorted({i for i, _ in keys})),
+        )
+    ]
+    return ablation_sweep(model, batches, edits, means=means, progress=progress, lock=lock)
+
+
+def _is_cut(edit: Edit) -> bool:
+    named = edit.stream is not None and edit.layer is not None and edit.source is not None
+    return edit.action == "cut" and named and edit.positions is None
+
+
+def _check_same_run(results: Sequence[Result]) -> None:
+    runs = [(r.provenance.model, r.provenance.digest, r.provenance.token_digest) for r in results]
+    if len(set(runs)) > 1:
+        words = "; ".join(
+            f"{r.provenance.model} on {r.provenance.tokens:,} tokens" for r in results
+        )
+        raise ValueError(f"expected results of one model on the same tokens, got {words}.")

@@ -1,0 +1,218 @@
+"""Clean and corrupted prompts: which edges carry what differs between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.ablation import edits_table
+from mudd_interp.analysis.inputs import check_batch, require_evaluation
+from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.axes import Aggregate, n_sources
+from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge, multiplies_normed
+from mudd_interp.protocol import HookedModel, Observer, ResumableModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EdgePatch(Result):
+    """Logit differences of a clean run, edge by edge patched from a corrupted one.
+
+    The difference is that of two tokens' logits at the last position. A patched edge gives its
+    stream ``A' X'_source`` of the corrupted run (weight and source both) in place of ``A X_source``
+    of the clean one; nothing else is touched, and all that follows is computed anew.
+
+    Attributes:
+        clean: Of the clean run, in logits.
+        corrupted: Of the corrupted run.
+        edge: With one edge patched, in the order of ``frame``.
+        stream: With one whole stream of one aggregation patched, in the order of ``stream_frame``.
+        answers: The two tokens of each prompt, the clean answer first.
+    """
+
+    clean: Float64[np.ndarray, " prompt"]
+    corrupted: Float64[np.ndarray, " prompt"]
+    edge: Float64[np.ndarray, "edge prompt"]
+    stream: Float64[np.ndarray, "aggregate prompt"]
+    answers: Int64[np.ndarray, "prompt 2"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each edge.
+
+        Label columns as in ``AblationSweep.frame`` (``stream layer source`` and others), then means
+        over the prompts: ``patched`` and ``change`` (patched minus clean), in logits, and
+        ``share``: change over (corrupted minus clean), 1 where it is as large.
+        """
+        return self._table(self.provenance.options["edges"], self.edge)
+
+    @property
+    def stream_frame(self) -> pd.DataFrame:
+        """The same for whole streams; ``source`` is missing."""
+        return self._table(self.provenance.options["aggregates"], self.stream)
+
+    def _table(
+        self, names: Sequence[str], patched: Float64[np.ndarray, "row prompt"]
+    ) -> pd.DataFrame:
+        change = (patched - self.clean).mean(1)
+        whole = float((self.corrupted - self.clean).mean())
+        table = edits_table([as_edits(text) for text in names]).drop(columns=["edits", "action"])
+        return table.assign(
+            patched=patched.mean(1), change=change, share=change / whole if whole else np.nan
+        )
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:  # noqa: ARG002
+        raise ValueError("patches of other prompts do not merge: give all prompts as one batch.")
+
+
+@torch.no_grad()
+def edge_patch(
+    model: HookedModel,
+    clean: Int64[Tensor, "prompt pos"],
+    corrupted: Int64[Tensor, "..."],
+    answers: Int64[Tensor, "..."] | None = None,
+) -> EdgePatch:
+    """Patch each edge of a clean run from a corrupted one, exactly, and each whole stream.
+
+    Args:
+        model: A hooked model in evaluation mode.
+        clean: Prompts of equal length, as int64 ids.
+        corrupted: As many prompts of the same length, position by position.
+        answers: The two tokens of each prompt whose logits are compared; ``None`` takes the
+            likeliest of the clean run and of the corrupted one.
+
+    Raises:
+        ValueError: If the prompts do not have one shape, the answers are equal or outside the
+            vocabulary, the model is in training mode, or it has PrePostDANorm (a term of an
+            aggregate passes a norm there together with the others).
+    """
+    require_evaluation(model)
+    for tokens in (clean, corrupted):
+        check_batch(tokens)
+    if clean.shape != corrupted.shape:
+        raise ValueError(
+            f"expected clean and corrupted prompts of one shape, got {list(clean.shape)} and "
+            f"{list(corrupted.shape)}: patches go position by position."
+        )
+    if multiplies_normed(model):
+        raise ValueError(
+            f"{model.info.name} has PrePostDANorm: its edges add up inside a norm, so that no term "
+            "can be replaced by itself. Use ablation_sweep."
+        )
+    runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
+    chosen = _answers(model, runs, answers)
+    edges = every_edge(model)
+    keys = list(axes.aggregates(model.cfg.n_layers, model.streams))
+    edge_rows: list[Float64[np.ndarray, "row prompt"]] = []
+    stream_rows: list[Float64[np.ndarray, "row prompt"]] = []
+    by_stream = sorted(keys, key=lambda key: (model.streams.index(key[1]), key[0]))
+    for key in by_stream:
+        deltas = runs[1].terms(key) - runs[0].terms(key)
+        patched = _patched(model, runs[0], key, torch.cat([deltas, deltas.sum(0, keepdim=True)]))
+        rows = as_float64(_difference(patched, chosen))
+        edge_rows.append(rows[:-1])
+        stream_rows.append(rows[-1:])
+    seen, other = TokensSeen(), TokensSeen()
+    seen.add(clean)
+    other.add(corrupted)
+    options = {
+        "edges": [str(edge) for edge in edges],
+        "aggregates": [str(Edit(action="cut", stream=stream, layer=i)) for i, stream in by_stream],
+        "corrupted": f"{other.digest:064x}",
+    }
+    return EdgePatch(
+        provenance=provenance(model, "clean prompts", seen, options),
+        streams=model.streams,
+        clean=as_float64(_difference(runs[0].logits, chosen)),
+        corrupted=as_float64(_difference(runs[1].logits, chosen)),
+        edge=np.concatenate(edge_rows),
+        stream=np.concatenate(stream_rows),
+        answers=chosen.cpu().numpy(),
+    )
+
+
+class _Run:
+    """A forward pass, with what edges are made of."""
+
+    def __init__(self, model: HookedModel, tokens: Int64[Tensor, "prompt pos"]):
+        self.tokens = tokens
+        self.outputs: list[Float[Tensor, "prompt pos d_model"]] = []
+        self._weights: dict[str, Float[Tensor, "prompt pos source"]] = {}
+        self._model = model
+        hooks: list[Any] = [
+            (axes.source_output(j), Observer(lambda x, _: self.outputs.append(x)))
+            for j in range(model.cfg.n_layers + 1)
+        ]
+        for key in axes.aggregates(model.cfg.n_layers, model.streams):
+            if (name := model.weights_hook(*key)) is not None:
+                hooks.append((name, Observer(self._keep_weights)))
+        with model.hooks(hooks):
+            self.logits = model(tokens, return_type="logits")
+
+    def _keep_weights(self, weights: Float[Tensor, "prompt pos source"], hook: Any) -> None:
+        self._weights[hook.name] = weights.clone()
+
+    def terms(self, key: Aggregate) -> Float[Tensor, "edge prompt pos d_model"]:
+        """The terms ``A X_source`` of one aggregate: one where it is the plain residual."""
+        sources = torch.stack(self.outputs[: n_sources(key[0])])
+        name = self._model.weights_hook(*key)
+        if name is None:
+            return sources[-1:]
+        return self._weights[name].permute(2, 0, 1)[..., None] * sources
+
+
+def _patched(
+    model: HookedModel,
+    run: _Run,
+    key: Aggregate,
+    deltas: Float[Tensor, "row prompt pos d_model"],
+) -> Float[Tensor, "row prompt pos d_vocab"]:
+    """The logits of a run with each of several vectors added to one stream."""
+    times = len(deltas)
+
+    def add(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        return x + deltas.flatten(0, 1)
+
+    with model.hooks([(aggregate_hook(model, *key), add)]):
+        if isinstance(model, ResumableModel):
+            outputs = run.outputs[: n_sources(key[0])]
+            logits = model.logits_from([x.repeat(times, 1, 1) for x in outputs])
+        else:
+            logits = model(run.tokens.repeat(times, 1), return_type="logits")
+    return logits.unflatten(0, (times, -1))
+
+
+def _answers(
+    model: HookedModel, runs: Sequence[_Run], given: Int64[Tensor, "..."] | None
+) -> Int64[Tensor, "prompt 2"]:
+    if given is None:
+        given = torch.stack([run.logits[:, -1].argmax(-1) for run in runs], dim=1)
+        same = (given[:, 0] == given[:, 1]).nonzero().flatten().tolist()
+        if same:
+            raise ValueError(
+                f"the likeliest token of prompt {same[0]} is {int(given[same[0], 0])} in both runs:"
+                " give the answers to compare."
+            )
+    expected = (len(runs[0].tokens), 2)
+    inside = bool(((given >= 0) & (given < model.cfg.d_vocab)).all())
+    if tuple(given.shape) != expected or not inside or bool((given[:, 0] == given[:, 1]).any()):
+        raise ValueError(
+            f"answers must be two different ids in 0..{model.cfg.d_vocab - 1} for each prompt, of "
+            f"shape {list(expected)}, got {given.tolist()}."
+        )
+    return given.to(runs[0].logits.device)
+
+
+def _difference(
+    logits: Float[Tensor, "*row prompt pos d_vocab"], answers: Int64[Tensor, "prompt 2"]
+) -> Float[Tensor, "*row prompt"]:
+    last = logits[..., -1, :]
+    first, second = last.gather(-1, answers.expand(*last.shape[:-1], 2)).unbind(-1)
+    return first - second

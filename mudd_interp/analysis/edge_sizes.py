@@ -1,0 +1,165 @@
+"""How large each edge's weight is, and what it carries: before any claim about what it does."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp.analysis.edges import aggregates, edge_grid, weights_hooks
+from mudd_interp.analysis.norms import l2_norms
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.sweep import NO_LOCK, Progress, sweep
+from mudd_interp.axes import Aggregate, n_sources
+from mudd_interp.data import TokenBatches
+from mudd_interp.edits import aggregate_hook
+from mudd_interp.protocol import Hook, HookedModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EdgeSizes(Result):
+    """Sums over tokens of ``|A|``, of ``‖A X_source‖`` and of the length of what they add up to.
+
+    A contribution is the direct one, ``|A| · ‖X_source‖`` at a token: X_source contains what it
+    read itself. With PrePostDANorm X_source is normed, and the stream is what comes out of the
+    post-norm, newest output included; shares say little there.
+
+    Attributes:
+        weight_sum: Sum of the magnitudes of the weights.
+        contribution_sum: Sum of the lengths of the weighted sources.
+        stream_norm_sum: Sum of the lengths of the streams that the aggregations feed.
+    """
+
+    weight_sum: Float64[np.ndarray, "stream layer source"]
+    contribution_sum: Float64[np.ndarray, "stream layer source"]
+    stream_norm_sum: Float64[np.ndarray, "stream layer"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``stream layer source``, and means over tokens.
+
+        ``weight`` (of the magnitude), ``contribution`` (units of the residual stream) and ``share``
+        (contribution over the mean length of the stream; the shares of a stream do not add up to
+        one, since contributions are no parallel vectors and may cancel; NaN of an empty stream).
+        """
+        present = ~np.isnan(self.weight_sum)
+        stream, layer, source = np.nonzero(present)
+        tokens = self.provenance.tokens
+        contribution, length = self.contribution_sum[present], self.stream_norm_sum[stream, layer]
+        return pd.DataFrame(
+            {
+                "stream": np.array(self.streams, dtype=object)[stream],
+                "layer": layer,
+                "source": source,
+                "weight": self.weight_sum[present] / tokens,
+                "contribution": contribution / tokens,
+                "share": contribution / np.where(length == 0, np.nan, length),
+            }
+        )
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        return {name: array + getattr(other, name) for name, array in self._arrays().items()}
+
+
+@dataclass(frozen=True)
+class EdgeSizesAnalysis:
+    """Computes :class:`EdgeSizes`; it has no options."""
+
+    def start(self, model: HookedModel) -> "SizeSums":
+        """Empty sums for one model."""
+        return SizeSums(model)
+
+
+class SizeSums:
+    """Sums of each aggregate, taken when its weights are there: after all of its sources."""
+
+    def __init__(self, model: HookedModel):
+        self.options: Mapping[str, Any] = {}
+        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._weights_hooks = weights_hooks(model)
+        every = list(aggregates(self._n_layers, self._streams))
+        self._stream_hooks = {key: aggregate_hook(model, *key) for key in every}
+        self._source_hooks = [model.source_hook(j) for j in range(self._n_layers + 1)]
+        self._norms: dict[int, Float[Tensor, "batch pos"]] = {}
+        self._weights = {key: np.zeros(n_sources(key[0])) for key in every}
+        self._contributions = {key: np.zeros(n_sources(key[0])) for key in every}
+        self._lengths = np.full((len(self._streams), self._n_layers), np.nan)
+        for i, stream in every:
+            self._lengths[self._streams.index(stream), i] = 0.0
+
+    def hooks(self) -> list[Hook]:
+        """A hook on each source, on each set of weights, and on what each aggregation feeds."""
+        sources = [
+            (name, partial(self._see_source, j)) for j, name in enumerate(self._source_hooks)
+        ]
+        weights = [
+            (name, partial(self._see_weights, key)) for key, name in self._weights_hooks.items()
+        ]
+        streams = [
+            (name, partial(self._see_stream, key)) for key, name in self._stream_hooks.items()
+        ]
+        return [*sources, *weights, *streams]
+
+    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+        """Nothing depends on the tokens themselves."""
+
+    def _see_source(
+        self,
+        source: int,
+        x: Float[Tensor, "batch pos d_model"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        self._norms[source] = l2_norms(x)
+
+    def _see_weights(
+        self,
+        key: Aggregate,
+        weights: Float[Tensor, "batch pos source"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        norms = torch.stack([self._norms[j] for j in range(weights.shape[-1])], dim=-1)
+        sizes = weights.to(norms.dtype).abs()
+        self._weights[key] += sizes.double().sum((0, 1)).cpu().numpy()
+        self._contributions[key] += (sizes * norms).double().sum((0, 1)).cpu().numpy()
+
+    def _see_stream(
+        self,
+        key: Aggregate,
+        x: Float[Tensor, "batch pos d_model"],
+        hook: Any,  # noqa: ARG002
+    ) -> None:
+        length = l2_norms(x).double().sum().item()
+        self._lengths[self._streams.index(key[1]), key[0]] += length
+        if key not in self._weights_hooks:  # the plain residual: one on the newest source
+            self._weights[key][-1] += x.shape[0] * x.shape[1]
+            self._contributions[key][-1] += length
+
+    def finish(self, provenance: Provenance) -> EdgeSizes:
+        """The result of all batches so far."""
+        return EdgeSizes(
+            provenance=provenance,
+            streams=self._streams,
+            weight_sum=edge_grid(self._weights, self._n_layers, self._streams),
+            contribution_sum=edge_grid(self._contributions, self._n_layers, self._streams),
+            stream_norm_sum=self._lengths.copy(),
+        )
+
+
+def edge_sizes(
+    model: HookedModel,
+    batches: TokenBatches,
+    progress: Progress | None = None,
+    lock: AbstractContextManager[Any] = NO_LOCK,
+) -> EdgeSizes:
+    """Mean magnitude of each edge's weight, and of what it carries.
+
+    The arguments and errors are those of :func:`layer_similarity`.
+    """
+    return sweep(model, batches, [EdgeSizesAnalysis()], progress, lock)[0]
