@@ -162,6 +162,8 @@ FIELDS: dict[str, Field] = {
     "sinks": Field("z", None, _or("none", (), _ids), _written("none", (), _ids_text)),
     "sink_positions": Field("zp", 2, _whole()),
     "score": Field("q", "induction", _choice(SCORES)),
+    "answer": Field("a", None, unpack, pack),
+    "against": Field("ag", None, unpack, pack),
     "prompt_ids": Field("i", None, lambda text: _ids(unpack(text)), lambda i: pack(_ids_text(i))),
     "prompt": Field("p", next(iter(EXAMPLES.values())), unpack, pack),
 }

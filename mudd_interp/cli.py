@@ -76,6 +76,8 @@ def figures(
     sinks: Annotated[str | None, typer.Option(help="Sink token ids: 0,13, or `none`.")] = None,
     sink_positions: Annotated[int, typer.Option(min=0, help="First positions as sinks.")] = 2,
     score: Annotated[str, typer.Option(help="What heads are ranked by.")] = "induction",
+    answer: Annotated[str | None, typer.Option(help="A token to explain the logit of.")] = None,
+    against: Annotated[str | None, typer.Option(help="A token to subtract from it.")] = None,
     format: Annotated[str, typer.Option(help="Pictures too: png,svg,pdf.")] = "",
     only: Annotated[str, typer.Option(help="Some figures, by name: a,b.")] = "",
     manifest: Annotated[Path | None, typer.Option(help="Make those figures again.")] = None,

@@ -66,6 +66,9 @@ class Request:
         sinks: Token ids that count as attention sinks; ``None`` for those of the paper.
         sink_positions: How many first positions count as sinks.
         score: What heads are ranked by.
+        answer: The token whose prediction is explained, as text (as an id where the model has no
+            tokenizer); ``None`` for the likeliest one.
+        against: A token whose logit is subtracted from the answer's.
     """
 
     model: str = "mudd-tiny"
@@ -95,6 +98,8 @@ class Request:
     sinks: tuple[int, ...] | None = None
     sink_positions: int = 2
     score: Score = "induction"
+    answer: str | None = None
+    against: str | None = None
 
     def __post_init__(self) -> None:
         """Check each choice against what there is.

@@ -33,7 +33,8 @@ class LogitAttribution(SequenceResult):
 
     Attributes:
         position: Whose prediction it is.
-        answer: The token, as text.
+        answer_id: The token.
+        answer: Its text.
         against: The token whose logit is subtracted, or ``None``.
         logit: The model's own, or its difference.
         constant: See above.
@@ -46,6 +47,7 @@ class LogitAttribution(SequenceResult):
     """
 
     position: int
+    answer_id: int
     answer: str
     against: str | None
     logit: float
@@ -153,6 +155,7 @@ def direct_logit_attribution(
         **found.labels,
         completeness_error=abs(total - float(logit)) / (abs(float(logit)) or 1.0),
         position=position,
+        answer_id=target,
         answer=_text(model, target),
         against=None if other is None else _text(model, other),
         logit=float(logit),

@@ -98,8 +98,9 @@ def path_coefficients(
             blocks are not the sum of attention and FFN.
     """
     n_layers: int = model.cfg.n_layers
-    hooks = {
-        (i, s): stream_hook(n_layers, i + 1, s) for i, s in aggregates(n_layers, model.streams)
+    hooks: dict[Aggregate, str] = {
+        place: stream_hook(n_layers, place[0] + 1, place[1])
+        for place in aggregates(n_layers, model.streams)
     }
     names = {*hooks.values(), *written_hooks(n_layers)}
     found = run_pass(model, tokens, names, data, {})
@@ -108,10 +109,10 @@ def path_coefficients(
     means: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
     spreads: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
     errors = [0.0]
-    for (i, stream), hook in hooks.items():
-        total: Tensor = found.cache.path_coefficients(i + 1, stream)
-        means[i, stream] = as_float64(total.mean(-1).T)
-        spreads[i, stream] = as_float64(total.std(-1, correction=0).T)
+    for place, hook in hooks.items():
+        total: Tensor = found.cache.path_coefficients(place[0] + 1, place[1])
+        means[place] = as_float64(total.mean(-1).T)
+        spreads[place] = as_float64(total.std(-1, correction=0).T)
         parts = sum(
             (w * c for w, c in zip(written, total.unbind(-2), strict=False)),
             torch.zeros_like(embed),

@@ -4,6 +4,12 @@ from mudd_interp.viz.appearance import alt_text as alt_text
 from mudd_interp.viz.appearance import dark as dark
 from mudd_interp.viz.attention import attention_figure as attention_figure
 from mudd_interp.viz.attention import pattern_figure as pattern_figure
+from mudd_interp.viz.contributions import (
+    logit_attribution_figure as logit_attribution_figure,
+)
+from mudd_interp.viz.contributions import (
+    stream_decomposition_figure as stream_decomposition_figure,
+)
 from mudd_interp.viz.distribution import edge_distribution_figure as edge_distribution_figure
 from mudd_interp.viz.edges import edge_figure as edge_figure
 from mudd_interp.viz.edges import edge_limits as edge_limits
@@ -17,6 +23,7 @@ from mudd_interp.viz.head_scores import head_scores_figure as head_scores_figure
 from mudd_interp.viz.heads import activity_difference_figure as activity_difference_figure
 from mudd_interp.viz.heads import head_activity_figure as head_activity_figure
 from mudd_interp.viz.heads import head_heatmap_figure as head_heatmap_figure
+from mudd_interp.viz.lens import logit_lens_figure as logit_lens_figure
 from mudd_interp.viz.loss_comparison import loss_comparison_figure as loss_comparison_figure
 from mudd_interp.viz.losses import loss_lines_figure as loss_lines_figure
 from mudd_interp.viz.losses import loss_strip_figure as loss_strip_figure
@@ -24,6 +31,10 @@ from mudd_interp.viz.next_tokens import next_tokens_figure as next_tokens_figure
 from mudd_interp.viz.norms import norms_difference_figure as norms_difference_figure
 from mudd_interp.viz.norms import norms_figure as norms_figure
 from mudd_interp.viz.norms import norms_limits as norms_limits
+from mudd_interp.viz.path_coefficients import (
+    path_coefficients_figure as path_coefficients_figure,
+)
+from mudd_interp.viz.routes import routes_figure as routes_figure
 from mudd_interp.viz.similarity import (
     similarity_difference_figure as similarity_difference_figure,
 )

@@ -106,6 +106,8 @@ OTHER: dict[str, object] = {
     "sinks": (5,),
     "sink_positions": 1,
     "score": "entropy",
+    "answer": "width",
+    "against": "x",
 }
 
 

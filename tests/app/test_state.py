@@ -35,6 +35,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "sinks": st.lists(WHOLE, max_size=9).map(tuple),
     "sink_positions": WHOLE,
     "score": st.sampled_from(SCORES),
+    "answer": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    "against": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
     "prompt": st.text(st.characters(codec="utf-8"), min_size=1),
 }
 

@@ -13,7 +13,12 @@ from mudd_interp.analysis import (
     HeadActivityAnalysis,
     SinkSensitivityAnalysis,
     compare_losses,
+    direct_logit_attribution,
+    logit_lens,
+    path_coefficients,
     predictions,
+    routes,
+    stream_decomposition,
     sweep,
     token_weights,
 )
@@ -39,12 +44,18 @@ FIGURES = sorted(name for name in dir(viz) if name.endswith("_figure"))
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """Each figure function of viz, drawn."""
-    models, read = [], []
+    models, read, written = [], [], []
     for family, name in (("MUDDFormer", "mudd <b>1</b>"), ("Transformer++", "plain")):
         model = random_model(FAMILY[family])
         model.info = ModelInfo(name=name)
         models.append(sweep(model, [random_tokens(model.config, 3, 9)], ANALYSES))
-        read.append(token_weights(model, random_tokens(model.config, 1, 9)))
+        sequence = random_tokens(model.config, 1, 9)
+        read.append(token_weights(model, sequence))
+        logit = direct_logit_attribution(model, sequence, answer=5)
+        stream = stream_decomposition(model, sequence, 2, "v")
+        written.append((logit, stream, logit_lens(model, sequence)))
+        if family == "MUDDFormer":
+            paths, ways = path_coefficients(model, sequence), routes(model, sequence, source=0)
     results = zip(*models, strict=True)
     similarity, matrix, norms, weights, spread, activity, sinks, entropy = results
     pattern = torch.tensor([[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.375, 0.125]]])
@@ -57,7 +68,13 @@ def figures() -> dict[str, Any]:
     ids = torch.tensor([0, 1, 0, 2])
     seen = [predictions(model, ids, k=3) for model in both]
     losses = compare_losses(both[0], both[1], [ids[None]])
+    logits, streams, lenses = zip(*written, strict=True)
     return {
+        "logit_attribution_figure": viz.logit_attribution_figure(*logits),
+        "stream_decomposition_figure": viz.stream_decomposition_figure(streams[0], 3, streams[1]),
+        "path_coefficients_figure": viz.path_coefficients_figure(paths, 3),
+        "routes_figure": viz.routes_figure(ways),
+        "logit_lens_figure": viz.logit_lens_figure(lenses[0], 3, lenses[1]),
         "similarity_figure": viz.similarity_figure(*similarity),
         "similarity_difference_figure": viz.similarity_difference_figure(*similarity),
         "similarity_matrix_figure": viz.similarity_matrix_figure(*matrix),

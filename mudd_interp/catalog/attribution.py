@@ -1,0 +1,128 @@
+"""What wrote this prediction, and by which way?"""
+
+from typing import Any
+
+from mudd_interp.analysis import (
+    check_same_vocabulary,
+    direct_logit_attribution,
+    logit_lens,
+    path_coefficients,
+    routes,
+    stream_decomposition,
+)
+from mudd_interp.axes import Stream
+from mudd_interp.catalog.kind import PROMPT, Drawn, FigureKind, of_both
+from mudd_interp.request import Mode, Part
+from mudd_interp.study import Study
+from mudd_interp.viz import (
+    logit_attribution_figure,
+    logit_lens_figure,
+    path_coefficients_figure,
+    routes_figure,
+    stream_decomposition_figure,
+)
+
+NO_LAYER_AGAINST_LAYER: dict[Mode, str] = {
+    "difference": "a component of one model does not do what its namesake in the other does",
+    "overlay": "one picture would hide the other",
+}
+
+
+def _attribution(study: Study) -> Drawn:
+    """Both models on one token: where none is asked for, the one that the model expects most."""
+    request = study.request
+    options: dict[str, Any] = {"answer": request.answer, "against": request.against}
+    found = {"model": _attributed(study, "model", options)}
+    if "baseline" in study.parts:
+        if request.answer is None:
+            check_same_vocabulary(study.models["model"], study.models["baseline"])
+            options["answer"] = found["model"].answer_id
+        found["baseline"] = _attributed(study, "baseline", options)
+    figure = logit_attribution_figure(found["model"], found.get("baseline"))
+    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+
+
+def _attributed(study: Study, part: Part, options: dict[str, Any]) -> Any:
+    position = study.position(part)
+    return study.of_prompt(part, direct_logit_attribution, position=position, **options)
+
+
+def _path_coefficients(study: Study) -> Drawn:
+    part = study.request.of
+    found, position = study.of_prompt(part, path_coefficients), study.position(part)
+    figure = path_coefficients_figure(found, position, rectified=not study.request.raw)
+    return Drawn(figure, found.frame_at(position))
+
+
+def _place(study: Study, part: Part) -> dict[str, Any]:
+    """Layer and stream that are looked at; the layer behind the last one is the final norm."""
+    request, n_layers = study.request, study.models[part].cfg.n_layers
+    if request.layer == n_layers:
+        final: Stream = "r"
+        return {"layer": n_layers, "stream": final}
+    return {"layer": study.layer(part), "stream": request.stream}
+
+
+def _stream_decomposition(study: Study) -> Drawn:
+    found = {
+        part: study.of_prompt(part, stream_decomposition, **_place(study, part))
+        for part in study.parts
+    }
+    position = study.position("model")
+    figure = stream_decomposition_figure(found["model"], position, found.get("baseline"))
+    frame = of_both(study, lambda part: found[part].frame_at(study.position(part)))
+    return Drawn(figure, frame)
+
+
+def _routes(study: Study) -> Drawn:
+    part, source = study.request.of, study.request.source
+    place, position = _place(study, part), study.position(part)
+    found = study.of_prompt(part, routes, source=source, position=position, **place)
+    return Drawn(routes_figure(found), found.frame)
+
+
+def _lens(study: Study) -> Drawn:
+    found = {part: study.of_prompt(part, logit_lens) for part in study.parts}
+    figure = logit_lens_figure(found["model"], study.position("model"), found.get("baseline"))
+    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+
+
+KINDS = (
+    FigureKind(
+        name="logit_attribution",
+        title="What wrote this prediction: components and heads",
+        draw=_attribution,
+        uses=(*PROMPT, "position", "answer", "against"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+    ),
+    FigureKind(
+        name="path_coefficients",
+        title="How much of each component is in each stream, over all paths",
+        draw=_path_coefficients,
+        uses=(*PROMPT, "position", "raw"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+        single=True,
+    ),
+    FigureKind(
+        name="stream_decomposition",
+        title="What one stream of a block is made of",
+        draw=_stream_decomposition,
+        uses=(*PROMPT, "position", "layer", "stream"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+    ),
+    FigureKind(
+        name="routes",
+        title="The strongest ways from a component to a stream",
+        draw=_routes,
+        uses=(*PROMPT, "position", "layer", "stream", "source"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+        single=True,
+    ),
+    FigureKind(
+        name="logit_lens",
+        title="What every output would predict",
+        draw=_lens,
+        uses=(*PROMPT, "position"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+    ),
+)
