@@ -143,6 +143,9 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError("give a prompt as text or as token ids, not both.")
     if prompt == "" or (ids is not None and len(ids) == 0):
         raise ValueError("the prompt is empty: give at least one token.")
+    for name in ("answer", "against"):
+        if values.get(name) == "":
+            raise ValueError(f"{name} is empty: give the text of one token.")
     for name in ("prompt_ids", "sinks"):
         for token in values.get(name) or ():
             if token > LARGEST_ID:

@@ -38,6 +38,11 @@ def tolerance(name: str) -> float:
     return FLOAT32_NORM if name == "bridge: Llama" else EXACT
 
 
+def has_biases(model: Any) -> bool:
+    """Whether norms and projections of the model add anything."""
+    return model.cfg.normalization_type == "LN"
+
+
 def test_every_model_can_be_decomposed(model: Any):
     assert isinstance(model, DecomposableModel)
 
@@ -66,7 +71,31 @@ def test_streams_and_heads_are_complete(model: Any):
         found = stream_decomposition(model, SEQUENCE, layer, stream)
         assert found.completeness_error <= EXACT
         np.testing.assert_allclose(found.share.sum(0), 1, rtol=0, atol=EXACT)
+        if not has_biases(model):
+            of_attention = found.share[1::2]
+            np.testing.assert_allclose(found.head_share.sum(1), of_attention, rtol=0, atol=EXACT)
     assert composition(model, SEQUENCE, (0, 1), (2, 0), "k").completeness_error <= EXACT
+
+
+def test_all_that_a_head_reads_was_written_by_a_component_or_is_a_bias(
+    model: Any, tolerance: float
+):
+    """Shares of the whole stream are one where nothing is added on the way to the head."""
+    for stream in ("q", "k", "v"):
+        found = composition(model, SEQUENCE, (0, 1), (2, 0), stream)
+        assert bool((np.abs(found.constant) > tolerance).any()) == has_biases(model)
+
+
+def test_an_edited_model_is_decomposed_as_it_ran():
+    model = random_model(FAMILY["MUDDFormer"])
+    before = direct_logit_attribution(model, SEQUENCE, answer=5)
+    with model.edited("cut v 1<-0; cut r 2<-1"):
+        after = direct_logit_attribution(model, SEQUENCE, answer=5)
+        assert path_coefficients(model, SEQUENCE).completeness_error <= EXACT
+    assert after.completeness_error <= EXACT
+    assert abs(after.logit - before.logit) > 1e-3
+    assert (before.sources[1] != 0, after.sources[1]) == (True, 0)
+    assert direct_logit_attribution(model, SEQUENCE, answer=5).logit == before.logit
 
 
 def test_the_lens_ends_in_the_models_own_answer(model: Any, tolerance: float):

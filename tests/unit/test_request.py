@@ -18,6 +18,12 @@ def test_an_empty_prompt_is_refused(prompt: dict[str, object]):
         Request.of_values(prompt)
 
 
+@pytest.mark.parametrize("name", ["answer", "against"])
+def test_an_empty_token_is_refused(name: str):
+    with pytest.raises(ValueError, match=f"{name} is empty"):
+        Request.of_values({name: ""})
+
+
 def test_a_command_says_what_is_not_default_and_used():
     request = Request(prompt="a b", layer=3, raw=True, baseline=None, sinks=())
     words = shlex.split(command_line("f", request, ("prompt", "raw", "baseline", "sinks")))
