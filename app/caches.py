@@ -7,7 +7,7 @@ argument that is ever hashed here is one sha256 of everything that changes the v
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Request, canonical
 from mudd_interp.study import Study
 from mudd_interp.texts import text_digest
+from shelf import Entry, Shelf, cache_folder
 
 T = TypeVar("T")
 
@@ -40,7 +41,19 @@ def study(request: Request, progress: Progress | None = None) -> Study:
         OSError: If a file cannot be read.
     """
     shared = _shared()
-    return Study(request, load, Borrowed(shared.results), progress, shared.lock)
+    kept = Borrowed(shared.results, shared.shelf)
+    return Study(request, load, kept, progress, shared.lock)
+
+
+def shelf() -> Shelf:
+    """The runs that are kept on disk."""
+    return _shared().shelf
+
+
+def forget(entry: Entry) -> None:
+    """Remove a kept run from the disk, and its results from memory."""
+    _shared().shelf.delete(entry.name)
+    _shared().results.drop(entry.files)
 
 
 def drawing(kind: FigureKind, study: Study, place: str, draw: Callable[[], T]) -> T:
@@ -130,6 +143,12 @@ class Results:
             while self.n_bytes > self._limit:
                 self._drop(next(iter(self._held)))
 
+    def drop(self, keys: Iterable[str]) -> None:
+        """Forget the values of some keys, those that there are."""
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+
     def _drop(self, key: str) -> None:
         self.n_bytes -= self._held.pop(key, (None, 0))[1]
 
@@ -139,16 +158,27 @@ class Borrowed(MutableMapping[str, Any]):
 
     Args:
         results: The shared ones.
+        shelf: Where those are that earlier processes left.
     """
 
-    def __init__(self, results: Results):
-        self._results = results
+    def __init__(self, results: Results, shelf: Shelf | None = None):
+        self._results, self._shelf = results, shelf
         self._seen: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._seen:
-            self._seen[key] = self._results.get(key)
+            self._seen[key] = self._found(key)
         return self._seen[key]
+
+    def _found(self, key: str) -> Any:
+        try:
+            return self._results.get(key)
+        except KeyError:
+            if self._shelf is None:
+                raise
+        value = self._shelf.get(key)
+        self._results.put(key, value)
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._seen[key] = value
@@ -186,6 +216,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.results = Results(BYTES_KEPT)
+        self.shelf = Shelf(cache_folder() / "runs")
         self.lock = threading.RLock()
 
 

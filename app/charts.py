@@ -1,8 +1,6 @@
 """A figure of the catalog on a page: drawn, told, tabulated, and ready to be taken home."""
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from html import unescape
@@ -13,11 +11,11 @@ import streamlit as st
 import caches
 import state
 from frame import MODE_NAMES
-from mudd_interp.analysis import Progress
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
 from mudd_interp.figures import csv_bytes
 from mudd_interp.request import PARTS, Request
 from mudd_interp.viz import alt_text, dark
+from progress import bar
 
 TITLE_HEIGHT, LINE_HEIGHT = 40, 15
 """Pixels of a figure's title, and of each line below it, which a page writes itself."""
@@ -58,7 +56,7 @@ def prepare(*names: str) -> None:
     request = state.request()
     try:
         needs = [analysis for name in names for analysis in find(name).needs(request)]
-        with _progress(request) as progress:
+        with bar(partial(_sequences, request)) as progress:
             caches.study(request, progress).prepare(needs)
     except FAILURES:
         return
@@ -123,7 +121,7 @@ def _drawn(kind: FigureKind, request: Request, half: bool) -> Panel:
     """The figure, drawn once for each value of what it depends on."""
 
     def draw() -> Panel:
-        with _progress(request) as progress:
+        with bar(partial(_sequences, request)) as progress:
             return _as_panel(draw_kind(kind, caches.study(request, progress)), page, half)
 
     page = st.context.theme.type or "light"
@@ -173,24 +171,6 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
     numbers = st.expander(label, expanded=table, on_change="rerun", key=f"numbers-{key}")
     if numbers.open:
         numbers.dataframe(drawn.frame, hide_index=True)
-
-
-@contextmanager
-def _progress(request: Request) -> Generator[Progress]:
-    """A bar that counts the sequences of a sweep, gone when the figure is there."""
-    place, total = st.empty(), 0
-
-    def report(sequences: int, tokens: int) -> None:
-        nonlocal total
-        total = total or _sequences(request)
-        of_all = f" of {total:,}" if total else ""
-        text = f"Sweeping the text: {sequences:,}{of_all} sequences, {tokens:,} tokens"
-        place.progress(min(1.0, sequences / total) if total else 0.0, text)
-
-    try:
-        yield report
-    finally:
-        place.empty()
 
 
 def _sequences(request: Request) -> int:

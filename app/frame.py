@@ -9,6 +9,7 @@ import streamlit as st
 
 import caches
 import state
+import uploads
 from chips import chips
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.request import MODES
@@ -173,6 +174,8 @@ def open_page(
             st.markdown(definition)
     for notice in state.notices():
         st.warning(state.plain(notice))
+    if missing := uploads.why_missing(state.view()["text"]):
+        st.warning(state.plain(missing))
     _ask_for_prompt()
     study = _study()
     _choices(study if tokens else None, mode=mode, scope=scope)

@@ -206,6 +206,9 @@ def dashboard(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port [8501].")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
+    ] = None,
 ) -> None:
     """Open the dashboard. Streamlit's own settings (STREAMLIT_SERVER_PORT, ...) are honoured."""
     given = {
@@ -217,6 +220,8 @@ def dashboard(
     }
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     models = [f"--model={model}", f"--baseline={baseline}"]
+    if cache is not None:
+        os.environ["MUDD_INTERP_CACHE"] = str(cache.expanduser().absolute())
     sys.argv = ["streamlit", "run", str(_app_folder() / "main.py"), *options, "--", *models]
     # Here, not above: like torch, it is slow to import.
     from streamlit.web.cli import main as run_streamlit

@@ -5,7 +5,7 @@ The command line, the dashboard, and whoever wants the same numbers in Python, g
 
 import hashlib
 import os
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import asdict
@@ -103,7 +103,7 @@ class Study:
         The text is the corpus, or the prompt, as the request's ``scope`` says.
         """
         for part in self.parts if parts is None else parts:
-            keys = [self._result_key(part, analysis) for analysis in analyses]
+            keys = [self.result_key(part, analysis) for analysis in analyses]
             missing = {
                 key: analysis
                 for key, analysis in zip(keys, analyses, strict=True)
@@ -126,7 +126,7 @@ class Study:
     def result(self, part: Part, analysis: Analysis[Any]) -> Any:
         """The result of an analysis of one of the models."""
         self.prepare([analysis], [part])
-        return self._kept[self._result_key(part, analysis)]
+        return self._kept[self.result_key(part, analysis)]
 
     def of_prompt(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, tokens, **options)`` on the prompt, kept under the function's name."""
@@ -146,8 +146,7 @@ class Study:
         """
         if "baseline" not in self.models:
             raise ValueError("a comparison of losses needs a baseline: name one.")
-        whose = [self._key("baseline", "", []), self._corpus_key("model")]
-        key = self._key("model", compare_losses.__qualname__, whose)
+        key = self.comparison_key()
         if key not in self._kept:
             text = corpus_of(self.request, self.models["model"], list(self.models.values()))
             self._kept[key] = compare_losses(
@@ -158,6 +157,25 @@ class Study:
                 lock=self._lock,
             )
         return self._kept[key]
+
+    def result_key(self, part: Part, analysis: Analysis[Any]) -> str:
+        """The key of an analysis of one of the models on this text: a sha256."""
+        values: Any = asdict(analysis)  # pyright: ignore[reportArgumentType]  (a dataclass)
+        text = (
+            {"prompt": self.prompt(part).tolist()}
+            if self.request.scope == "prompt"
+            else {"corpus": self._corpus_key(part)}
+        )
+        return self._key(part, type(analysis).__name__, [values, text])
+
+    def comparison_key(self) -> str:
+        """The key of :meth:`comparison`: a sha256."""
+        whose = [self._key("baseline", "", []), self._corpus_key("model")]
+        return self._key("model", compare_losses.__qualname__, whose)
+
+    def found(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those results of some keys that are there already."""
+        return {key: self._kept[key] for key in keys if key in self._kept}
 
     def batches(self, part: Part) -> Batches:
         """The text that averages are over."""
@@ -233,15 +251,6 @@ class Study:
             with self._lock:
                 self._kept[key] = call(self.models[part])
         return self._kept[key]
-
-    def _result_key(self, part: Part, analysis: Analysis[Any]) -> str:
-        values: Any = asdict(analysis)  # pyright: ignore[reportArgumentType]  (a dataclass)
-        text = (
-            {"prompt": self.prompt(part).tolist()}
-            if self.request.scope == "prompt"
-            else {"corpus": self._corpus_key(part)}
-        )
-        return self._key(part, type(analysis).__name__, [values, text])
 
     def _corpus_key(self, part: Part) -> str:
         if part not in self._keys:

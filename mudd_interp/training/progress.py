@@ -1,11 +1,12 @@
 """What a training run says while it runs: a bar on a terminal, plain lines elsewhere."""
 
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from mudd_interp.pace import Pace
 
 
 class Progress:
@@ -18,8 +19,7 @@ class Progress:
     """
 
     def __init__(self, name: str, steps: int, done: int) -> None:
-        self._name, self._steps, self._first = name, steps, done
-        self._started = time.monotonic()
+        self._name, self._steps, self._pace = name, steps, Pace(done)
         self._console = Console()
         self._bar = RichProgress(
             TextColumn("{task.description}"),
@@ -54,10 +54,6 @@ class Progress:
             status += f" · validation {validation:.4f}"
         self._bar.update(self._task, completed=step, status=status)
         if not self._console.is_terminal:
-            line = f"{self._name} {step}/{self._steps} · {status} · {self._left(step)} left"
+            left = self._pace.left(step, self._steps)
+            line = f"{self._name} {step}/{self._steps} · {status} · {left} left"
             print(line, flush=True)  # noqa: T201
-
-    def _left(self, step: int) -> str:
-        elapsed = time.monotonic() - self._started
-        seconds = round(elapsed / max(1, step - self._first) * (self._steps - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

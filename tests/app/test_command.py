@@ -1,5 +1,6 @@
 """``mudd-interp app`` starts the app of this checkout, for this machine alone unless told else."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,3 +46,9 @@ def test_its_options_and_streamlits_variables_are_honoured(monkeypatch: pytest.M
     assert argv[argv.index("--") + 1 :] == ["--model=pythia-14m", "--baseline=none"]
     monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
     assert "--server.address=0.0.0.0" in started(monkeypatch=monkeypatch)
+
+
+def test_the_folder_of_kept_runs_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MUDD_INTERP_CACHE", "elsewhere")
+    started("--cache", str(tmp_path), monkeypatch=monkeypatch)
+    assert os.environ["MUDD_INTERP_CACHE"] == str(tmp_path)

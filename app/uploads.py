@@ -1,0 +1,78 @@
+"""Uploaded texts: looked at before they are taken, kept as files of the cache folder."""
+
+import re
+from pathlib import Path
+
+from mudd_interp.files import sha256, write_bytes
+from shelf import cache_folder, prune
+
+LARGEST = 5 * 10**6
+"""Bytes of an upload: a text is read and encoded as one piece, at some 250 bytes of memory each."""
+
+UPLOADS_LIMIT = 100 * 10**6
+"""Bytes of all uploads together; beyond it the oldest go."""
+
+
+def keep(name: str, data: bytes) -> Path:
+    """Check an uploaded text and keep it, under its digest and a plain form of its name.
+
+    Raises:
+        ValueError: If it is empty, too large, or no UTF-8 text.
+        OSError: If it cannot be written.
+    """
+    _check(name, data)
+    folder = cache_folder() / "uploads"
+    path = folder / sha256(data)[:16] / _plain(name)
+    write_bytes(path, data)
+    prune(folder, UPLOADS_LIMIT)
+    return path
+
+
+def _check(name: str, data: bytes) -> None:
+    if len(data) > LARGEST:
+        raise ValueError(
+            f"{name} has {len(data) / 1e6:,.1f} MB, and an upload may have {LARGEST / 1e6:g}: cut "
+            "it, or give the path of a folder with smaller files."
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} is not UTF-8 text (byte {error.start}): if it is text, convert it to UTF-8 "
+            "first."
+        ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"{name} holds NUL characters (the first at {text.index(chr(0))}), so it is no plain "
+            "text: give a text file."
+        )
+    if not text.strip():
+        raise ValueError(f"{name} is empty: give a file with text.")
+
+
+def _plain(name: str) -> str:
+    """A name that is safe as a file's and in a link."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-60:].lstrip(".") or "upload.txt"
+
+
+def digest_of(text: str | None) -> str | None:
+    """The first digits of an upload's sha256, or ``None`` if the text is no upload."""
+    folder = Path(text or "").parent
+    is_upload = folder.parent.name == "uploads" and re.fullmatch("[0-9a-f]{16}", folder.name)
+    return folder.name if is_upload else None
+
+
+def why_missing(text: str | None) -> str | None:
+    """What to do about a text of the view that is not on this machine; ``None`` if it is."""
+    if text is None or Path(text).exists():
+        return None
+    digest = digest_of(text)
+    if digest is None:
+        return (
+            f"The text of this view, {text}, is not on this machine: choose another one on the "
+            "page Corpus."
+        )
+    return (
+        f"This view is over an upload, {Path(text).name} (sha256 {digest}…), and a link does not "
+        "carry uploads: upload that file on the page Corpus, or choose another text there."
+    )
