@@ -124,7 +124,9 @@ def text_digest(request: Request) -> str:
         for name in ("dataset", "dataset_config", "split", "column", "sequences", "context")
     }
     if request.dataset is None:
-        values["files"] = text_files(request) or sha256_file(BUNDLED_PACK)
+        # A text that is missing is not the bundled one.
+        bundled = request.text is None
+        values["files"] = sha256_file(BUNDLED_PACK) if bundled else text_files(request)
     return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 

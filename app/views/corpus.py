@@ -31,34 +31,32 @@ def ask(title: str) -> None:
 
 
 def control(place: Any, text: Batches) -> None:
-    """What there is of this text, and the button that starts a run or stops it."""
-    place.text(f"{text.description}: {sequences_of(text)}")
-    # Slots: what one of them held before is gone at once, not when the script ends.
-    ended, status, button, note = (place.empty() for _ in range(4))
-    if begins:
-        button.button("Stop", key="stop_run", icon=":material/stop:")
-        note.caption("Anything else that is clicked stops the run too.")
-        return
+    """What there is of this text, and the buttons that start a run and stop it."""
     todo = runs.missing(study, plan)
-    if run is not None:
-        with ended:
+    can_be_kept = runs.can_be_kept(study)
+    place.text(f"{text.description}: {sequences_of(text)}")
+    if run is not None and not begins:
+        with place:
             say_run(run, [each.name for each in plan if each not in todo])
     if todo:
-        status.text(f"Not there yet: {'; '.join(each.name for each in todo)}.")
+        place.text(f"Not there yet: {'; '.join(each.name for each in todo)}.")
     else:
-        status.text("All of it is there: no page has to compute an average over this text.")
-    can_be_kept = runs.can_be_kept(study)
+        place.text("All of it is there: no page has to compute an average over this text.")
     if not can_be_kept:
-        note.text("Not kept on disk: these weights have no digest to know them by.")
-    button.button(
+        place.text("Not kept on disk: these weights have no digest to know them by.")
+    buttons = place.container(horizontal=True)
+    buttons.button(
         "Run",
         key="start_run",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not todo and (runs.are_kept(plan) or not can_be_kept),
+        disabled=begins or (not todo and (runs.are_kept(plan) or not can_be_kept)),
         on_click=ask,
         args=(text.description,),
     )
+    if begins:
+        buttons.button("Stop", key="stop_run", icon=":material/stop:")
+        place.caption("Anything else that is clicked stops the run too.")
 
 
 def sequences_of(text: Batches) -> str:

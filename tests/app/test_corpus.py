@@ -135,7 +135,7 @@ def click_during(monkeypatch: pytest.MonkeyPatch, batch: int, key: str) -> None:
                 ]
             )
             button = states.widgets.add()
-            button.id = inner._key_id_mapper.get_id_from_key(key)
+            button.id = str(inner._key_id_mapper.get_id_from_key(key))
             button.trigger_value = True
             data = RerunData(widget_states=states, page_script_hash=context.page_script_hash)
             assert context.script_requests is not None
@@ -368,12 +368,14 @@ def test_a_run_over_a_folder_and_one_with_a_broken_file(tmp_path: Path):
     assert at.button(key="start_run").label == "Run"
 
 
+@pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize("page", ["corpus", "similarity"])
 def test_a_link_to_an_upload_that_is_not_here_names_it_and_says_what_to_do(page: str):
     at = opened(page, t="/far/mudd-interp/uploads/0123456789abcdef/notes.txt")
     (warning,) = at.warning
     assert "an upload, notes.txt (sha256 0123456789abcdef…)" in said([warning])
     assert "upload that file on the page Corpus" in said([warning])
+    assert not at.get("plotly_chart")  # of the bundled text, which is there
 
 
 @pytest.mark.usefixtures("ready")

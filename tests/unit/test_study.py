@@ -52,6 +52,14 @@ def test_a_file_with_new_contents_is_a_new_text(tmp_path: Path):
     assert len(kept) == 2
 
 
+def test_a_text_that_is_missing_gets_no_result_of_the_bundled_one(tmp_path: Path):
+    kept: dict[str, Any] = {}
+    study(SHORT, kept).result("model", LayerSimilarityAnalysis())
+    gone = replace(SHORT, text=str(tmp_path / "gone.txt"))
+    with pytest.raises(ValueError, match=r"no text file .*gone\.txt"):
+        study(gone, kept).result("model", LayerSimilarityAnalysis())
+
+
 def test_options_of_an_analysis_and_of_a_reading_are_in_the_key():
     kept: dict[str, Any] = {}
     this = study(SHORT, kept)
