@@ -274,8 +274,8 @@ def _take_sinks() -> None:
     state.put(sinks=sinks)
 
 
-def choose_layer(study: Study) -> None:
-    """A layer that both models have."""
+def choose_layer(study: Study, final: bool = False) -> None:
+    """A layer that both models have, or behind the last one the final norm."""
     default = caches.study(replace(study.request, layer=None)).layer("model")
-    last = min(model.cfg.n_layers for model in study.models.values()) - 1
+    last = min(model.cfg.n_layers for model in study.models.values()) - (not final)
     state.number(f"Layer, 0 to {last}", "layer", min(default, last), 0, last, width=160)

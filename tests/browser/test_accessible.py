@@ -13,6 +13,7 @@ PAGES = {
     "similarity": "similarity_matrix-model",
     "weights": "edge_distribution-model",
     "heads": "attention_maps_baseline-model",
+    "attribution": "path_coefficients-model",
     "corpus": None,
     "about": None,
 }

@@ -15,6 +15,7 @@ CHARTS = {
     "similarity": "layer_similarity-model",
     "weights": "dense_weights-model",
     "heads": "head_activity-model",
+    "attribution": "logit_attribution-model",
 }
 
 

@@ -1,0 +1,62 @@
+"""Attribution."""
+
+import streamlit as st
+
+import charts
+import frame
+import state
+from mudd_interp.axes import STREAMS
+
+
+def choose_token(label: str, name: str, nothing: str) -> None:
+    """A token of the vocabulary, as text, for one value of the view."""
+    key = f"token_{name}"
+    st.session_state[key] = state.view()[name] or ""
+    st.text_input(
+        label,
+        key=key,
+        placeholder=nothing,
+        help="One token as text, its leading space included; an id for a model without tokenizer.",
+        on_change=lambda: state.put(**{name: st.session_state[key] or None}),
+        width=260,
+    )
+
+
+study = frame.open_page(
+    "What wrote this prediction, and by which way?",
+    "A bar is what one component added to the logit after the chosen token, over all paths; the "
+    "bars and one constant add up to it exactly.",
+    r"With the weights of each token as they are, the final stream is $\sum_k c_k\, u_k$: the "
+    r"outputs $u_k$ of the embedding, of every attention and every FFN, each with a total "
+    r"coefficient $c_k$ that sums over all ways through the dense connections. A contribution is "
+    r"$c_k\, u_k$ divided by the scale of the final norm, times its gain, onto the direction of "
+    "the token in the unembedding. A contribution is no cause: without the component, the weights "
+    "and all that comes later would be others.",
+    scope=False,
+)
+st.header("Who wrote it?", anchor=False)
+with st.container(horizontal=True):
+    choose_token("Token whose logit is explained", "answer", "the likeliest one")
+    choose_token("Minus the logit of", "against", "nothing")
+charts.chart("logit_attribution")
+
+st.header("What would each output predict?", anchor=False)
+charts.chart("logit_lens")
+
+st.header("What is in one stream, and how did it come there?", anchor=False)
+st.markdown(
+    "Choose the stream of a block (the layer behind the last block is the final norm), and a "
+    "source whose ways to it are drawn."
+)
+with st.container(horizontal=True):
+    st.segmented_control("Stream", STREAMS, required=True, **state.bound("stream"))
+    frame.choose_layer(study, final=True)
+    last = min(model.cfg.n_layers for model in study.models.values())
+    state.number(f"Source, 0 to {last}", "source", 1, 0, last, width=160)
+charts.chart("stream_decomposition")
+charts.chart("routes")
+
+st.header("How much of everything is in every stream?", anchor=False)
+st.toggle("Raw coefficients", **state.bound("raw"), help="Not times the norm of the component.")
+for part in study.parts:
+    charts.chart("path_coefficients", of=part)
