@@ -60,8 +60,8 @@ print("pattern of layer 7:", tuple(few["pattern", 7].shape), "[batch head query 
 # %% [markdown]
 # Two things differ from a plain Transformer.
 #
-# - A block has four inputs: `hook_q_input`, `hook_k_input`, `hook_v_input` and `hook_resid_pre`. Each
-#   is a sum of *all* earlier outputs, with weights that the model computes for each token.
+# - A block has four inputs: `hook_q_input`, `hook_k_input`, `hook_v_input` and `hook_resid_pre`.
+#   Each is a sum of *all* earlier outputs, with weights that the model computes for each token.
 # - `hook_resid_post` of a block is its output $X_{l+1}$, and not the next block's `hook_resid_pre`.
 #
 # Here is the sum, written out for the value input of block 6. Its weights follow block 5.
@@ -82,8 +82,8 @@ mi.draw("token_weights", prompt=prompt).figure.show()
 # %% [markdown]
 # ## Patterns
 #
-# All heads of one layer; layer 7 has the strongest induction head of this model, as the last section
-# measures.
+# All heads of one layer; layer 7 has the strongest induction head of this model, as the last
+# section measures.
 
 # %%
 mi.draw("attention_maps", prompt=prompt, layer=7).figure.show()
@@ -109,8 +109,8 @@ by_edit = mi.run(model, "cut head 7.2", tokens, return_type="loss")
 print(f"loss {before:.3f}; without head 7.2: {by_hand:.3f} by hand, {by_edit:.3f} by edit")
 
 # %% [markdown]
-# What is new is that a *connection* can be cut: the value input of block 8 no longer reads the output
-# $X_j$ of one earlier block, and everybody else still does.
+# What is new is that a *connection* can be cut: the value input of block 8 no longer reads the
+# output $X_j$ of one earlier block, and everybody else still does.
 
 # %%
 for source in range(9):

@@ -61,6 +61,7 @@ def serve(folder: Path) -> Generator[Server]:
     report, log = folder / "models.json", folder / "log.txt"
     command = [sys.executable, "-m", "tests.browser.server", str(port), str(report)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment["MUDD_INTERP_CACHE"] = str(folder / "cache")
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
         try:
