@@ -31,12 +31,13 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
-from mudd_interp.data import Batches, token_batches
+from mudd_interp.data import Batches, take, token_batches
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import PARTS, Part, Request, canonical
 from mudd_interp.texts import corpus_of, packing, prompt_of, text_digest, tokenizer_digest
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Result)
 
 
 class Study:
@@ -134,6 +135,32 @@ class Study:
         values = {"prompt": tokens.tolist(), "options": options}
         return self._keep(part, compute, values, lambda m: compute(m, tokens, **options))
 
+    def of_text(
+        self, part: Part, compute: Callable[..., R], most: int | None = None, **options: Any
+    ) -> R:
+        """``compute(model, batches, progress=, lock=, **options)`` on the text, kept likewise.
+
+        Args:
+            part: Which of the models.
+            compute: What to compute.
+            most: How many sequences at most, where the request does not say; ``None`` for all.
+            **options: Of the computation.
+        """
+        limit = most if self.request.sequences is None else None
+        values = {"text": self._text_key(part), "most": limit, "options": options}
+        key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
+        if key not in self._kept:
+            batches = self.batches(part)
+            self._kept[key] = compute(
+                self.models[part],
+                batches if limit is None else take(batches, limit),
+                progress=self._counter.next(),
+                lock=self._lock,
+                **options,
+            )
+        self.swept[part][compute.__name__] = self._kept[key]
+        return self._kept[key]
+
     def of_model(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, **options)``: what depends on no text, kept likewise."""
         return self._keep(part, compute, {"options": options}, lambda m: compute(m, **options))
@@ -161,12 +188,7 @@ class Study:
     def result_key(self, part: Part, analysis: Analysis[Any]) -> str:
         """The key of an analysis of one of the models on this text: a sha256."""
         values: Any = asdict(analysis)  # pyright: ignore[reportArgumentType]  (a dataclass)
-        text = (
-            {"prompt": self.prompt(part).tolist()}
-            if self.request.scope == "prompt"
-            else {"corpus": self._corpus_key(part)}
-        )
-        return self._key(part, type(analysis).__name__, [values, text])
+        return self._key(part, type(analysis).__name__, [values, self._text_key(part)])
 
     def comparison_key(self) -> str:
         """The key of :meth:`comparison`: a sha256."""
@@ -236,9 +258,10 @@ class Study:
         return token_texts(self.models[part], self.prompt(part)[0])
 
     def provenance(self, part: Part) -> Provenance:
-        """What one model's numbers come from: the text swept, or else the prompt."""
-        for result in self.swept[part].values():
-            return result.provenance
+        """What one model's numbers come from: the text swept (most of it), or else the prompt."""
+        swept = [result.provenance for result in self.swept[part].values()]
+        if swept:
+            return max(swept, key=lambda source: source.sequences)
         seen = TokensSeen()
         seen.add(self.prompt(part))
         return provenance(self.models[part], "the prompt", seen, {})
@@ -251,6 +274,12 @@ class Study:
             with self._lock:
                 self._kept[key] = call(self.models[part])
         return self._kept[key]
+
+    def _text_key(self, part: Part) -> dict[str, Any]:
+        """What the text is: the corpus, or the prompt."""
+        if self.request.scope == "prompt":
+            return {"prompt": self.prompt(part).tolist()}
+        return {"corpus": self._corpus_key(part)}
 
     def _corpus_key(self, part: Part) -> str:
         if part not in self._keys:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.catalog import attribution, heads, losses, similarity, weights
+from mudd_interp.catalog import attribution, heads, interventions, losses, similarity, weights
 from mudd_interp.catalog.kind import Drawn as Drawn
 from mudd_interp.catalog.kind import FigureKind as FigureKind
 from mudd_interp.request import Request, command_line, python_lines
@@ -15,7 +15,7 @@ from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
     kind.name: kind
-    for module in (losses, similarity, weights, heads, attribution)
+    for module in (losses, similarity, weights, heads, attribution, interventions)
     for kind in module.KINDS
 }
 """Every figure by name, in the order in which they are listed."""

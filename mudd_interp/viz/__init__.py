@@ -23,6 +23,11 @@ from mudd_interp.viz.head_scores import head_scores_figure as head_scores_figure
 from mudd_interp.viz.heads import activity_difference_figure as activity_difference_figure
 from mudd_interp.viz.heads import head_activity_figure as head_activity_figure
 from mudd_interp.viz.heads import head_heatmap_figure as head_heatmap_figure
+from mudd_interp.viz.interventions import causes_figure as causes_figure
+from mudd_interp.viz.interventions import edge_effects_figure as edge_effects_figure
+from mudd_interp.viz.interventions import first_order_figure as first_order_figure
+from mudd_interp.viz.interventions import in_context_figure as in_context_figure
+from mudd_interp.viz.interventions import static_dynamic_figure as static_dynamic_figure
 from mudd_interp.viz.lens import logit_lens_figure as logit_lens_figure
 from mudd_interp.viz.loss_comparison import loss_comparison_figure as loss_comparison_figure
 from mudd_interp.viz.losses import loss_lines_figure as loss_lines_figure

@@ -12,12 +12,17 @@ from mudd_interp import viz
 from mudd_interp.analysis import (
     HeadActivityAnalysis,
     SinkSensitivityAnalysis,
+    ablation_sweep,
     compare_losses,
     direct_logit_attribution,
+    edge_attribution,
+    edge_sizes,
+    in_context_loss,
     logit_lens,
     path_coefficients,
     predictions,
     routes,
+    static_vs_dynamic,
     stream_decomposition,
     sweep,
     token_weights,
@@ -65,6 +70,9 @@ def figures() -> dict[str, Any]:
         markov([*table, table[0]], name=name, tokenizer=Vocabulary(*tokens))
         for table, name in zip(tables, ("mudd", "plain"), strict=True)
     ]
+    cut = random_model(FAMILY["MUDDFormer"])
+    batches = [random_tokens(cut.config, 3, 9)]
+    effects, sizes = ablation_sweep(cut, batches), edge_sizes(cut, batches)
     ids = torch.tensor([0, 1, 0, 2])
     seen = [predictions(model, ids, k=3) for model in both]
     losses = compare_losses(both[0], both[1], [ids[None]])
@@ -95,6 +103,15 @@ def figures() -> dict[str, Any]:
         "sink_sensitivity_figure": viz.sink_sensitivity_figure(*sinks),
         "head_scores_figure": viz.head_scores_figure(*entropy, by="entropy"),
         "attention_figure": viz.attention_figure(pattern, tokens, layer=1, model="m"),
+        "edge_effects_figure": viz.edge_effects_figure(effects),
+        "causes_figure": viz.causes_figure(sizes, effects),
+        "first_order_figure": viz.first_order_figure(
+            sizes, effects, edge_attribution(cut, batches)
+        ),
+        "static_dynamic_figure": viz.static_dynamic_figure(static_vs_dynamic(cut, batches)),
+        "in_context_figure": viz.in_context_figure(
+            *(in_context_loss(model, [ids[None]]) for model in both)
+        ),
         "loss_strip_figure": viz.loss_strip_figure(*seen),
         "loss_lines_figure": viz.loss_lines_figure(*seen),
         "loss_comparison_figure": viz.loss_comparison_figure(losses),
@@ -176,10 +193,17 @@ def test_colours_in_another_notation_are_named():
         viz.dark(figure)
 
 
+def y_title(figure, trace):
+    axis = "" if trace.type == "heatmap" else (trace.yaxis or "y")[1:]
+    return figure.layout[f"yaxis{axis}"].title.text
+
+
 def first_numbers(figure):
     """What the first trace shows, and those on the same scale."""
     traces = [trace for trace in figure.data if trace.hoverinfo != "skip"]
     for trace in traces:
+        if y_title(figure, trace) != y_title(figure, traces[0]):
+            continue
         if trace.type != "heatmap":
             drawn, scale = trace.x if "orientation" in trace and trace.orientation else trace.y, ""
         else:
@@ -220,6 +244,10 @@ def test_the_words_give_title_and_ends(figures, name):
             "1 set of bars",
             "Active share, mean over heads: model − baseline",
         ),
+        ("edge_effects_figure", "4 heat maps", "Nats"),
+        ("first_order_figure", "4 sets of points", "|exact change of loss|, nats (log scale)"),
+        ("static_dynamic_figure", "6 sets of bars", "Change of loss, nats per token"),
+        ("in_context_figure", "2 curves", "Mean loss, nats"),
         ("sink_sensitivity_figure", "4 curves", "Active share of tokens"),
         ("head_scores_figure", "2 heat maps and 2 curves", "Nats"),
         ("attention_figure", "1 heat map", "Probability"),

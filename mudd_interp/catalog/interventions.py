@@ -1,0 +1,99 @@
+"""What happens if it is cut?"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mudd_interp.analysis import (
+    ablation_sweep,
+    edge_attribution,
+    edge_sizes,
+    in_context_loss,
+    static_vs_dynamic,
+    weight_contribution_cause,
+)
+from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.study import Study
+from mudd_interp.viz import (
+    causes_figure,
+    edge_effects_figure,
+    first_order_figure,
+    in_context_figure,
+    static_dynamic_figure,
+)
+
+FEW = 16
+"""Sequences that a sweep over all edges takes where the request does not say how many."""
+
+_OTHERWISE = f"; {FEW} sequences unless told otherwise"
+
+
+def _of_model(study: Study, compute: Callable[..., Any]) -> Any:
+    return study.of_text("model", compute, most=FEW)
+
+
+def _edge_effects(study: Study) -> Drawn:
+    sweep = _of_model(study, ablation_sweep)
+    return Drawn(edge_effects_figure(sweep), sweep.frame)
+
+
+def _causes(study: Study) -> Drawn:
+    sizes, sweep = _of_model(study, edge_sizes), _of_model(study, ablation_sweep)
+    return Drawn(causes_figure(sizes, sweep), weight_contribution_cause(sizes, sweep))
+
+
+def _first_order(study: Study) -> Drawn:
+    sizes, sweep, attribution = (
+        _of_model(study, compute) for compute in (edge_sizes, ablation_sweep, edge_attribution)
+    )
+    table = weight_contribution_cause(sizes, sweep, attribution)
+    return Drawn(first_order_figure(sizes, sweep, attribution), table)
+
+
+def _static_dynamic(study: Study) -> Drawn:
+    sweep = _of_model(study, static_vs_dynamic)
+    return Drawn(static_dynamic_figure(sweep), sweep.frame)
+
+
+def _in_context(study: Study) -> Drawn:
+    found = {part: study.of_text(part, in_context_loss) for part in study.parts}
+    figure = in_context_figure(found["model"], found.get("baseline"))
+    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+
+
+KINDS = (
+    FigureKind(
+        name="edge_effects",
+        title=f"What cutting each edge does{_OTHERWISE}",
+        draw=_edge_effects,
+        uses=SCOPED,
+        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+    ),
+    FigureKind(
+        name="weight_contribution_cause",
+        title=f"Weight, contribution and cause of every edge{_OTHERWISE}",
+        draw=_causes,
+        uses=SCOPED,
+        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+    ),
+    FigureKind(
+        name="first_order",
+        title=f"First-order estimate and exact effect of every edge{_OTHERWISE}",
+        draw=_first_order,
+        uses=SCOPED,
+        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+    ),
+    FigureKind(
+        name="static_dynamic",
+        title=f"What the dynamic weights are worth{_OTHERWISE}",
+        draw=_static_dynamic,
+        uses=SCOPED,
+        why_not=dict.fromkeys(("overlay", "difference"), "a Transformer has no dynamic weights"),
+    ),
+    FigureKind(
+        name="in_context_loss",
+        title="Loss by position in the sequence",
+        draw=_in_context,
+        uses=SCOPED,
+        modes=("overlay",),
+    ),
+)
