@@ -20,6 +20,7 @@
 # where it comes up.
 
 # %%
+import kaleido
 import plotly.io as pio
 import torch
 from transformer_lens import patching
@@ -27,10 +28,11 @@ from transformer_lens import patching
 import mudd_interp as mi
 
 pio.renderers.default = "plotly_mimetype+png"
+kaleido.start_sync_server(mathjax=False)
 torch.set_grad_enabled(False)
 
-model = mi.load_model("mudd-tiny")
-baseline = mi.load_model("tfm-tiny")
+pair = {"model": mi.load_model("mudd-tiny"), "baseline": mi.load_model("tfm-tiny")}
+model, baseline = pair.values()
 model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model, model.streams, baseline.streams
 
 # %% [markdown]
@@ -45,7 +47,7 @@ prompt = (
 )
 tokens = model.to_tokens(prompt)
 logits, cache = model.run_with_cache(tokens)
-mi.draw("next_tokens", prompt=prompt).figure.show()
+mi.draw("next_tokens", **pair, prompt=prompt).figure.show()
 
 # %% [markdown]
 # ## The cache
@@ -77,7 +79,7 @@ print(f"sum of {sources.shape[-2]} sources, largest difference from the cached i
 # What each stream reads at the last token, in every block:
 
 # %%
-mi.draw("token_weights", prompt=prompt).figure.show()
+mi.draw("token_weights", **pair, prompt=prompt).figure.show()
 
 # %% [markdown]
 # ## Patterns
@@ -86,7 +88,7 @@ mi.draw("token_weights", prompt=prompt).figure.show()
 # section measures.
 
 # %%
-mi.draw("attention_maps", prompt=prompt, layer=7).figure.show()
+mi.draw("attention_maps", **pair, prompt=prompt, layer=7).figure.show()
 
 # %% [markdown]
 # ## Ablation
@@ -150,7 +152,7 @@ for place in share.flatten().topk(3).indices.tolist():
 # the present one. Both models, one scale.
 
 # %%
-mi.draw("head_scores", score="induction").figure.show()
+mi.draw("head_scores", **pair, score="induction").figure.show()
 scores = {each.info.name: mi.analysis.head_scores(each).frame for each in (model, baseline)}
 for name, frame in scores.items():
     top = frame.sort_values("induction", ascending=False).iloc[0]

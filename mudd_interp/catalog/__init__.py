@@ -10,7 +10,9 @@ from mudd_interp.axes import unknown_name
 from mudd_interp.catalog import attribution, heads, interventions, losses, similarity, weights
 from mudd_interp.catalog.kind import Drawn as Drawn
 from mudd_interp.catalog.kind import FigureKind as FigureKind
-from mudd_interp.request import Request, command_line, python_lines
+from mudd_interp.checkpoints import load_model
+from mudd_interp.protocol import HookedModel
+from mudd_interp.request import PARTS, Request, command_line, python_lines
 from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
@@ -26,7 +28,8 @@ def draw(name: str, **values: Any) -> Drawn:
 
     Args:
         name: The figure, one of :data:`FIGURES`.
-        **values: The fields of ``mudd_interp.request.Request``: models, text, prompt, place.
+        **values: The fields of ``mudd_interp.request.Request``: models, text, prompt, place. A
+            model may also be given itself instead of its name: then it is not loaded again.
 
     Returns:
         The figure and its numbers, those of ``mudd-interp figures --only NAME``.
@@ -35,9 +38,16 @@ def draw(name: str, **values: Any) -> Drawn:
         ValueError: If there is no such figure, or it cannot be drawn from these values.
         TypeError: If a value's name is unknown.
     """
-    kind, request = find(name), Request.of_values(values)
+    kind, given = find(name), dict[str, HookedModel]()
+    for part in PARTS:
+        if isinstance(model := values.get(part), HookedModel):
+            values[part] = f"{model.info.name} ({part})"
+            given[values[part]] = model
+    request = Request.of_values(values)
     kind.check(request)
-    return draw_kind(kind, Study(request))
+    return draw_kind(
+        kind, Study(request, lambda name, **how: given.get(name) or load_model(name, **how))
+    )
 
 
 def draw_kind(kind: FigureKind, study: Study) -> Drawn:
