@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 import torch
 
@@ -30,6 +31,7 @@ from shelf import Entry, Shelf, cache_folder
 T = TypeVar("T")
 
 MODELS_HELD = 4
+_LARGE = ("z", "x", "y", "text", "customdata")
 BYTES_KEPT = 512 * 2**20
 
 
@@ -70,7 +72,7 @@ def drawing(kind: FigureKind, study: Study, place: str, draw: Callable[[], T]) -
 def drawing_key(kind: FigureKind, study: Study, place: str) -> str:
     """sha256 over what makes a figure: name, place, the values that it uses, models, text, code."""
     request = study.request
-    values = {name: getattr(request, name) for name in kind.depends_on}
+    values = {name: getattr(request, name) for name in kind.depends_on(request)}
     models = [
         [model.info.digest or id(model), str(model.cfg.device), str(model.cfg.dtype)]
         for model in study.models.values()
@@ -198,8 +200,10 @@ def bytes_of(value: Any) -> int:
     """About how much memory a result takes."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return value.nbytes
-    if hasattr(value, "to_plotly_json"):
-        return bytes_of(value.to_plotly_json())
+    if isinstance(value, go.Figure):
+        return 4096 + sum(
+            bytes_of(getattr(trace, name, None)) for trace in value.data for name in _LARGE
+        )
     if isinstance(value, pd.DataFrame):
         return int(value.memory_usage(deep=True).sum())
     if is_dataclass(value):

@@ -69,6 +69,7 @@ class Request:
         answer: The token whose prediction is explained, as text (as an id where the model has no
             tokenizer); ``None`` for the likeliest one.
         against: A token whose logit is subtracted from the answer's.
+        edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
     """
 
     model: str = "mudd-tiny"
@@ -100,6 +101,7 @@ class Request:
     score: Score = "induction"
     answer: str | None = None
     against: str | None = None
+    edits: str | None = None
 
     def __post_init__(self) -> None:
         """Check each choice against what there is.

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.catalog import attribution, heads, interventions, losses, similarity, weights
+from mudd_interp.catalog import (
+    attribution,
+    edited,
+    heads,
+    interventions,
+    losses,
+    similarity,
+    weights,
+)
 from mudd_interp.catalog.kind import Drawn as Drawn
 from mudd_interp.catalog.kind import FigureKind as FigureKind
 from mudd_interp.checkpoints import load_model
@@ -17,7 +25,7 @@ from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
     kind.name: kind
-    for module in (losses, similarity, weights, heads, attribution, interventions)
+    for module in (losses, similarity, weights, heads, attribution, edited, interventions)
     for kind in module.KINDS
 }
 """Every figure by name, in the order in which they are listed."""
@@ -90,9 +98,9 @@ def choose(names: Sequence[str], request: Request) -> tuple[FigureKind, ...]:
 
 def shell_command(kind: FigureKind, request: Request) -> str:
     """The command that makes a figure and its numbers."""
-    return command_line(kind.name, request, kind.depends_on)
+    return command_line(kind.name, request, kind.depends_on(request))
 
 
 def python_code(kind: FigureKind, request: Request) -> str:
     """The Python lines that do."""
-    return python_lines(kind.name, request, kind.depends_on)
+    return python_lines(kind.name, request, kind.depends_on(request))

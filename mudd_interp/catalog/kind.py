@@ -57,6 +57,7 @@ class FigureKind:
         why_not: Why it cannot be drawn in another mode.
         single: Whether side by side it shows one of the models, the request's ``of``.
         of_baseline: Whether there must be a baseline.
+        of_prompt: Whether it shows the prompt, and averages over the scope's text besides.
         standard: Whether it is made when no figure is named.
     """
 
@@ -69,14 +70,16 @@ class FigureKind:
     why_not: Mapping[Mode, str] = field(default_factory=dict[Mode, str])
     single: bool = False
     of_baseline: bool = False
+    of_prompt: bool = False
     standard: bool = False
 
-    @property
-    def depends_on(self) -> tuple[str, ...]:
-        """Every value of a request that changes the figure."""
+    def depends_on(self, request: Request) -> tuple[str, ...]:
+        """Values of a request that change the figure: an average over a corpus has no prompt."""
         of = ("of",) if self.single else ()
         mode = ("mode",) if len(self.modes) > 1 else ()
-        return (*MODELS, *self.uses, *mode, *of)
+        averaged = "scope" in self.uses and request.scope == "corpus" and not self.of_prompt
+        unused = ("prompt", "prompt_ids") if averaged else ()
+        return tuple(n for n in (*MODELS, *self.uses, *mode, *of) if n not in unused)
 
     def mode(self, request: Request) -> Mode:
         """How two models share the figure.

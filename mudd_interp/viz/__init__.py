@@ -13,6 +13,7 @@ from mudd_interp.viz.contributions import (
 from mudd_interp.viz.distribution import edge_distribution_figure as edge_distribution_figure
 from mudd_interp.viz.edges import edge_figure as edge_figure
 from mudd_interp.viz.edges import edge_limits as edge_limits
+from mudd_interp.viz.edit_effects import edit_effects_figure as edit_effects_figure
 from mudd_interp.viz.export import IMAGE_FORMATS as IMAGE_FORMATS
 from mudd_interp.viz.export import ImageFormat as ImageFormat
 from mudd_interp.viz.export import figure_html as figure_html

@@ -73,7 +73,13 @@ class _Layout:
         return self.gap + _BOTTOM
 
 
-def loss_strip_figure(result: Predictions, baseline: Predictions | None = None) -> go.Figure:
+def loss_strip_figure(
+    result: Predictions,
+    baseline: Predictions | None = None,
+    *,
+    title: str = "Loss of each token",
+    difference: str = DIFFERENCE,
+) -> go.Figure:
     """The loss of each token, as colours: a strip for each model, and one for their difference.
 
     Long sequences are broken into lines. Both models share one scale from 0; the difference has its
@@ -82,13 +88,15 @@ def loss_strip_figure(result: Predictions, baseline: Predictions | None = None) 
     Args:
         result: Of the model in question.
         baseline: Of the Transformer beside it, on the same tokens.
+        title: What the figure is called.
+        difference: What the first minus the second is called.
 
     Raises:
         ValueError: If the sequence has one token only, or the two models split it otherwise.
     """
     frame = _losses(result, baseline)
     strips = [short_name(each.provenance.model) for each in _given(result, baseline)]
-    strips += [] if baseline is None else [DIFFERENCE]
+    strips += [] if baseline is None else [difference]
     layout = _Layout(len(frame), len(strips))
     lines = len(layout.starts)
     figure = make_subplots(
@@ -106,7 +114,7 @@ def loss_strip_figure(result: Predictions, baseline: Predictions | None = None) 
     hidden = "" if layout.labelled else "; hover for the tokens"
     return finish(
         figure,
-        "Loss of each token",
+        title,
         f"−log p of the token, in nats, not negative; {stated} ({ROBUST_QUANTILE:.0%} of values)"
         f"{hidden}",
         _source(result, baseline),
@@ -114,7 +122,7 @@ def loss_strip_figure(result: Predictions, baseline: Predictions | None = None) 
         margin={"l": _LEFT, "r": _RIGHT, "t": _TOP, "b": layout.below},
         plot_bgcolor=_UNLIT,
         coloraxis=_scale(UNSIGNED, (0.0, end), "loss, nats", 0.0, layout),
-        coloraxis2=_scale(SIGNED, (-reach, reach), f"{DIFFERENCE}, nats", 0.55, layout),
+        coloraxis2=_scale(SIGNED, (-reach, reach), f"{difference}, nats", 0.55, layout),
     )
 
 
@@ -217,10 +225,11 @@ def _strip(
 def _hover(part: pd.DataFrame, strips: Sequence[str]) -> list[list[str]]:
     """The same text on all strips: every number of a token."""
     values = part[_columns(part)].to_numpy()
+    signs = ["+" if column == "difference" else "" for column in _columns(part)]
     lines = [
         "<br>".join(
-            f"{name}: {value:+.4f}" if name == DIFFERENCE else f"{name}: {value:.4f}"
-            for name, value in zip(strips, row, strict=True)
+            f"{name}: {value:{sign}.4f}"
+            for name, sign, value in zip(strips, signs, row, strict=True)
         )
         for row in values
     ]

@@ -13,7 +13,7 @@ from mudd_interp.analysis import LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import Request
 
-SMALL = Request(sequences=2, context=32, batch_size=1)
+SMALL = Request(sequences=2, context=32, batch_size=1, edits="cut head 7.2; mean v *<-*")
 
 
 def test_a_model_key_changes_with_each_option(tmp_path: Path):
@@ -108,20 +108,22 @@ OTHER: dict[str, object] = {
     "score": "entropy",
     "answer": "width",
     "against": "x",
+    "edits": "cut head 3.1",
 }
+HEAD_ACTIVITY = FIGURES["head_activity"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_that_is_kept_depends_on_nothing_but_what_its_key_holds(name: str):
-    uses = FIGURES[name].depends_on
+    uses = FIGURES[name].depends_on(SMALL)
     key, figure = drawing(name)
     others = {other: value for other, value in OTHER.items() if other not in uses}
     assert drawing(name, **others) == (key, figure)
 
 
-@pytest.mark.parametrize("option", [o for o in OTHER if o in FIGURES["head_activity"].uses])
+@pytest.mark.parametrize("option", [o for o in OTHER if o in HEAD_ACTIVITY.depends_on(SMALL)])
 def test_the_key_of_a_figure_changes_with_each_value_it_uses(option: str):
-    kind = FIGURES["head_activity"]
+    kind = HEAD_ACTIVITY
     changed = caches.study(Request.of_values(asdict(SMALL) | {option: OTHER[option]}))
     key = caches.drawing_key(kind, caches.study(SMALL), "light")
     assert caches.drawing_key(kind, changed, "light") != key

@@ -10,7 +10,16 @@ import state
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
-PAGES = ("overview", "similarity", "weights", "heads", "attribution", "corpus", "about")
+PAGES = (
+    "overview",
+    "similarity",
+    "weights",
+    "heads",
+    "attribution",
+    "interventions",
+    "corpus",
+    "about",
+)
 SMALL = {"n": "2", "c": "32"}
 """A corpus of two sequences of 32 tokens."""
 HTML = "<script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -20,6 +20,8 @@ VIEWS = {
     "token_weights": {"position": 4, "statistic": "dynamic", "raw": True},
     "head_activity_by_head": {"sinks": (0, 14), "sink_positions": 3},
     "loss_comparison": {},
+    "logit_attribution": {"answer": ")", "position": 5},
+    "edit_effects": {"edits": "cut v 7<-2; cut head 7.2"},
 }
 
 

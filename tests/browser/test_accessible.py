@@ -14,6 +14,7 @@ PAGES = {
     "weights": "edge_distribution-model",
     "heads": "attention_maps_baseline-model",
     "attribution": "path_coefficients-model",
+    "interventions": None,
     "corpus": None,
     "about": None,
 }

@@ -35,7 +35,7 @@ def test_a_page_opens_with_its_figure(app: Any, page: str):
     assert app.page.get_by_text("cannot be drawn").count() == 0
 
 
-@pytest.mark.parametrize("page", ["corpus", "about"])
+@pytest.mark.parametrize("page", ["interventions", "corpus", "about"])
 def test_a_page_of_words_opens(app: Any, page: str):
     app.open(page)
     expect(app.page.get_by_role("heading", level=1)).to_be_visible()

@@ -1,0 +1,116 @@
+"""Interventions."""
+
+from typing import Any
+
+import streamlit as st
+
+import charts
+import frame
+import state
+from mudd_interp.axes import STREAMS
+from mudd_interp.catalog.interventions import FEW
+from mudd_interp.edits import ACTIONS, Edit, as_edits, edits_text
+
+EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
+PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
+EVERY = "every"
+
+
+def put(edits: str) -> None:
+    """Take a list of edits; what is none is said, and all stays as it is."""
+    try:
+        text = edits_text(edits.replace("\n", ";"))
+    except ValueError as error:
+        state.ignore(f"The edits are as before: {error}")
+        return
+    state.put(edits=text or None)
+
+
+def add() -> None:
+    """Add what the form says."""
+    session, part = st.session_state, st.session_state["new_part"]
+    values: dict[str, Any] = {"action": "cut", "part": part}
+    if part == "edge":
+        values |= {"action": session["new_action"], "stream": session["new_stream"]}
+        values |= {name: session[f"new_{name}"] for name in ("layer", "source")}
+    else:
+        values |= {"layer": session["new_layer"] or 0}
+        values |= {"head": session["new_head"]} if part == "head" else {}
+    before = state.view()["edits"]
+    put("; ".join(filter(None, [before, str(Edit(**values))])))
+
+
+def form(study: Any) -> None:
+    """The edits as text, and a form for who does not know how they are written."""
+    st.session_state["edits_text"] = (state.view()["edits"] or "").replace("; ", "\n")
+    st.text_area(
+        "Edits, one in a line",
+        key="edits_text",
+        placeholder="\n".join(EXAMPLES),
+        on_change=lambda: put(st.session_state["edits_text"]),
+        height=110,
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("Of", list(PARTS), format_func=PARTS.__getitem__, key="new_part", width=180)
+        part, cfg = st.session_state["new_part"], study.models["model"].cfg
+        last = cfg.n_layers - 1
+        if part == "edge":
+            st.selectbox("Do", ACTIONS, key="new_action", width=120)
+            st.selectbox(
+                "Stream", STREAMS, index=None, placeholder="all", key="new_stream", width=110
+            )
+        word = "After block" if part == "edge" else "Block"
+        st.number_input(
+            word,
+            0,
+            last,
+            None,
+            key="new_layer",
+            placeholder="all" if part == "edge" else "0",
+            width=140,
+        )
+        if part == "edge":
+            st.number_input(
+                "Source", 0, last + 1, None, key="new_source", placeholder="all", width=140
+            )
+        if part == "head":
+            st.number_input("Head", 0, cfg.n_heads - 1, 0, key="new_head", width=140)
+        st.button("Add", on_click=add)
+        st.button("Remove all", on_click=lambda: state.put(edits=None))
+
+
+study = frame.open_page(
+    "What happens if I cut it?",
+    "The same edits are made in both models, where they have a meaning: below, what they do to "
+    "this prompt, and on average to a text.",
+    "`cut v 7<-2`: stream V that enters block 8 (it follows block 7) no longer reads $X_2$; "
+    "everybody else still does. `cut` sets a weight to 0, `mean` to its mean over the text, "
+    "`static` to its learned bias, `plain` to the plain residual, `shuffle` moves the weights of "
+    "a stream to other tokens; `*` means all; `@3-5` at the end, at these tokens only. "
+    "A plain Transformer has heads, FFNs, and the edge on the newest output.",
+)
+form(study)
+if state.view()["edits"] is None:
+    st.info("There are no edits yet: write some, or add one.")
+else:
+    st.caption(state.plain("; ".join(map(str, as_edits(state.view()["edits"])))))
+    st.header("On this prompt", anchor=False)
+    for name in ("edited_next_tokens", "edited_losses"):
+        for part in study.parts:
+            charts.chart(name, of=part)
+    st.header("On the text", anchor=False)
+    charts.chart("edit_effects")
+
+st.header("Every edge", anchor=False)
+st.markdown(
+    f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "
+    "not a contribution, and a contribution is not a cause; here they stand side by side."
+)
+what = tuple(state.view()[name] for name in ("model", "text", "sequences", "scope"))
+if st.button("Cut every edge", type="primary"):
+    st.session_state[EVERY] = what
+if st.session_state.get(EVERY) == what:
+    few = min(FEW, state.view()["sequences"] or FEW)
+    for name in ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic"):
+        charts.chart(name, sequences=few)
+    charts.chart("in_context_loss")

@@ -1,0 +1,66 @@
+"""The page of edits: written or chosen, made in both models, and in the link."""
+
+import pytest
+
+import state
+from mudd_interp import catalog
+from mudd_interp.analysis import ablation_sweep, predictions
+from mudd_interp.checkpoints import load_model
+from mudd_interp.data import bundled_batches
+from mudd_interp.edits import edited
+from tests.app.test_pages import opened, settled, texts
+
+EDITS = "cut v 7<-2; cut head 7.2"
+PROMPT = "for i in range(3):\n    print(i)\n"
+
+
+def test_an_edit_is_added_by_the_form_and_is_in_the_link():
+    at = opened("interventions")
+    assert "There are no edits yet" in texts(at.info)
+    at.selectbox(key="new_stream").set_value("v")
+    at.number_input(key="new_layer").set_value(7)
+    at.number_input(key="new_source").set_value(2)
+    settled(button(at, "Add").click().run())
+    assert at.text_area(key="edits_text").value == "cut v 7<-2"
+    settled(at.selectbox(key="new_part").set_value("head").run())
+    at.number_input(key="new_head").set_value(2)
+    settled(button(at, "Add").click().run())
+    assert at.query_params["e"] == state.pack(EDITS)
+    assert not at.error
+    settled(button(at, "Remove all").click().run())
+    assert "e" not in at.query_params
+
+
+def test_what_is_no_edit_is_said_and_the_others_stay():
+    at = opened("interventions", e=state.pack(EDITS))
+    settled(at.text_area(key="edits_text").set_value("cut everything").run())
+    assert "expected an edit" in texts(at.warning).replace("\\", "")
+    assert at.query_params["e"] == state.pack(EDITS)
+
+
+def button(at, label):
+    return next(each for each in at.button if each.label == label)
+
+
+def test_the_numbers_are_the_librarys():
+    model, baseline = load_model("mudd-tiny"), load_model("tfm-tiny")
+    pair = {"model": model, "baseline": baseline, "edits": EDITS}
+    drawn = catalog.draw("edited_losses", **pair, prompt=PROMPT)
+    tokens = model.to_tokens(PROMPT)
+    with edited(model, EDITS):
+        expected = predictions(model, tokens).loss
+    assert drawn.frame["loss"].tolist()[1:] == pytest.approx(expected.tolist()[1:], abs=0)
+
+    drawn = catalog.draw("edit_effects", **pair, sequences=2)
+    sweep = ablation_sweep(model, bundled_batches(2), ["cut v 7<-2", "cut head 7.2", EDITS])
+    mine = drawn.frame[drawn.frame["model"] == "mudd-tiny"]
+    assert mine["loss"].tolist() == sweep.frame["loss"].tolist()
+    # A Transformer has no such edge: it is told, and the head is cut.
+    assert drawn.frame[drawn.frame["model"] == "tfm-tiny"]["edits"].tolist() == ["cut head 7.2"]
+    assert "not done in tfm-tiny" in drawn.figure.layout.meta["definition"]
+
+
+@pytest.mark.parametrize("edits", [None, "cut v 99<-2", "cut sideways"])
+def test_edits_that_cannot_be_done_are_refused(edits: str | None):
+    with pytest.raises(ValueError, match=r"edit|layer"):
+        catalog.draw("edit_effects", edits=edits, baseline=None, sequences=1)
