@@ -10,11 +10,15 @@ from playwright.sync_api import Browser, sync_playwright
 
 from mudd_interp.viz import find_browser
 
+EDITS = "eNpLLi1RKFMwt9E1slZIBrIzUhNTFMz1gLzijNK0tJxUhUIFLRtdLQD0Dgub"
+"""cut v 7<-2; cut head 7.2; shuffle q *<-*"""
 PAGES = {
     "overview": ("", "token_losses-model"),
     "similarity": ("similarity", "similarity_matrix-model"),
     "weights": ("weights", "dense_weights-model"),
     "heads": ("heads", "attention_head-model"),
+    "attribution": ("attribution", "logit_attribution-model"),
+    "interventions": (f"interventions?e={EDITS}", "edited_losses-baseline"),
     "corpus": ("corpus", None),
     "about": ("about", None),
 }
