@@ -11,7 +11,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # Section 3.4 of the paper, on the bundled pair
 #

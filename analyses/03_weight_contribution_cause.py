@@ -11,7 +11,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # Weight, contribution, cause
 #
@@ -98,6 +97,11 @@ distant.round(2)
 mi.viz.first_order_figure(sizes, sweep, estimates).show()
 
 # %% [markdown]
+# **No, not here.** The rank correlation of estimate and exact effect is 0.16 over all edges. Cutting a
+# large edge is too far a step for a linear estimate, on stream R most of all; among the distant
+# edges, which are smaller, it is 0.5 to 0.7 for Q, K and V and none for R.
+
+# %% [markdown]
 # ## How much of it is dynamic?
 #
 # All weights are set to their mean over the whole held-out text (the best that static connections
@@ -108,7 +112,10 @@ static = mi.analysis.AblationSweep.load("results/static_vs_dynamic.npz")
 mi.viz.static_dynamic_figure(static).show()
 whole = static.frame.set_index("edits")["loss"]
 print(
-    {edits: round(whole[edits], 3) for edits in ("mean * *<-*", "static * *<-*", "shuffle * *<-*")}
+    {
+        edits: round(float(whole[edits]), 3)
+        for edits in ("mean * *<-*", "static * *<-*", "shuffle * *<-*")
+    }
 )
 
 # %% [markdown]

@@ -1,0 +1,26 @@
+"""The notebooks: both halves of a pair say the same, and what is committed was executed."""
+
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "analyses").glob("0*.ipynb"))
+
+
+def test_there_are_four():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
+    notebook: Any = jupytext.read(path)
+    script: Any = jupytext.read(path.with_suffix(".py"))
+    cells = [(cell.cell_type, cell.source) for cell in notebook.cells]
+    assert cells == [(cell.cell_type, cell.source) for cell in script.cells]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
