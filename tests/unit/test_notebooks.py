@@ -22,5 +22,6 @@ def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error"]
+    # Warnings name the machine that they came up on.
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
