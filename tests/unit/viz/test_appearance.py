@@ -49,7 +49,7 @@ FIGURES = sorted(name for name in dir(viz) if name.endswith("_figure"))
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """Each figure function of viz, drawn."""
-    models, read, written = [], [], []
+    models, read, written, ways = [], [], [], []
     for family, name in (("MUDDFormer", "mudd <b>1</b>"), ("Transformer++", "plain")):
         model = random_model(FAMILY[family])
         model.info = ModelInfo(name=name)
@@ -59,8 +59,7 @@ def figures() -> dict[str, Any]:
         logit = direct_logit_attribution(model, sequence, answer=5)
         stream = stream_decomposition(model, sequence, 2, "v")
         written.append((logit, stream, logit_lens(model, sequence)))
-        if family == "MUDDFormer":
-            paths, ways = path_coefficients(model, sequence), routes(model, sequence, source=0)
+        ways.append((path_coefficients(model, sequence), routes(model, sequence, source=0)))
     results = zip(*models, strict=True)
     similarity, matrix, norms, weights, spread, activity, sinks, entropy = results
     pattern = torch.tensor([[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.375, 0.125]]])
@@ -80,9 +79,10 @@ def figures() -> dict[str, Any]:
     return {
         "logit_attribution_figure": viz.logit_attribution_figure(*logits),
         "stream_decomposition_figure": viz.stream_decomposition_figure(streams[0], 3, streams[1]),
-        "path_coefficients_figure": viz.path_coefficients_figure(paths, 3),
-        "routes_figure": viz.routes_figure(ways),
+        "path_coefficients_figure": viz.path_coefficients_figure(ways[0][0], 3),
+        "routes_figure": viz.routes_figure(ways[0][1]),
         "logit_lens_figure": viz.logit_lens_figure(lenses[0], 3, lenses[1]),
+        "edit_effects_figure": viz.edit_effects_figure(effects, None, ["<not> done"]),
         "similarity_figure": viz.similarity_figure(*similarity),
         "similarity_difference_figure": viz.similarity_difference_figure(*similarity),
         "similarity_matrix_figure": viz.similarity_matrix_figure(*matrix),
