@@ -14,7 +14,7 @@ from mudd_interp.request import Request
 from mudd_interp.study import Study, attention_pattern
 
 load = cache(mi.load_model)
-SHORT = Request(sequences=1, context=16)
+SHORT = Request(sequences=1, context=16, edits="cut v 5<-2; cut head 7.2")
 KEPT: dict[str, Any] = {}  # what is the same in every figure is computed once
 
 
@@ -87,7 +87,7 @@ def test_several_figures_share_one_pass():
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
-    request = Request(prompt="def f(x):\n    return x", scope="prompt", sequences=1, context=16)
+    request = replace(SHORT, prompt="def f(x):\n    return x", scope="prompt")
     drawn = draw_kind(kind, Study(request, load, KEPT))
     assert len(drawn.frame)
     assert drawn.figure.data
