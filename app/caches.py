@@ -30,9 +30,12 @@ from shelf import Entry, Shelf, cache_folder
 
 T = TypeVar("T")
 
+FAILURES = (ValueError, OSError, NotImplementedError)
+"""What the library raises when it cannot do what it was asked for."""
+
 MODELS_HELD = 4
-_LARGE = ("z", "x", "y", "text", "customdata")
 BYTES_KEPT = 512 * 2**20
+_LARGE = ("z", "x", "y", "text", "customdata")  # of a trace
 
 
 def study(request: Request, progress: Progress | None = None) -> Study:

@@ -25,9 +25,6 @@ SQUARE_HEIGHT = 460
 
 CONFIG = {"displaylogo": False}
 
-FAILURES = (ValueError, OSError, NotImplementedError)
-"""What the library raises when it cannot do what it was asked for."""
-
 
 @dataclass(frozen=True)
 class Panel:
@@ -58,7 +55,7 @@ def prepare(*names: str) -> None:
         needs = [analysis for name in names for analysis in find(name).needs(request)]
         with bar(partial(_sequences, request)) as progress:
             caches.study(request, progress).prepare(needs)
-    except FAILURES:
+    except caches.FAILURES:
         return
 
 
@@ -108,7 +105,7 @@ def _panel(
         try:
             kind.check(request)
             panel = _drawn(kind, request, half)
-        except FAILURES as error:
+        except caches.FAILURES as error:
             st.error(f"**{kind.title}** cannot be drawn: {state.plain(str(error))}")
             return
         st.subheader(panel.title, anchor=False)

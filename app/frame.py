@@ -11,6 +11,7 @@ import caches
 import state
 import uploads
 from chips import chips
+from mudd_interp.axes import STREAMS
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.request import MODES
 from mudd_interp.study import Study
@@ -202,7 +203,7 @@ def _study() -> Study:
     try:
         with st.spinner("Loading the models", show_time=True):
             return caches.study(request)
-    except (ValueError, OSError, NotImplementedError) as error:
+    except caches.FAILURES as error:
         st.error(f"**No figure yet: a model cannot be loaded.** {state.plain(str(error))}")
         st.stop()
 
@@ -272,6 +273,14 @@ def _take_sinks() -> None:
         return
     st.session_state["sinks_of"] = sinks
     state.put(sinks=sinks)
+
+
+def choose_edge(study: Study, sources: int, final: bool = False) -> None:
+    """A stream, a layer as for :func:`choose_layer`, and a source up to the given one."""
+    with st.container(horizontal=True):
+        st.segmented_control("Stream", STREAMS, required=True, **state.bound("stream"))
+        choose_layer(study, final)
+        state.number(f"Source, 0 to {sources}", "source", 1, 0, sources, width=160)
 
 
 def choose_layer(study: Study, final: bool = False) -> None:

@@ -124,7 +124,7 @@ def go(request: Request, run: Run) -> None:
     """Compute what is missing, pass by pass, and keep it after each; what fails is in ``run``."""
     try:
         _go(request, run)
-    except (ValueError, OSError, NotImplementedError) as error:
+    except caches.FAILURES as error:
         run.message = str(error)
     run.stage = "done"
 

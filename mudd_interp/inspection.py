@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -62,7 +63,7 @@ def training_facts(name: str) -> dict[str, str]:
     """Data, tokens and held-out loss of a bundled model, from its card; nothing of another."""
     if name not in BUNDLED:
         return {}
-    card = json.loads((BUNDLED_FOLDER / "card.json").read_text("utf-8"))
+    card = _card()
     held_out = card["validation"]
     return {
         "data": f"Python sources of {len(card['packages'])} packages",
@@ -70,6 +71,11 @@ def training_facts(name: str) -> dict[str, str]:
         "held-out loss": f"{card['models'][name]['validation_loss']:.4f} nats per token "
         f"({held_out['predicted_tokens']:,} tokens of {held_out['files']} files)",
     }
+
+
+@cache
+def _card() -> dict[str, Any]:
+    return json.loads((BUNDLED_FOLDER / "card.json").read_text("utf-8"))
 
 
 def print_description(description: dict[str, Any], console: Console | None = None) -> None:

@@ -5,7 +5,6 @@ import streamlit as st
 import charts
 import frame
 import state
-from mudd_interp.axes import STREAMS
 
 
 def choose_token(label: str, name: str, nothing: str) -> None:
@@ -48,11 +47,8 @@ st.markdown(
     "Choose the stream of a block (the layer behind the last block is the final norm), and a "
     "source whose ways to it are drawn."
 )
-with st.container(horizontal=True):
-    st.segmented_control("Stream", STREAMS, required=True, **state.bound("stream"))
-    frame.choose_layer(study, final=True)
-    last = min(model.cfg.n_layers for model in study.models.values())
-    state.number(f"Source, 0 to {last}", "source", 1, 0, last, width=160)
+last = min(model.cfg.n_layers for model in study.models.values())
+frame.choose_edge(study, last, final=True)
 charts.chart("stream_decomposition")
 charts.chart("routes")
 

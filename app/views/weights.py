@@ -6,7 +6,6 @@ import streamlit as st
 import charts
 import frame
 import state
-from mudd_interp.axes import STREAMS
 from mudd_interp.request import Statistic
 
 
@@ -52,11 +51,7 @@ st.markdown(
     "Which stream, after which block, reads which earlier output: choose here, or click a cell of "
     "the weights at the token."
 )
-with st.container(horizontal=True):
-    st.segmented_control("Stream", STREAMS, required=True, **state.bound("stream"))
-    frame.choose_layer(study)
-    last = study.models["model"].cfg.n_layers
-    state.number(f"Source, 0 to {last}", "source", 1, 0, last, width=160)
+frame.choose_edge(study, study.models["model"].cfg.n_layers)
 charts.chart("edge")
 charts.chart("edge_distribution")
 clicks.clicks("token_weights-model", "weight_clicks", choose_edge)

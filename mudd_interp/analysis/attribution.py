@@ -134,7 +134,7 @@ def _keep(
     kept: dict[Aggregate, Tensor],
     key: Aggregate,
     tensor: Float[Tensor, "batch pos _"],
-    hook: Any,  # noqa: ARG001
+    hook: Any,  # noqa: ARG001 (a hook's signature)
 ) -> Float[Tensor, "batch pos _"]:
     # Without gradients of its own (frozen parameters) the tensor is where they begin.
     kept[key] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()

@@ -68,7 +68,7 @@ class EdgePatch(Result):
             patched=patched.mean(1), change=change, share=change / whole if whole else np.nan
         )
 
-    def _merged(self, other: Any) -> dict[str, np.ndarray]:  # noqa: ARG002
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:  # noqa: ARG002 (whatever it is)
         raise ValueError("patches of other prompts do not merge: give all prompts as one batch.")
 
 
@@ -177,7 +177,7 @@ def _patched(
     """The logits of a run with each of several vectors added to one stream."""
     times = len(deltas)
 
-    def add(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+    def add(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (a hook's signature)
         return x + deltas.flatten(0, 1)
 
     with model.hooks([(aggregate_hook(model, *key), add)]):

@@ -114,7 +114,7 @@ class SizeSums:
         self,
         source: int,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         self._norms[source] = l2_norms(x)
 
@@ -122,7 +122,7 @@ class SizeSums:
         self,
         key: Aggregate,
         weights: Float[Tensor, "batch pos source"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         norms = torch.stack([self._norms[j] for j in range(weights.shape[-1])], dim=-1)
         sizes = weights.to(norms.dtype).abs()
@@ -133,7 +133,7 @@ class SizeSums:
         self,
         key: Aggregate,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         length = l2_norms(x).double().sum().item()
         self._lengths[self._streams.index(key[1]), key[0]] += length

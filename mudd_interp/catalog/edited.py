@@ -14,7 +14,7 @@ from mudd_interp.analysis import (
     predictions,
 )
 from mudd_interp.catalog.interventions import FEW
-from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind
+from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.edits import Edit, as_edits, edit_hooks, edited, edits_text
 from mudd_interp.request import Mode, Part
 from mudd_interp.study import Study
@@ -76,10 +76,9 @@ def _renamed(found: Predictions, name: str) -> Predictions:
     return replace(found, provenance=replace(found.provenance, model=name))
 
 
-def _before_and_after(study: Study) -> tuple[Predictions, Predictions]:
+def _before_and_after(study: Study, plan: _Plan) -> tuple[Predictions, Predictions]:
     """One model's predictions on the prompt, as it is and with the edits."""
     part = study.request.of
-    plan = _plan(study, part)
 
     def with_edits(model: Any, tokens: Any, **_: Any) -> Predictions:
         with edited(model, plan.edits, plan.means):
@@ -92,7 +91,7 @@ def _before_and_after(study: Study) -> tuple[Predictions, Predictions]:
 
 
 def _next_tokens(study: Study) -> Drawn:
-    before, after = _before_and_after(study)
+    before, after = _before_and_after(study, _plan(study, study.request.of))
     position = study.position(study.request.of)
     tables = [
         each.top_frame(position).assign(model=each.provenance.model) for each in (before, after)
@@ -102,11 +101,12 @@ def _next_tokens(study: Study) -> Drawn:
 
 
 def _losses(study: Study) -> Drawn:
-    before, after = _before_and_after(study)
+    plan = _plan(study, study.request.of)
+    before, after = _before_and_after(study, plan)
     figure = loss_strip_figure(
         after,
         before,
-        title=f"Loss of each token with edits: {edits_text(_plan(study, study.request.of).edits)}",
+        title=f"Loss of each token with edits: {edits_text(plan.edits)}",
         difference="edited − as it is",
     )
     return Drawn(figure, loss_difference(after, before))
@@ -127,16 +127,14 @@ def _effects(study: Study) -> Drawn:
             left_out += plan.left_out
             found[part] = _effects_on(study, part, plan)
     figure = edit_effects_figure(found["model"], found.get("baseline"), left_out)
-    tables = [sweep.frame.assign(model=study.name(part)) for part, sweep in found.items()]
-    frame = pd.concat(tables, ignore_index=True)
-    return Drawn(figure, frame.reindex(columns=["model", *frame.columns.drop("model")]))
+    return Drawn(figure, of_both(study, lambda part: found[part].frame, found))
 
 
 def _effects_on(study: Study, part: Part, plan: _Plan) -> AblationSweep:
     groups = [str(edit) for edit in plan.edits]
     groups += [edits_text(plan.edits)] if len(groups) > 1 else []
 
-    def sweep(model: Any, batches: Any, *, means_of: Any, **how: Any) -> AblationSweep:  # noqa: ARG001
+    def sweep(model: Any, batches: Any, *, means_of: Any, **how: Any) -> AblationSweep:  # noqa: ARG001 (means_of is in the key)
         return ablation_sweep(model, batches, means=plan.means, **how)
 
     return study.of_text(part, sweep, most=FEW, edits=groups, means_of=plan.known_by)

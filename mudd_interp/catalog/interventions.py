@@ -12,6 +12,7 @@ from mudd_interp.analysis import (
     weight_contribution_cause,
 )
 from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.request import Mode
 from mudd_interp.study import Study
 from mudd_interp.viz import (
     causes_figure,
@@ -25,6 +26,11 @@ FEW = 16
 """Sequences that a sweep over all edges takes where the request does not say how many."""
 
 _OTHERWISE = f"; {FEW} sequences unless told otherwise"
+
+ONE_MODELS_EDGES: dict[Mode, str] = {
+    "difference": "it shows the edges of one model",
+    "overlay": "it shows the edges of one model",
+}
 
 
 def _of_model(study: Study, compute: Callable[..., Any]) -> Any:
@@ -66,21 +72,21 @@ KINDS = (
         title=f"What cutting each edge does{_OTHERWISE}",
         draw=_edge_effects,
         uses=SCOPED,
-        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+        why_not=ONE_MODELS_EDGES,
     ),
     FigureKind(
         name="weight_contribution_cause",
         title=f"Weight, contribution and cause of every edge{_OTHERWISE}",
         draw=_causes,
         uses=SCOPED,
-        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+        why_not=ONE_MODELS_EDGES,
     ),
     FigureKind(
         name="first_order",
         title=f"First-order estimate and exact effect of every edge{_OTHERWISE}",
         draw=_first_order,
         uses=SCOPED,
-        why_not=dict.fromkeys(("overlay", "difference"), "it shows the edges of one model"),
+        why_not=ONE_MODELS_EDGES,
     ),
     FigureKind(
         name="static_dynamic",

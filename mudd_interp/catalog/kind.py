@@ -1,6 +1,6 @@
 """What every figure of the catalog says of itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +107,12 @@ class FigureKind:
         self.mode(request)
 
 
-def of_both(study: Study, frame: Callable[[Part], pd.DataFrame]) -> pd.DataFrame:
-    """One table of both models, the model's name in front."""
-    tables = [frame(part).assign(model=study.name(part)) for part in study.parts]
+def of_both(
+    study: Study, frame: Callable[[Part], pd.DataFrame], parts: Iterable[Part] | None = None
+) -> pd.DataFrame:
+    """One table of both models, or of some parts, the model's name in front."""
+    parts = study.parts if parts is None else parts
+    tables = [frame(part).assign(model=study.name(part)) for part in parts]
     table = pd.concat(tables, ignore_index=True)
     return table.reindex(columns=["model", *tables[0].columns.drop("model")])
 

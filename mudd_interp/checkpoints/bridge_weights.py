@@ -98,7 +98,7 @@ class BaselineWeights:
         after = self.accumulated_bias(layer + 1, include_mlp_biases=True)
         return after - before - self.output_bias(layer, "attn")
 
-    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:  # noqa: ARG002
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:  # noqa: ARG002 (the protocol's)
         """The gain of the norm before a block's attention, the same for all streams."""
         return self._gain(getattr(self.blocks[layer], "ln1", None))
 

@@ -93,7 +93,7 @@ class _Apply:
     def __init__(self, steps: Sequence[tuple[int | None, Sequence[Step]]], shares: int = 1):
         self.steps, self.shares = steps, shares
 
-    def __call__(self, tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
+    def __call__(self, tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
         parts = list(tensor.chunk(self.shares))
         for number, steps in self.steps:
             for step in steps:
