@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import streamlit as st
 
 from mudd_interp.axes import STREAMS
+from mudd_interp.edits import edits_text
 from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request, canonical
 
 View = dict[str, Any]
@@ -164,7 +165,7 @@ FIELDS: dict[str, Field] = {
     "score": Field("q", "induction", _choice(SCORES)),
     "answer": Field("a", None, unpack, pack),
     "against": Field("ag", None, unpack, pack),
-    "edits": Field("e", None, unpack, pack),
+    "edits": Field("e", None, lambda text: edits_text(unpack(text)) or None, pack),
     "prompt_ids": Field("i", None, lambda text: _ids(unpack(text)), lambda i: pack(_ids_text(i))),
     "prompt": Field("p", next(iter(EXAMPLES.values())), unpack, pack),
 }

@@ -9,7 +9,7 @@ import frame
 import state
 from mudd_interp.axes import STREAMS
 from mudd_interp.catalog.interventions import FEW
-from mudd_interp.edits import ACTIONS, Edit, as_edits, edits_text
+from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
 PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
@@ -93,7 +93,7 @@ form(study)
 if state.view()["edits"] is None:
     st.info("There are no edits yet: write some, or add one.")
 else:
-    st.caption(state.plain("; ".join(map(str, as_edits(state.view()["edits"])))))
+    st.caption(state.plain(state.view()["edits"]))
     st.header("On this prompt", anchor=False)
     for name in ("edited_next_tokens", "edited_losses"):
         for part in study.parts:

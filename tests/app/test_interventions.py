@@ -38,6 +38,12 @@ def test_what_is_no_edit_is_said_and_the_others_stay():
     assert at.query_params["e"] == state.pack(EDITS)
 
 
+def test_a_link_with_what_is_no_edit_is_ignored_with_a_notice():
+    at = settled(opened("interventions", e=state.pack("cut everything")))
+    assert "There are no edits yet" in texts(at.info)
+    assert "expected an edit" in texts(at.warning).replace("\\", "")
+
+
 def button(at, label):
     return next(each for each in at.button if each.label == label)
 
