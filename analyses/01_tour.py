@@ -152,11 +152,9 @@ for place in share.flatten().topk(3).indices.tolist():
 # the present one. Both models, one scale.
 
 # %%
-mi.draw("head_scores", **pair, score="induction").figure.show()
-scores = {each.info.name: mi.analysis.head_scores(each).frame for each in (model, baseline)}
-for name, frame in scores.items():
-    top = frame.sort_values("induction", ascending=False).iloc[0]
-    print(f"{name}: head {top['layer']:.0f}.{top['head']:.0f}, score {top['induction']:.3f}")
+drawn = mi.draw("head_scores", **pair, sequences=32, score="induction")
+drawn.figure.show()
+drawn.frame.groupby("model").head(1)[["model", "layer", "head", "induction"]].round(3)
 
 # %% [markdown]
 # One seed of each model was trained, so this is about these two models. In them, the MUDDFormer has
@@ -168,6 +166,6 @@ assert torch.isclose(by_hand, by_edit)
 assert len(few) == model.cfg.n_layers < len(cache)
 assert high > 0 > low
 assert 0.2 < share.max() < 1
-best_scores = {name: frame["induction"].max() for name, frame in scores.items()}
-assert best_scores["mudd-tiny"] > 0.5 > best_scores["tfm-tiny"]
+best = drawn.frame.groupby("model")["induction"].max()
+assert best["mudd-tiny"] > 0.5 > best["tfm-tiny"]
 assert all(not point.fwd_hooks for point in model.hook_dict.values())

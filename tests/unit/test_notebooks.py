@@ -1,5 +1,8 @@
-"""The notebooks: both halves of a pair say the same, and what is committed was executed."""
+"""The notebooks run; both halves of a pair say the same, and what is committed was executed."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +28,15 @@ def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
     # Warnings name the machine that they came up on.
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path):
+    program = path.parent / "execute.py"
+    command = [sys.executable, program, "--out", tmp_path, path.with_suffix(".py")]
+    # One thread, as the tests beside it: two processes that each take every core take turns.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    executed: Any = jupytext.read(tmp_path / path.name)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
