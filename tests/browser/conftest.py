@@ -67,11 +67,16 @@ class Watched:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the script is done and no part of the page is out of date."""
+        """Wait until the script is done, and no part of the page is out of date or still to come.
+
+        A widget whose code the browser does not have yet is a skeleton: nothing to stop at.
+        """
         self.page.wait_for_selector(
             "[data-testid=stApp][data-test-script-state=notRunning]", state="attached"
         )
-        self.page.wait_for_function("!document.querySelector('[data-stale=true]')")
+        self.page.wait_for_function(
+            "!document.querySelector('[data-stale=true], [data-testid=stSkeleton]')"
+        )
 
     def drawn(self, chart: str) -> None:
         """Wait until a chart is drawn: settled is not drawn."""

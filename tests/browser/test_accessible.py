@@ -73,8 +73,7 @@ def test_axe_finds_nothing_on_a_dark_page(new_app: Callable[..., Any]):
     assert [(each["id"], each["nodes"][0]["html"]) for each in found] == []
 
 
-# Not yet the page of edits: the walk loses its marks there, for a reason that is not known.
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "interventions"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_tab_key_stops_at_every_control(app: Any, page: str):
     opened(app, page)
     ends = 0  # of the page; the focus is also lost when what has it is drawn anew

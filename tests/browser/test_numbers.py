@@ -24,6 +24,12 @@ PLACE = """([chart, trace, x, y]) => {
   ];
 }"""
 
+# Plotly looks at the pointer every 50 ms, and a click is on what it saw last.
+SEEN = """([chart, trace, x, y]) => {
+  const plot = document.querySelector(`.st-key-${chart} .js-plotly-plot`);
+  return plot._hoverdata?.some(p => p.curveNumber === trace && p.x === x && p.y === y);
+}"""
+
 
 def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
     app.drawn(chart)
@@ -31,16 +37,15 @@ def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
     while before != place:  # the page scrolls, and what stands above may still be drawn
         app.page.wait_for_timeout(500)
         before, place = place, app.page.evaluate(PLACE, [chart, trace, x, y])
-    left, top = place
-    app.page.mouse.move(left - 3, top)
-    app.page.mouse.move(left, top)
-    app.page.mouse.click(left, top)
+    app.page.mouse.move(*place)
+    app.page.wait_for_function(SEEN, arg=[chart, trace, x, y])
+    app.page.mouse.click(*place)
 
 
 def test_a_click_on_a_cell_chooses_its_edge_again_and_again(app: Any):
     app.open("weights")
     app.drawn("edge_distribution-model")
-    for stream, layer, source in (("q", 7, 3), ("v", 9, 4)):
+    for stream, layer, source in (("q", 7, 3), ("v", 9, 4), ("r", 11, 0)):
         click_cell(app, "token_weights-model", STREAMS.index(stream), source, layer)
         edge = rf"(?=.*[?&]l={layer}(&|$))(?=.*[?&]j={source}(&|$))"
         if stream != "v":
