@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -48,4 +49,56 @@ def cancelled_weight() -> HookedMUDDTransformer:
         for name, parameter in model.named_parameters():
             if name.endswith(("attn.W_O", "mlp.W_out", "mlp.b_out")):
                 parameter.fill_(name == "blocks.1.mlp.b_out")
+    return model
+
+
+def induction_head(keys: Literal["edge", "chain", "nothing"]) -> HookedMUDDTransformer:
+    """An induction head, 2.0, that needs what the previous-token head 0.0 wrote.
+
+    The width is divided into a constant, the token, the token before, and the prediction. Head 0.0
+    looks one position back and writes the token before. Head 2.0 compares the token with the token
+    before of all keys, and writes the token that it finds as prediction. All other heads and FFNs
+    write nothing. The keys of block 2 see the token before
+
+    - ``edge``: in X_1, by a dense edge. Block 1 reads the embedding only, so X_2 lacks it;
+    - ``chain``: in X_2, where the residual stream carried it, as in a plain Transformer;
+    - ``nothing``: not at all. Block 1 reads the embedding only, and the keys read X_2.
+    """
+    n, d_head, strong = 24, 32, 4.0  # tokens; 8 rotated dimensions, and one for each token
+    cfg = ModelConfig(
+        n_layers=3,
+        d_model=80,
+        n_heads=2,
+        d_vocab=n,
+        d_mlp=8,
+        n_ctx=48,
+        d_head=d_head,
+        rotary_dim=8,
+        rotary_base=100.0,
+    )
+    weights: dict[Aggregate, list[float]] = {(0, "r"): [0, 1] if keys == "chain" else [1, 0]}
+    if keys == "edge":
+        weights[1, "k"] = [0, 1, 0]
+    model = planted(weights, cfg)
+    one, token, before, prediction = torch.eye(80, dtype=torch.float64)[:73].split([1, n, n, n])
+    turned, matched = torch.eye(d_head, dtype=torch.float64).split([8, n])
+    angle = 100.0 ** -(torch.arange(4, dtype=torch.float64) / 4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".W_O", ".W_out")):
+                parameter.zero_()
+            elif name.endswith(".w"):
+                parameter.fill_(1)
+        model.embed.W_E.copy_(one + token)
+        model.unembed.W_U.copy_(strong * prediction.T)
+        first, last = model.blocks[0].attn, model.blocks[2].attn
+        # Keys are turned by one position more than queries: the product is largest one back.
+        first.W_Q[0] = strong * one.T @ turned[:4].sum(0, keepdim=True)
+        first.W_K[0] = strong * one.T @ (torch.cat([angle.cos(), angle.sin()]) @ turned)[None]
+        first.W_V[0] = token.T @ matched
+        first.W_O[0] = 0.2 * matched.T @ before
+        last.W_Q[0] = strong * token.T @ matched
+        last.W_K[0] = strong * before.T @ matched + one.T @ turned[:1]
+        last.W_V[0] = token.T @ matched
+        last.W_O[0] = matched.T @ prediction
     return model
