@@ -165,6 +165,7 @@ FIELDS: dict[str, Field] = {
     "score": Field("q", "induction", _choice(SCORES)),
     "answer": Field("a", None, unpack, pack),
     "against": Field("ag", None, unpack, pack),
+    "corrupted": Field("cp", None, unpack, pack),
     "edits": Field("e", None, lambda text: edits_text(unpack(text)) or None, pack),
     "prompt_ids": Field("i", None, lambda text: _ids(unpack(text)), lambda i: pack(_ids_text(i))),
     "prompt": Field("p", next(iter(EXAMPLES.values())), unpack, pack),

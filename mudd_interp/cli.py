@@ -78,6 +78,7 @@ def figures(
     score: Annotated[str, typer.Option(help="What heads are ranked by.")] = "induction",
     answer: Annotated[str | None, typer.Option(help="A token to explain the logit of.")] = None,
     against: Annotated[str | None, typer.Option(help="A token to subtract from it.")] = None,
+    corrupted: Annotated[str | None, typer.Option(help="A prompt to hold against it.")] = None,
     edits: Annotated[str | None, typer.Option(help="Edits: `cut v 5<-2; cut head 7.2`.")] = None,
     format: Annotated[str, typer.Option(help="Pictures too: png,svg,pdf.")] = "",
     only: Annotated[str, typer.Option(help="Some figures, by name: a,b.")] = "",

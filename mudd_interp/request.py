@@ -69,6 +69,8 @@ class Request:
         answer: The token whose prediction is explained, as text (as an id where the model has no
             tokenizer); ``None`` for the likeliest one.
         against: A token whose logit is subtracted from the answer's.
+        corrupted: A prompt with as many tokens, whose run is held against the prompt's, as text (as
+            ids such as ``5,17,9`` where the model has no tokenizer).
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
     """
 
@@ -101,6 +103,7 @@ class Request:
     score: Score = "induction"
     answer: str | None = None
     against: str | None = None
+    corrupted: str | None = None
     edits: str | None = None
 
     def __post_init__(self) -> None:
@@ -134,6 +137,12 @@ _CHOICES: dict[str, Sequence[str]] = {
     "score": SCORES,
 }
 
+_TEXTS = {
+    "answer": "one token",
+    "against": "one token",
+    "corrupted": "a prompt with as many tokens",
+}
+
 
 def _check(values: Mapping[str, Any]) -> None:
     for name, known in _CHOICES.items():
@@ -145,9 +154,9 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError("give a prompt as text or as token ids, not both.")
     if prompt == "" or (ids is not None and len(ids) == 0):
         raise ValueError("the prompt is empty: give at least one token.")
-    for name in ("answer", "against"):
+    for name, expected in _TEXTS.items():
         if values.get(name) == "":
-            raise ValueError(f"{name} is empty: give the text of one token.")
+            raise ValueError(f"{name} is empty: give the text of {expected}.")
     for name in ("prompt_ids", "sinks"):
         for token in values.get(name) or ():
             if token > LARGEST_ID:

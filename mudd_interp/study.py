@@ -224,17 +224,22 @@ class Study:
             raise ValueError(f"position must lie in 0..{length - 1} of this prompt, got {wanted}.")
         return position
 
-    def layer(self, part: Part) -> int:
+    def layer(self, part: Part, final: bool = False) -> int:
         """The layer that is looked at.
+
+        Args:
+            part: In which model.
+            final: Whether the final norm may be looked at too, as the layer behind the last one.
 
         Raises:
             ValueError: If the model has no such layer.
         """
         n_layers, wanted = self.models[part].cfg.n_layers, self.request.layer
         layer = min(n_layers - 1, round(n_layers * 25 / 32)) if wanted is None else wanted
-        if not 0 <= layer < n_layers:
-            name = self.name(part)
-            raise ValueError(f"layer must lie in 0..{n_layers - 1} for {name}, got {wanted}.")
+        last = n_layers if final else n_layers - 1
+        if not 0 <= layer <= last:
+            what = f"{self.name(part)} ({last} is the final norm)" if final else self.name(part)
+            raise ValueError(f"layer must lie in 0..{last} for {what}, got {wanted}.")
         return layer
 
     def head(self, part: Part) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,25 @@ def prompt_of(
         return next(iter(corpus_of(request, model, models)))[:1, :FIRST_TOKENS]
     check_tokens(tokens, 0, model.cfg.n_ctx, model.cfg.d_vocab)
     return tokens
+
+
+def corrupted_of(
+    request: Request, model: HookedModel, models: Sequence[HookedModel]
+) -> Int64[Tensor, "1 pos"]:
+    """The corrupted prompt in the tokens of one model; errors as for :func:`prompt_of`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    text = request.corrupted
+    if text is None:
+        raise ValueError("there is no corrupted prompt: give one, as many tokens as the prompt.")
+    if model.tokenizer is not None:
+        return prompt_of(replace(request, prompt=text, prompt_ids=None), model, models)
+    if not all(word.strip().isdecimal() for word in text.split(",")):
+        raise ValueError(f"the model has no tokenizer: give token ids, 5,17,9, not {text!r}.")
+    ids = tuple(map(int, text.split(",")))
+    return prompt_of(replace(request, prompt=None, prompt_ids=ids), model, models)
 
 
 def text_digest(request: Request) -> str:

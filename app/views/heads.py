@@ -38,6 +38,10 @@ st.selectbox(
     **state.bound("score"),
 )
 charts.chart("head_scores", table=True)
+charts.chart("head_scores_by_depth")
+
+st.header("What does the strongest induction head read?", anchor=False)
+charts.chart("head_composition", layer=None)
 
 st.header("Where do they look on this prompt?", anchor=False)
 with st.container(horizontal=True):

@@ -101,6 +101,20 @@ else:
     st.header("On the text", anchor=False)
     charts.chart("edit_effects")
 
+st.header("What differs between two prompts?", anchor=False)
+st.session_state["corrupted_text"] = state.view()["corrupted"] or ""
+st.text_area(
+    "The prompt, corrupted: with as many tokens",
+    key="corrupted_text",
+    placeholder="the prompt with another name or number in it",
+    on_change=lambda: state.put(corrupted=st.session_state["corrupted_text"] or None),
+    height=80,
+)
+if state.view()["corrupted"] is None:
+    st.info("Write a corrupted prompt, and each edge carries what it carries there, in turn.")
+else:
+    charts.chart("edge_patch")
+
 st.header("Every edge", anchor=False)
 st.markdown(
     f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "

@@ -43,6 +43,8 @@ from mudd_interp.analysis.edge_sizes import edge_sizes as edge_sizes
 from mudd_interp.analysis.edges import edge_index as edge_index
 from mudd_interp.analysis.entropy import HeadEntropy as HeadEntropy
 from mudd_interp.analysis.entropy import HeadEntropyAnalysis as HeadEntropyAnalysis
+from mudd_interp.analysis.head_inputs import HeadInputs as HeadInputs
+from mudd_interp.analysis.head_inputs import head_inputs as head_inputs
 from mudd_interp.analysis.head_tables import activity_difference as activity_difference
 from mudd_interp.analysis.head_tables import heads_table as heads_table
 from mudd_interp.analysis.heads import SINK_TEXTS as SINK_TEXTS

@@ -128,7 +128,7 @@ def composition(
     names = {
         axes.attn(below, "hook_z"),
         *written_hooks(layer),
-        *_reader_hooks(model, layer, stream),
+        *reader_hooks(model, layer, stream),
         axes.stream_input(layer, stream),
     }
     options = {"from_head": list(from_head), "to_head": list(to_head), "stream": stream}
@@ -173,7 +173,7 @@ def composition_table(
     names = set(written_hooks(n_layers))
     for layer in layers:
         names |= {axes.attn(layer, "hook_z"), axes.stream_input(layer, stream)}
-        names |= set(_reader_hooks(model, layer, stream))
+        names |= set(reader_hooks(model, layer, stream))
     found = run_pass(model, tokens, names, data, {"stream": stream})
     cache = found.cache
     direct = np.full((n_layers, heads, n_layers, readers), np.nan)
@@ -215,8 +215,8 @@ def reading_directions(
     return reads / x.square().sum(-1).T[..., None]
 
 
-def _reader_hooks(model: DecomposableModel, layer: int, stream: InputStream) -> tuple[str, ...]:
-    """What a head projects, and the scale of the norm before it, whichever serves the stream."""
+def reader_hooks(model: DecomposableModel, layer: int, stream: InputStream) -> tuple[str, ...]:
+    """The hooks on what a head projects, and on the scale of the norm that serves the stream."""
     norms = ("ln1", f"ln1_{stream}")
     scales = [axes.norm_scale(layer, norm) for norm in norms]
     one = layer == 0 or len(model.streams) == 1
@@ -227,18 +227,25 @@ def _n_readers(model: DecomposableModel, stream: InputStream) -> int:
     return getattr(model.blocks[0].attn, f"W_{stream.upper()}").shape[0]
 
 
+def check_head(model: DecomposableModel, layer: int, head: int, stream: InputStream) -> None:
+    """Refuse a head that a model does not have; of streams k and v a key-value head.
+
+    Raises:
+        ValueError: With those that it has.
+    """
+    heads = _n_readers(model, stream)
+    if not (0 <= layer < model.cfg.n_layers and 0 <= head < heads):
+        raise ValueError(
+            f"there is no head {head} in layer {layer} (stream {stream}): layers are "
+            f"0..{model.cfg.n_layers - 1}, heads 0..{heads - 1}."
+        )
+
+
 def _check_pair(
     model: DecomposableModel, from_head: Head, to_head: Head, stream: InputStream
 ) -> None:
-    for (layer, head), heads in (
-        (from_head, model.cfg.n_heads),
-        (to_head, _n_readers(model, stream)),
-    ):
-        if not (0 <= layer < model.cfg.n_layers and 0 <= head < heads):
-            raise ValueError(
-                f"there is no head {head} in layer {layer} (stream {stream}): layers are "
-                f"0..{model.cfg.n_layers - 1}, heads 0..{heads - 1}."
-            )
+    check_head(model, *from_head, "q")
+    check_head(model, *to_head, stream)
     if from_head[0] >= to_head[0]:
         raise ValueError(
             f"a head of layer {from_head[0]} writes nothing that one of layer {to_head[0]} reads: "

@@ -129,8 +129,8 @@ def direct_logit_attribution(
     found = run_pass(model, tokens, _names(n_layers), data, options, position, logits=True)
     cache, logits = found.cache, found.logits
     assert logits is not None
-    target = int(logits[position].argmax()) if answer is None else _token_id(model, answer)
-    other = None if against is None else _token_id(model, against)
+    target = int(logits[position].argmax()) if answer is None else token_id(model, answer)
+    other = None if against is None else token_id(model, against)
     direction, constant = model.tokens_to_residual_directions(target), model.logit_constant(target)
     logit = logits[position, target]
     if other is not None:
@@ -180,7 +180,7 @@ def _names(n_layers: int) -> set[str]:
     }
 
 
-def _token_id(model: DecomposableModel, token: int | str) -> int:
+def token_id(model: DecomposableModel, token: int | str) -> int:
     """An id of a text or id that is one token.
 
     Raises:

@@ -56,11 +56,10 @@ def _path_coefficients(study: Study) -> Drawn:
 
 def _place(study: Study, part: Part) -> dict[str, Any]:
     """Layer and stream that are looked at; the layer behind the last one is the final norm."""
-    request, n_layers = study.request, study.models[part].cfg.n_layers
-    if request.layer == n_layers:
-        final: Stream = "r"
-        return {"layer": n_layers, "stream": final}
-    return {"layer": study.layer(part), "stream": request.stream}
+    layer = study.layer(part, final=True)
+    final: Stream = "r"
+    is_final = layer == study.models[part].cfg.n_layers
+    return {"layer": layer, "stream": final if is_final else study.request.stream}
 
 
 def _stream_decomposition(study: Study) -> Drawn:

@@ -13,6 +13,7 @@ from mudd_interp.analysis import (
     HeadEntropyAnalysis,
     SinkSensitivityAnalysis,
     activity_difference,
+    head_inputs,
     head_scores,
     heads_table,
 )
@@ -23,11 +24,16 @@ from mudd_interp.viz import (
     activity_difference_figure,
     attention_figure,
     head_activity_figure,
+    head_depth_figure,
     head_heatmap_figure,
+    head_inputs_figure,
     head_scores_figure,
     pattern_figure,
     sink_sensitivity_figure,
 )
+
+FEW = 64
+"""Sequences that the inputs of a head are averaged over where the request does not say how many."""
 
 SINKS = ("sinks", "sink_positions")
 
@@ -68,6 +74,12 @@ def _ranking(request: Request) -> list[Analysis[Any]]:
     return [_activity_analysis(request), HeadEntropyAnalysis()]
 
 
+def _scored(request: Request) -> list[Analysis[Any]]:
+    """What a score of heads is read from, where it is of the text."""
+    of_text = {"activity": _activity_analysis(request), "entropy": HeadEntropyAnalysis()}
+    return [of_text[request.score]] if request.score in of_text else []
+
+
 def _scores(study: Study) -> Drawn:
     """All scores of every head; the figure shows the one that is asked for."""
     score, request = study.request.score, study.request
@@ -85,6 +97,31 @@ def _scores(study: Study) -> Drawn:
 
     frame = of_both(study, table)
     return Drawn(figure, frame.sort_values(score, ascending=False, kind="stable"))
+
+
+def _depth(study: Study) -> Drawn:
+    score = study.request.score
+    if score == "activity":
+        return _activity(study)
+    if score == "entropy":
+        found = dict(zip(study.parts, results(study, HeadEntropyAnalysis()), strict=False))
+    else:
+        found = {part: study.of_model(part, head_scores) for part in study.parts}
+    figure = head_depth_figure(found["model"], found.get("baseline"), by=score)
+    columns = ["layer", "head", score]
+    return Drawn(figure, of_both(study, lambda part: found[part].frame[columns]))
+
+
+def _composition(study: Study) -> Drawn:
+    """Of the head that is asked for, or of the one with the highest induction score."""
+    part = study.request.of
+    layer, head = study.layer(part), study.head(part)
+    if study.request.layer is None:
+        scores: Any = study.of_model(part, head_scores).frame
+        layer, head = scores.loc[scores["induction"].idxmax(), ["layer", "head"]].astype(int)
+    options = {"layer": int(layer), "head": int(head)}
+    found = study.of_text(part, head_inputs, most=FEW, **options)
+    return Drawn(head_inputs_figure(found), found.frame)
 
 
 def _maps(part: Part) -> Callable[[Study], Drawn]:
@@ -148,6 +185,23 @@ KINDS = (
         needs=_ranking,
         uses=(*SCOPED, *SINKS, "score"),
         why_not=NO_HEAD_AGAINST_HEAD,
+    ),
+    FigureKind(
+        name="head_scores_by_depth",
+        title="A score of the heads against depth, both models",
+        draw=_depth,
+        needs=_scored,
+        uses=(*SCOPED, *SINKS, "score"),
+        modes=("overlay",),
+        why_not={"side_by_side": "the maps of all heads do that"},
+    ),
+    FigureKind(
+        name="head_composition",
+        title="What writes the inputs of a head, or of the strongest induction head",
+        draw=_composition,
+        uses=(*SCOPED, "layer", "head"),
+        why_not=NO_HEAD_AGAINST_HEAD,
+        single=True,
     ),
     FigureKind(
         name="attention_maps",

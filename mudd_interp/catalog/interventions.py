@@ -1,22 +1,31 @@
 """What happens if it is cut?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pandas as pd
+import torch
+
 from mudd_interp.analysis import (
+    EdgePatch,
     ablation_sweep,
     edge_attribution,
+    edge_patch,
     edge_sizes,
     in_context_loss,
     static_vs_dynamic,
+    token_texts,
     weight_contribution_cause,
 )
-from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.analysis.logit_attribution import token_id
+from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode
 from mudd_interp.study import Study
+from mudd_interp.texts import corrupted_of
 from mudd_interp.viz import (
     causes_figure,
     edge_effects_figure,
+    edge_patch_figure,
     first_order_figure,
     in_context_figure,
     static_dynamic_figure,
@@ -66,6 +75,40 @@ def _in_context(study: Study) -> Drawn:
     return Drawn(figure, of_both(study, lambda part: found[part].frame))
 
 
+def _edge_patch(study: Study) -> Drawn:
+    request, model = study.request, study.models["model"]
+    corrupted = corrupted_of(request, model, list(study.models.values()))
+    options = {"answer": request.answer, "against": request.against}
+    found = study.of_prompt("model", _patched, corrupted=corrupted.tolist(), **options)
+    first, second = token_texts(model, torch.from_numpy(found.answers[0].copy()))
+    frame = pd.concat([found.frame, found.stream_frame], ignore_index=True)
+    return Drawn(edge_patch_figure(found, (first, second)), frame)
+
+
+def _patched(
+    model: Any,
+    clean: Any,
+    *,
+    corrupted: Sequence[Sequence[int]],
+    answer: str | None,
+    against: str | None,
+) -> EdgePatch:
+    """Edges of the prompt's run as in the corrupted one; tokens not given are the likeliest."""
+    other = torch.tensor(corrupted)
+    if answer is None and against is None:
+        return edge_patch(model, clean, other)
+    chosen = [
+        _likeliest(model, tokens) if token is None else token_id(model, token)
+        for token, tokens in ((answer, clean), (against, other))
+    ]
+    return edge_patch(model, clean, other, torch.tensor([chosen]))
+
+
+@torch.no_grad()
+def _likeliest(model: Any, tokens: Any) -> int:
+    return int(model(tokens, return_type="logits")[0, -1].argmax())
+
+
 KINDS = (
     FigureKind(
         name="edge_effects",
@@ -94,6 +137,13 @@ KINDS = (
         draw=_static_dynamic,
         uses=SCOPED,
         why_not=dict.fromkeys(("overlay", "difference"), "a Transformer has no dynamic weights"),
+    ),
+    FigureKind(
+        name="edge_patch",
+        title="Which edges carry what differs between a prompt and a corrupted one",
+        draw=_edge_patch,
+        uses=(*PROMPT, "corrupted", "answer", "against"),
+        why_not=ONE_MODELS_EDGES,
     ),
     FigureKind(
         name="in_context_loss",

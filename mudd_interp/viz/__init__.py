@@ -19,13 +19,16 @@ from mudd_interp.viz.export import ImageFormat as ImageFormat
 from mudd_interp.viz.export import figure_html as figure_html
 from mudd_interp.viz.export import figure_images as figure_images
 from mudd_interp.viz.export import find_browser as find_browser
+from mudd_interp.viz.head_inputs import head_inputs_figure as head_inputs_figure
 from mudd_interp.viz.head_scores import Measure as Measure
+from mudd_interp.viz.head_scores import head_depth_figure as head_depth_figure
 from mudd_interp.viz.head_scores import head_scores_figure as head_scores_figure
 from mudd_interp.viz.heads import activity_difference_figure as activity_difference_figure
 from mudd_interp.viz.heads import head_activity_figure as head_activity_figure
 from mudd_interp.viz.heads import head_heatmap_figure as head_heatmap_figure
 from mudd_interp.viz.interventions import causes_figure as causes_figure
 from mudd_interp.viz.interventions import edge_effects_figure as edge_effects_figure
+from mudd_interp.viz.interventions import edge_patch_figure as edge_patch_figure
 from mudd_interp.viz.interventions import first_order_figure as first_order_figure
 from mudd_interp.viz.interventions import in_context_figure as in_context_figure
 from mudd_interp.viz.interventions import static_dynamic_figure as static_dynamic_figure

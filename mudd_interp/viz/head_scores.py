@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mudd_interp.analysis import HeadEntropy, HeadScores, Score
+from mudd_interp.viz.curves import LAYOUT
 from mudd_interp.viz.theme import (
     BASELINE,
     MUDD,
@@ -107,6 +108,48 @@ def head_scores_figure(
         },
         legend={"x": 0.98, "y": 0.98, "xanchor": "right", "yanchor": "top"},
         margin={"l": 70, "r": 30, "t": 130, "b": 60},
+    )
+
+
+def head_depth_figure(
+    result: HeadScores | HeadEntropy,
+    baseline: HeadScores | HeadEntropy | None = None,
+    by: Measure = "induction",
+) -> go.Figure:
+    """One score against depth: the highest head of each layer as a curve, all heads as points.
+
+    Arguments and errors are those of :func:`head_scores_figure`.
+    """
+    results = [result] if baseline is None else [result, baseline]
+    figure = go.Figure()
+    for each, style in zip(results, (MUDD, BASELINE), strict=False):
+        frame, name = _column(each, by), escape(each.provenance.model)
+        best = frame.loc[frame.groupby("layer")["value"].idxmax()]
+        curve = style.trace(
+            x=best["layer"],
+            y=best["value"],
+            name=f"{name}: highest head",
+            text=[f"head {layer}.{head}" for layer, head in best[["layer", "head"]].to_numpy()],
+            hovertemplate="%{text}: %{y:.3f}<extra>" + name + "</extra>",
+        )
+        points = go.Scatter(
+            x=frame["layer"],
+            y=frame["value"],
+            mode="markers",
+            marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.35},
+            name=f"{name}: every head",
+            hoverinfo="skip",
+        )
+        figure.add_traces([curve, points])
+    words = _WORDS[by]
+    return finish(
+        figure,
+        f"{words.name} against depth",
+        words.definition,
+        source_line([each.provenance for each in results]),
+        xaxis={"title": "layer", **integer_ticks(1 + int(max(_column(results[0], by)["layer"])))},
+        yaxis={"title": "nats" if by == "entropy" else "score", "rangemode": "tozero"},
+        **LAYOUT,
     )
 
 

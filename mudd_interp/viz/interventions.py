@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from mudd_interp.analysis import (
     AblationSweep,
     EdgeAttribution,
+    EdgePatch,
     EdgeSizes,
     InContextLoss,
     rank_correlations,
@@ -24,6 +25,7 @@ from mudd_interp.viz.theme import (
     STREAM_STYLES,
     escape,
     finish,
+    shown,
     source_line,
     stream_title,
 )
@@ -192,6 +194,53 @@ def first_order_figure(
         legend=_LEGEND,
         margin={"l": 80, "r": 40, "t": 115, "b": 110},
     )
+
+
+def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
+    """A triangle for each stream: what each edge of the clean run does as in the corrupted one.
+
+    The last column of a triangle is the whole stream of each aggregation.
+
+    Args:
+        result: Of clean and corrupted prompts.
+        answers: The two tokens whose logits are compared, in words.
+    """
+    frame, whole = result.frame, result.stream_frame
+    streams: list[Stream] = [s for s in STREAMS if s in set(frame["stream"])]
+    end, stated = scale_end(frame[["change"]].to_numpy(), None)
+    figure = triangles(frame.astype({"layer": int, "source": int}), streams, ["change"])
+    for trace, stream in zip(figure.data, streams, strict=True):
+        _add_whole(trace, whole[whole["stream"] == stream], stream)
+    n_sources = 1 + int(frame["source"].max())
+    ticks: Any = [*range(0, n_sources, 2), n_sources + 1]
+    figure.update_xaxes(tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "all"])
+    first, second = (shown(answer) for answer in answers)
+    clean, corrupted = float(result.clean.mean()), float(result.corrupted.mean())
+    return finish(
+        figure,
+        f"What each edge of {result.provenance.model} carries of a difference between prompts",
+        f"change of logit “{first}” − logit “{second}” at the last token when an edge of the clean "
+        f"run carries weight × X_source of the corrupted one, in logits; clean {clean:.3f}, "
+        f"corrupted {corrupted:.3f}; all: the whole stream; colours end at ±{end:.3g} ({stated})",
+        source_line([result.provenance]),
+        coloraxis=scale(end, "logits"),
+        margin=MARGIN,
+        height=height(streams, ["change"]),
+    )
+
+
+def _add_whole(triangle: Any, rows: pd.DataFrame, stream: Stream) -> None:
+    """A column of whole streams behind a triangle, with a gap between."""
+    n_layers, n_sources = np.shape(triangle.z)
+    z = np.full((n_layers, n_sources + 2), np.nan)
+    z[:, :n_sources] = triangle.z
+    z[rows["layer"].to_numpy(int), -1] = rows["change"]
+    names = [
+        [*(f"{stream} {layer}<-{source}" for source in range(n_sources)), "", f"{stream} {layer}"]
+        for layer in range(n_layers)
+    ]
+    text = [[escape(name) for name in row] for row in names]
+    triangle.update(z=z, text=text, hovertemplate="%{text}: %{z:+.4g} logits<extra></extra>")
 
 
 def _least(values: Any) -> float:

@@ -13,7 +13,14 @@ from mudd_interp.analysis import LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import Request
 
-SMALL = Request(sequences=2, context=32, batch_size=1, edits="cut head 7.2; mean v *<-*")
+SMALL = Request(
+    sequences=2,
+    context=32,
+    batch_size=1,
+    prompt="def f(x):\n    return x",
+    corrupted="def g(y):\n    return y",
+    edits="cut head 7.2; mean v *<-*",
+)
 
 
 def test_a_model_key_changes_with_each_option(tmp_path: Path):
@@ -108,6 +115,7 @@ OTHER: dict[str, object] = {
     "score": "entropy",
     "answer": "width",
     "against": "x",
+    "corrupted": "def h(z):\n    return z",
     "edits": "cut head 3.1",
 }
 HEAD_ACTIVITY = FIGURES["head_activity"]

@@ -21,6 +21,8 @@ VIEWS = {
     "head_activity_by_head": {"sinks": (0, 14), "sink_positions": 3},
     "loss_comparison": {},
     "logit_attribution": {"answer": ")", "position": 5},
+    "edge_patch": {"corrupted": "for j in range(3):\n    print(i)\n", "answer": ")"},
+    "head_composition": {"layer": 7, "head": 2},
     "edit_effects": {"edits": "cut v 7<-2; cut head 7.2"},
 }
 

@@ -37,6 +37,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "score": st.sampled_from(SCORES),
     "answer": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
     "against": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    "corrupted": st.text(st.characters(codec="utf-8"), min_size=1, max_size=60),
     "prompt": st.text(st.characters(codec="utf-8"), min_size=1),
 }
 

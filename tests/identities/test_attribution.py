@@ -8,7 +8,9 @@ import torch
 
 from mudd_interp.analysis import (
     composition,
+    composition_table,
     direct_logit_attribution,
+    head_inputs,
     logit_lens,
     path_coefficients,
     routes,
@@ -86,6 +88,38 @@ def test_all_that_a_head_reads_was_written_by_a_component_or_is_a_bias(
         assert bool((np.abs(found.constant) > tolerance).any()) == has_biases(model)
 
 
+def test_the_parts_of_a_heads_inputs_sum_to_one_and_its_heads_are_those_of_the_table(
+    model: Any, tolerance: float
+):
+    found = head_inputs(model, [SEQUENCE], layer=2, head=1)
+    assert found.error.max() <= tolerance
+    frame = found.frame.set_index(["stream", "component"])
+    shared = model.cfg.n_heads // model.blocks[0].attn.W_K.shape[0]
+    for stream, reader in (("q", 1), ("k", 1 // shared), ("v", 1 // shared)):
+        assert frame.loc[stream, "total"].sum() == pytest.approx(1, abs=tolerance)
+        table = composition_table(model, SEQUENCE, stream)
+        for layer, head in np.ndindex(2, model.cfg.n_heads):
+            row = frame.loc[(stream, f"head {layer}.{head}")]
+            close = {"rel": tolerance, "abs": tolerance}
+            assert row["direct"] == pytest.approx(table.direct[layer, head, 2, reader], **close)
+            assert row["total"] == pytest.approx(table.total[layer, head, 2, reader], **close)
+
+
+def test_the_first_layer_reads_the_embedding_and_nothing_else():
+    model = random_model(FAMILY["MUDDFormer"])
+    frame = head_inputs(model, [SEQUENCE], layer=0, head=1).frame
+    assert frame["component"].tolist() == ["embed", "constant"] * 3
+    np.testing.assert_allclose(frame["direct"], [1, 0] * 3, atol=EXACT)
+
+
+def test_inputs_of_heads_merge():
+    model = random_model(FAMILY["MUDDPythia"])
+    parts = [head_inputs(model, [TOKENS[i : i + 1]], 2, 0) for i in range(2)]
+    whole = head_inputs(model, [TOKENS], 2, 0)
+    np.testing.assert_array_equal(parts[0].merge(parts[1]).total, whole.total)
+    assert (whole.frame["total_low"] <= whole.frame["total_high"]).all()
+
+
 def test_an_edited_model_is_decomposed_as_it_ran():
     model = random_model(FAMILY["MUDDFormer"])
     before = direct_logit_attribution(model, SEQUENCE, answer=5)
@@ -132,6 +166,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "k": (lambda m: routes(m, SEQUENCE, source=0, k=0), "at least 1, got 0"),
     "layer": (lambda m: stream_decomposition(m, SEQUENCE, layer=9), r"0\.\.3 .*got 9"),
     "order": (lambda m: composition(m, SEQUENCE, (2, 0), (2, 1)), "in an earlier layer"),
+    "reader": (lambda m: head_inputs(m, [SEQUENCE], 2, 2), r"no head 2 in layer 2"),
     "head": (lambda m: composition(m, SEQUENCE, (0, 5), (2, 1)), r"no head 5 in layer 0"),
     "token": (lambda m: direct_logit_attribution(m, SEQUENCE, answer=99), r"0\.\.28, got 99"),
     "text": (lambda m: direct_logit_attribution(m, SEQUENCE, answer="the"), "no tokenizer"),

@@ -18,7 +18,7 @@ def test_an_empty_prompt_is_refused(prompt: dict[str, object]):
         Request.of_values(prompt)
 
 
-@pytest.mark.parametrize("name", ["answer", "against"])
+@pytest.mark.parametrize("name", ["answer", "against", "corrupted"])
 def test_an_empty_token_is_refused(name: str):
     with pytest.raises(ValueError, match=f"{name} is empty"):
         Request.of_values({name: ""})

@@ -14,7 +14,8 @@ from mudd_interp.request import Request
 from mudd_interp.study import Study, attention_pattern
 
 load = cache(mi.load_model)
-SHORT = Request(sequences=1, context=16, edits="cut v 5<-2; cut head 7.2")
+PROMPT, CORRUPTED = "def f(x):\n    return x", "def g(y):\n    return y"
+SHORT = Request(sequences=1, context=16, edits="cut v 5<-2; cut head 7.2", corrupted=CORRUPTED)
 KEPT: dict[str, Any] = {}  # what is the same in every figure is computed once
 
 
@@ -87,7 +88,7 @@ def test_several_figures_share_one_pass():
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
-    request = replace(SHORT, prompt="def f(x):\n    return x", scope="prompt")
+    request = replace(SHORT, prompt=PROMPT, scope="prompt")
     drawn = draw_kind(kind, Study(request, load, KEPT))
     assert len(drawn.frame)
     assert drawn.figure.data
@@ -97,7 +98,7 @@ def test_every_figure_can_be_of_a_prompt(name: str):
 def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
     kind = FIGURES[name]
     for mode in ("overlay", "side_by_side", "difference"):
-        values = asdict(SHORT) | {"prompt": "f(x)\n", "scope": "prompt", "mode": mode}
+        values = asdict(SHORT) | {"prompt": PROMPT, "scope": "prompt", "mode": mode}
         request = Request.of_values(values)
         if mode in kind.modes:
             assert draw_kind(kind, Study(request, load, KEPT)).figure.data
@@ -109,6 +110,23 @@ def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
 def test_a_prompt_that_is_too_long_says_how_long():
     with pytest.raises(ValueError, match="context of 256"):
         study(Request(prompt_ids=(5,) * 257), {}).prompt("model")
+
+
+def test_the_final_norm_is_a_layer_where_a_stream_is_asked_for():
+    this = study(Request(layer=12), {})
+    assert this.layer("model", final=True) == 12
+    with pytest.raises(ValueError, match=r"0\.\.12 for mudd-tiny \(12 is the final norm\)"):
+        study(Request(layer=13), {}).layer("model", final=True)
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "message"),
+    [(None, "no corrupted prompt"), ("x", "of one shape"), (PROMPT, "give the answers")],
+)
+def test_a_corrupted_prompt_that_cannot_be_held_against_is_refused(corrupted, message):
+    request = replace(SHORT, prompt=PROMPT, corrupted=corrupted)
+    with pytest.raises(ValueError, match=message):
+        draw_kind(FIGURES["edge_patch"], study(request, {}))
 
 
 def test_a_place_outside_the_model_is_named():

@@ -16,7 +16,9 @@ from mudd_interp.analysis import (
     compare_losses,
     direct_logit_attribution,
     edge_attribution,
+    edge_patch,
     edge_sizes,
+    head_inputs,
     in_context_loss,
     logit_lens,
     path_coefficients,
@@ -72,6 +74,8 @@ def figures() -> dict[str, Any]:
     cut = random_model(FAMILY["MUDDFormer"])
     batches = [random_tokens(cut.config, 3, 9)]
     effects, sizes = ablation_sweep(cut, batches), edge_sizes(cut, batches)
+    pair = random_tokens(cut.config), random_tokens(cut.config, seed=9)
+    patch = edge_patch(cut, *pair, torch.tensor([[3, 5], [4, 2]]))
     ids = torch.tensor([0, 1, 0, 2])
     seen = [predictions(model, ids, k=3) for model in both]
     losses = compare_losses(both[0], both[1], [ids[None]])
@@ -102,8 +106,11 @@ def figures() -> dict[str, Any]:
         "activity_difference_figure": viz.activity_difference_figure(*activity),
         "sink_sensitivity_figure": viz.sink_sensitivity_figure(*sinks),
         "head_scores_figure": viz.head_scores_figure(*entropy, by="entropy"),
+        "head_depth_figure": viz.head_depth_figure(*entropy, by="entropy"),
+        "head_inputs_figure": viz.head_inputs_figure(head_inputs(cut, batches, 2, 1), shown=4),
         "attention_figure": viz.attention_figure(pattern, tokens, layer=1, model="m"),
         "edge_effects_figure": viz.edge_effects_figure(effects),
+        "edge_patch_figure": viz.edge_patch_figure(patch, ("<a>", " b")),
         "causes_figure": viz.causes_figure(sizes, effects),
         "first_order_figure": viz.first_order_figure(
             sizes, effects, edge_attribution(cut, batches)

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from mudd_interp import viz
-from mudd_interp.analysis import HeadActivityAnalysis, SinkSensitivityAnalysis, head_scores, sweep
+from mudd_interp.analysis import (
+    HeadActivityAnalysis,
+    SinkSensitivityAnalysis,
+    head_inputs,
+    head_scores,
+    sweep,
+)
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.viz import theme
 from tests.parity.family import FAMILY, random_model, random_tokens
@@ -203,3 +209,29 @@ def test_lines_that_do_not_fit_are_broken_and_make_room(mudd):
     assert extra >= 1
     assert long.layout.height - short.layout.height == 15 * extra
     assert long.layout.margin.t - short.layout.margin.t == 15 * extra
+
+
+def test_the_curve_against_depth_goes_through_the_highest_head_of_each_layer(mudd, plain):
+    figure: Any = viz.head_depth_figure(mudd[3], plain[3])
+    for curve, points, result in zip(
+        figure.data[::2], figure.data[1::2], (mudd[3], plain[3]), strict=True
+    ):
+        frame = result.frame
+        assert list(curve.y) == frame.groupby("layer")["induction"].max().tolist()
+        assert sorted(points.y) == sorted(frame["induction"])
+        layer, head = frame.loc[frame["induction"].idxmax(), ["layer", "head"]].astype(int)
+        assert f"head {layer}.{head}" in curve.text
+
+
+def test_what_writes_a_heads_inputs_is_drawn_largest_first_and_sums_to_one():
+    model = random_model(FAMILY["MUDDPythia"])
+    found = head_inputs(model, [random_tokens(model.config, 3, 9)], layer=2, head=1)
+    figure: Any = viz.head_inputs_figure(found, shown=4)
+    for place, stream in enumerate("qkv"):
+        direct, chain, mark = figure.data[3 * place : 3 * place + 3]
+        rows = found.frame[found.frame["stream"] == stream]
+        assert sum(direct.x) + sum(chain.x) == pytest.approx(1)
+        sizes = np.abs(mark.x[:-1])
+        assert (np.diff(sizes) <= 0).all()
+        assert sizes[0] == rows["total"].abs().max()
+        assert direct.hovertext[-1] == "all others"

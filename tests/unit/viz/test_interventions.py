@@ -3,12 +3,15 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from mudd_interp import viz
 from mudd_interp.analysis import (
     ablation_sweep,
     edge_attribution,
+    edge_patch,
     edge_sizes,
     in_context_loss,
     static_vs_dynamic,
@@ -62,6 +65,23 @@ def test_another_sweep_is_refused(results):
         viz.edge_effects_figure(results[3])
     with pytest.raises(ValueError, match="result of static_vs_dynamic"):
         viz.static_dynamic_figure(results[1])
+
+
+def test_patched_edges_stand_in_triangles_and_whole_streams_behind_them():
+    model = random_model(FAMILY["MUDDFormer"])
+    prompts = random_tokens(model.config), random_tokens(model.config, seed=9)
+    found = edge_patch(model, *prompts, torch.tensor([[3, 5], [4, 2]]))
+    figure: Any = viz.edge_patch_figure(found, ("a", "b"))
+    for trace, stream in zip(figure.data, "qkvr", strict=True):
+        z, names = np.asarray(trace.z), np.asarray(trace.text)
+        for frame in (found.frame, found.stream_frame):
+            for row in frame[frame["stream"] == stream].to_dict("records"):
+                last = pd.isna(row["source"])
+                column = -1 if last else row["source"]
+                assert z[row["layer"], column] == row["change"]
+                edge = "" if last else f"&lt;-{row['source']}"
+                assert names[row["layer"], column] == f"{stream} {row['layer']}{edge}"
+    assert f"clean {found.clean.mean():.3f}" in figure.layout.meta["definition"]
 
 
 def test_the_curve_says_what_context_gains():

@@ -1,0 +1,198 @@
+"""What wrote the query, the key and the value of one head: every component, and by which route."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.composition import (
+    InputStream,
+    check_head,
+    reader_hooks,
+    reading_directions,
+)
+from mudd_interp.analysis.inputs import checked
+from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.sequence import Pass, run_pass, written_hooks
+from mudd_interp.analysis.stream_decomposition import head_outputs
+from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.data import TokenBatches, describe
+from mudd_interp.protocol import DecomposableModel
+
+INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadInputs(Result):
+    """Shares of all components in a head's query, key and value, by sequence.
+
+    The share of a component is that of :class:`Composition`: ``c·x / x·x`` with ``x`` what the head
+    projects from its stream (before QK-norm and rotary, norm scale frozen), dimensionless, signed;
+    all of them sum to one. Components are the embedding and, of each block below, its heads, the
+    output bias of its attention, and its FFN; last comes what no component wrote, the biases of
+    the head's norm and projection.
+
+    Attributes:
+        direct: Sum over tokens of the share that comes by the stream's own edge on the output of
+            the component's block (of the embedding: on X_0).
+        total: The same by all routes.
+        tokens: Tokens of each sequence.
+        error: How far the shares of a sequence's tokens are from one, at most.
+    """
+
+    direct: Float64[np.ndarray, "input component sequence"]
+    total: Float64[np.ndarray, "input component sequence"]
+    tokens: Int64[np.ndarray, " sequence"]
+    error: Float64[np.ndarray, " sequence"]
+
+    @property
+    def layer(self) -> int:
+        """The layer of the head."""
+        return self.provenance.options["layer"]
+
+    @property
+    def head(self) -> int:
+        """The head."""
+        return self.provenance.options["head"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each input and component, in the order of depth; means over tokens.
+
+        Columns ``stream``, ``component`` (``embed``, ``head 3.1``, ``attn_bias 3``, ``mlp 3``,
+        ``constant``), ``direct``, ``chain`` (by later outputs), ``total``, and the ends of its 95%
+        interval, ``total_low`` and ``total_high`` (bootstrap over sequences).
+        """
+        n_inputs, n_components, _ = self.total.shape
+        rows = (n_inputs * n_components, len(self.tokens))
+        direct = self.direct.reshape(rows).sum(1) / self.tokens.sum()
+        total, low, high = mean_and_interval(self.total.reshape(rows), self.tokens)
+        names = np.array(self._names(n_components), dtype=object)
+        return pd.DataFrame(
+            {
+                "stream": np.repeat(np.array(INPUTS, dtype=object), n_components),
+                "component": np.tile(names, n_inputs),
+                "direct": direct,
+                "chain": total - direct,
+                "total": total,
+                "total_low": low,
+                "total_high": high,
+            }
+        )
+
+    def _names(self, n_components: int) -> list[str]:
+        n_heads = 0 if self.layer == 0 else (n_components - 2) // self.layer - 2
+        names = ["embed"]
+        for below in range(self.layer):
+            names += [f"head {below}.{head}" for head in range(n_heads)]
+            names += [f"attn_bias {below}", f"mlp {below}"]
+        return [*names, "constant"]
+
+    def _check_shapes(self, other: Result) -> None:
+        """Nothing: results of one model and head have sequences of their own."""
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:
+        names = self._arrays()
+        return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
+
+
+def head_inputs(
+    model: DecomposableModel,
+    batches: TokenBatches,
+    layer: int,
+    head: int,
+    progress: Progress | None = None,
+    lock: AbstractContextManager[Any] = NO_LOCK,
+) -> HeadInputs:
+    """Divide the query, key and value of a head among everything that wrote them, on a corpus.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding.
+        layer: The layer of the head.
+        head: The head; where several share keys and values, these are those that it uses.
+        progress: See :data:`Progress`.
+        lock: Held during each forward pass, as for :func:`sweep`.
+
+    Raises:
+        ValueError: As for :func:`layer_similarity`; also if there is no such head.
+    """
+    check_head(model, layer, head, "q")
+    options, seen = {"layer": layer, "head": head}, TokensSeen()
+    found: list[tuple[Float64[np.ndarray, "2 input component"], float]] = []
+    lengths: list[int] = []
+    for tokens in checked(batches, model):
+        for row in tokens:
+            with lock:
+                found.append(_shares_of(model, row, layer, head))
+            lengths.append(len(row))
+        seen.add(tokens)
+        if progress is not None:
+            progress(seen.sequences, seen.tokens)
+    if not found:
+        raise ValueError(NO_BATCHES)
+    direct, total = np.stack([shares for shares, _ in found], axis=-1)
+    return HeadInputs(
+        provenance=provenance(model, describe(batches), seen, options),
+        streams=model.streams,
+        direct=direct,
+        total=total,
+        tokens=np.array(lengths),
+        error=np.array([error for _, error in found]),
+    )
+
+
+@torch.no_grad()
+def _shares_of(
+    model: DecomposableModel, row: Int64[Tensor, " pos"], layer: int, head: int
+) -> tuple[Float64[np.ndarray, "2 input component"], float]:
+    """The direct and the total shares of one sequence, summed over its tokens; and the error."""
+    names = {*written_hooks(layer), *(axes.attn(below, "hook_z") for below in range(layer))}
+    for stream in INPUTS:
+        names |= {axes.stream_input(layer, stream), *reader_hooks(model, layer, stream)}
+    found = run_pass(model, row, names, "", {})
+    parts = [_written(model, found, source) for source in range(layer + 1)]
+    sums: list[Float64[np.ndarray, "2 component"]] = []
+    errors: list[float] = []
+    for stream in INPUTS:
+        every = reading_directions(model, found, layer, stream)
+        reads = every[head * len(every) // model.cfg.n_heads]
+        weights = found.cache.mixing_weights(layer, stream)
+        coefficients = found.cache.path_coefficients(layer, stream)
+        shares = [
+            torch.cat(
+                [
+                    ((part * factor[:, None, source]) * reads[:, None]).sum(-1)
+                    for source, part in enumerate(parts)
+                ],
+                dim=1,
+            )
+            for factor in (weights, coefficients)
+        ]
+        whole = (found.cache[axes.stream_input(layer, stream)] * reads).sum(-1)
+        errors.append(float((shares[1].sum(1) - whole).abs().max()))
+        constant = (1 - whole)[:, None]
+        both = [torch.cat([share, constant], dim=1).double().sum(0) for share in shares]
+        sums.append(as_float64(torch.stack(both)))
+    return np.stack(sums, axis=1), max(errors)
+
+
+def _written(
+    model: DecomposableModel, found: Pass, source: int
+) -> Float[Tensor, "pos component d_model"]:
+    """The embedding; or what the heads, the attention's bias and the FFN of a block wrote."""
+    if source == 0:
+        return found.cache[axes.EMBED][:, None]
+    block = source - 1
+    heads = head_outputs(model, found.cache[axes.attn(block, "hook_z")], block)
+    bias = found.cache[axes.attn_out(block)] - heads.sum(1)
+    return torch.cat([heads, bias[:, None], found.cache[axes.mlp_out(block)][:, None]], dim=1)
