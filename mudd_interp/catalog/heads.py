@@ -108,8 +108,12 @@ def _depth(study: Study) -> Drawn:
     else:
         found = {part: study.of_model(part, head_scores) for part in study.parts}
     figure = head_depth_figure(found["model"], found.get("baseline"), by=score)
-    columns = ["layer", "head", score]
-    return Drawn(figure, of_both(study, lambda part: found[part].frame[columns]))
+
+    def table(part: Part) -> pd.DataFrame:
+        frame: Any = found[part].frame
+        return frame[["layer", "head", score]]
+
+    return Drawn(figure, of_both(study, table))
 
 
 def _composition(study: Study) -> Drawn:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mudd_interp.analysis import HeadInputs
+from mudd_interp.analysis.head_inputs import INPUTS
 from mudd_interp.axes import STREAM_NAMES
 from mudd_interp.viz.theme import finish, source_line
 
@@ -33,15 +34,15 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
     """
     if shown < 1:
         raise ValueError(f"shown must be at least 1, got {shown}.")
-    frame, inputs = result.frame, ("q", "k", "v")
+    frame: Any = result.frame
     figure = make_subplots(
         rows=1,
-        cols=len(inputs),
-        subplot_titles=[STREAM_NAMES[stream] for stream in inputs],
+        cols=len(INPUTS),
+        subplot_titles=[STREAM_NAMES[stream] for stream in INPUTS],
         horizontal_spacing=0.115,
     )
     figure.update_annotations(font_size=12.5)
-    tables = [_largest(frame[frame["stream"] == stream], shown) for stream in inputs]
+    tables = [_largest(frame[frame["stream"] == stream], shown) for stream in INPUTS]
     for column, table in enumerate(tables, start=1):
         _add(figure, table, column)
     name = f"{result.layer}.{result.head}"
@@ -61,12 +62,12 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
     )
 
 
-def _largest(rows: pd.DataFrame, shown: int) -> pd.DataFrame:
+def _largest(rows: Any, shown: int) -> pd.DataFrame:
     """The components of largest share, in falling order; what is left in one row, last."""
     order = rows["total"].abs().sort_values(ascending=False, kind="stable").index
     rest = rows.loc[order[shown:], [*_ROUTES, "total"]].sum()
-    last = pd.DataFrame([{"component": OTHERS, **rest}]) if len(order) > shown else None
-    return pd.concat([rows.loc[order[:shown]], last], ignore_index=True)
+    tables = [rows.loc[order[:shown]], pd.DataFrame([{"component": OTHERS, **rest}])]
+    return pd.concat(tables[: 1 + (len(order) > shown)], ignore_index=True)
 
 
 def _add(figure: go.Figure, table: pd.DataFrame, column: int) -> None:

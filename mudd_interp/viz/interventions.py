@@ -205,7 +205,8 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
         result: Of clean and corrupted prompts.
         answers: The two tokens whose logits are compared, in words.
     """
-    frame, whole = result.frame, result.stream_frame
+    frame: Any = result.frame
+    whole: Any = result.stream_frame
     streams: list[Stream] = [s for s in STREAMS if s in set(frame["stream"])]
     end, stated = scale_end(frame[["change"]].to_numpy(), None)
     figure = triangles(frame.astype({"layer": int, "source": int}), streams, ["change"])
@@ -229,7 +230,7 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
     )
 
 
-def _add_whole(triangle: Any, rows: pd.DataFrame, stream: Stream) -> None:
+def _add_whole(triangle: Any, rows: Any, stream: Stream) -> None:
     """A column of whole streams behind a triangle, with a gap between."""
     n_layers, n_sources = np.shape(triangle.z)
     z = np.full((n_layers, n_sources + 2), np.nan)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
 from mudd_interp.axes import Aggregate
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.block import Block
 from tests.parity.family import SMALL, random_model
 
 FOUR_BLOCKS = replace(ModelConfig(**SMALL), n_layers=4, d_mlp=(24,) * 4)
@@ -91,7 +92,7 @@ def induction_head(keys: Literal["edge", "chain", "nothing"]) -> HookedMUDDTrans
                 parameter.fill_(1)
         model.embed.W_E.copy_(one + token)
         model.unembed.W_U.copy_(strong * prediction.T)
-        first, last = model.blocks[0].attn, model.blocks[2].attn
+        first, last = (cast(Block, model.blocks[layer]).attn for layer in (0, 2))
         # Keys are turned by one position more than queries: the product is largest one back.
         first.W_Q[0] = strong * one.T @ turned[:4].sum(0, keepdim=True)
         first.W_K[0] = strong * one.T @ (torch.cat([angle.cos(), angle.sin()]) @ turned)[None]

@@ -1,5 +1,7 @@
 """Circuits that were put there are found, and nothing else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from tests.identities.circuits import induction_head, planted
 from tests.identities.errors import EXACT, TOKENS
 
 SEQUENCE = TOKENS[:1]
-REPEATED = {"length": 12, "repeats": 2, "n_sequences": 4}
+REPEATED: Any = {"length": 12, "repeats": 2, "n_sequences": 4}
 
 
 def test_a_value_stream_that_reads_the_embedding_only():
@@ -69,7 +71,7 @@ def test_a_head_read_by_a_dense_edge_and_by_the_chain():
 def test_an_induction_head_and_the_way_its_keys_come(keys, direct, chain, route):
     model = induction_head(keys)
     sequence = next(iter(repeated_batches(model, **REPEATED)))[:1]
-    scores = head_scores(model, **REPEATED).frame.set_index(["layer", "head"])
+    scores: Any = head_scores(model, **REPEATED).frame.set_index(["layer", "head"])
     # The first token has none before it; where it comes again half of the attention is astray.
     expected = 1 - 0.5 / 12
     found = scores["induction"] > 0.9
@@ -98,7 +100,7 @@ def test_an_induction_head_and_the_way_its_keys_come(keys, direct, chain, route)
 def test_a_sweep_finds_the_edges_of_an_induction_head_and_no_other(keys, carriers):
     """Queries and values read the token in X_2, the output is X_3, its scale that of X_2 too."""
     model = induction_head(keys)
-    frame = ablation_sweep(model, repeated_batches(model, **REPEATED)).frame
+    frame: Any = ablation_sweep(model, repeated_batches(model, **REPEATED)).frame
     effects = frame.set_index(frame["edits"].str.removeprefix("cut "))["kl"]
     found = set(effects.index[effects.abs() > 1e-9])
     silent = {"q 1<-2"} if keys == "nothing" else set()

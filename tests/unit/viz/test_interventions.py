@@ -75,7 +75,8 @@ def test_patched_edges_stand_in_triangles_and_whole_streams_behind_them():
     for trace, stream in zip(figure.data, "qkvr", strict=True):
         z, names = np.asarray(trace.z), np.asarray(trace.text)
         for frame in (found.frame, found.stream_frame):
-            for row in frame[frame["stream"] == stream].to_dict("records"):
+            rows: Any = frame[frame["stream"] == stream]
+            for row in rows.to_dict("records"):
                 last = pd.isna(row["source"])
                 column = -1 if last else row["source"]
                 assert z[row["layer"], column] == row["change"]
