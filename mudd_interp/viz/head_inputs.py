@@ -57,7 +57,7 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
         barmode="relative",
         bargap=0.3,
         height=250 + _ROW * max(map(len, tables)),
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 0.01, "yanchor": "bottom", "yref": "container"},
         margin={"l": 95, "r": 30, "t": 120, "b": 95},
     )
 
