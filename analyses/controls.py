@@ -40,7 +40,8 @@ def conditions(name: str, text: Batches) -> Iterator[Condition]:
     yield "text", model, nullcontext(), text
     yield "shuffled tokens", model, nullcontext(), shuffled(text)
     torch.manual_seed(0)
-    yield "random weights", mi.HookedMUDDTransformer(model.config), nullcontext(), text
+    fresh = mi.HookedMUDDTransformer(model.config, tokenizer=model.tokenizer)
+    yield "random weights", fresh, nullcontext(), text
     if len(model.streams) > 1:
         yield "weights of other tokens", model, model.edited("shuffle * *<-*"), text
 
