@@ -11,6 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Shaped
 
+from mudd_interp.viz.theme import template
+
 DARK_PAGE = "#0E1117"
 """The background of a dark figure."""
 
@@ -42,7 +44,11 @@ def dark(figure: go.Figure) -> go.Figure:
         ValueError: If a colour is not written as ``#RRGGBB``.
     """
     layout = _recoloured({**figure.layout.to_plotly_json(), "template": None})
-    layout |= {"template": "plotly_dark", "paper_bgcolor": DARK_PAGE, "plot_bgcolor": DARK_PAGE}
+    layout |= {
+        "template": template("plotly_dark"),
+        "paper_bgcolor": DARK_PAGE,
+        "plot_bgcolor": DARK_PAGE,
+    }
     return go.Figure([_recoloured(trace.to_plotly_json()) for trace in figure.data], layout)
 
 

@@ -25,8 +25,9 @@ from mudd_interp.viz.theme import (
 MOST_TOKENS = 512
 """Longer sequences are pooled: each cell shows the largest weight of a square of tokens."""
 
-_MARGIN = {"l": 90, "r": 30, "t": 95, "b": 85}
-_PLOT = (WIDTH - 200, HEIGHT - 180)  # pixels left of the colour bar, inside the margins
+# Room for the longest token and the title: a browser that has to make it draws everything again.
+_MARGIN = {"l": 100, "r": 30, "t": 95, "b": 95}
+_PLOT = (WIDTH - 220, HEIGHT - 190)  # pixels left of the colour bar, inside the margins
 _LARGE = (680, 680)  # the same for one map
 _LABEL = 11  # pixels that one token label needs
 _MOST_TEXTS = 50_000  # cells that can carry their own hover text
