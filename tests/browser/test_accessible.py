@@ -123,3 +123,17 @@ def test_an_edge_is_chosen_without_a_mouse(app: Any):
     app.page.keyboard.press("ArrowUp")
     app.page.keyboard.press("Enter")
     expect(app.page).to_have_url(re.compile(r"[?&]j=2(&|$)"))
+
+
+def test_an_edit_is_written_and_removed_without_a_mouse(app: Any):
+    opened(app, "interventions")
+    keyboard = app.page.keyboard
+    tab_to(app, app.page.get_by_label("Edits, one in a line"))
+    keyboard.type("cut v 7<-2")
+    keyboard.press("Control+Enter")
+    expect(app.page).to_have_url(re.compile(r"[?&]e="))
+    app.settle()
+    app.drawn("edit_effects-model")
+    tab_to(app, app.page.get_by_role("button", name="Remove all"))
+    keyboard.press("Enter")
+    expect(app.page.get_by_text("There are no edits yet")).to_be_visible()
