@@ -40,9 +40,6 @@ st.selectbox(
 charts.chart("head_scores", table=True)
 charts.chart("head_scores_by_depth")
 
-st.header("What does the strongest induction head read?", anchor=False)
-charts.chart("head_composition", layer=None)
-
 st.header("Where do they look on this prompt?", anchor=False)
 with st.container(horizontal=True):
     frame.choose_layer(study)
@@ -51,3 +48,6 @@ with st.container(horizontal=True):
 charts.chart("attention_head")
 charts.chart("attention_maps")
 charts.chart("attention_maps_baseline")
+
+st.header("What does the strongest induction head read?", anchor=False)
+charts.chart("head_composition", layer=None)

@@ -171,7 +171,7 @@ def _shares_of(
         shares = [
             torch.cat(
                 [
-                    ((part * factor[:, None, source]) * reads[:, None]).sum(-1)
+                    torch.einsum("pcd,pd->pc", part, factor[:, source] * reads)
                     for source, part in enumerate(parts)
                 ],
                 dim=1,

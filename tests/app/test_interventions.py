@@ -44,6 +44,19 @@ def test_a_link_with_what_is_no_edit_is_ignored_with_a_notice():
     assert "expected an edit" in texts(at.warning).replace("\\", "")
 
 
+def test_a_corrupted_prompt_is_held_against_the_prompt_and_is_in_the_link():
+    at = opened("interventions", p=state.pack("def f(x):\n    return x"))
+    corrupted = "def g(y):\n    return y"
+    settled(at.text_area(key="corrupted_text").set_value(corrupted).run())
+    assert at.query_params["cp"] == state.pack(corrupted)
+    assert "carries of a difference between prompts" in texts(at.subheader)
+    assert not at.error
+    settled(at.text_area(key="corrupted_text").set_value("def g").run())
+    assert "of one shape" in texts(at.error).replace("\\", "")
+    settled(at.text_area(key="corrupted_text").set_value("").run())
+    assert "cp" not in at.query_params
+
+
 def button(at, label):
     return next(each for each in at.button if each.label == label)
 

@@ -12,7 +12,7 @@ PAGES = {
     "": "token_losses-model",
     "similarity": "similarity_matrix-model",
     "weights": "edge_distribution-model",
-    "heads": "attention_maps_baseline-model",
+    "heads": "head_composition-baseline",
     "attribution": "path_coefficients-model",
     "interventions": None,
     "corpus": None,

@@ -66,6 +66,15 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["tokens do not fit the context of 256"],
     ),
     "no such layer": ([*OUT, "--layer", "12"], ["layer must lie in 0..11", "got 12"]),
+    "no such layer, or final norm": (
+        [*OUT, "--only", "routes", "--layer", "13"],
+        ["layer must lie in 0..12", "12 is the final norm", "got 13"],
+    ),
+    "no corrupted prompt": ([*OUT, "--only", "edge_patch"], ["no corrupted prompt", "give one"]),
+    "corrupted prompt of another length": (
+        [*OUT, "--only", "edge_patch", "--prompt", "a = b", "--corrupted", "a"],
+        ["of one shape", "position by position"],
+    ),
     "no such stream": ([*OUT, "--stream", "w"], ["stream must be one of q, k, v, r", "'w'"]),
     # Figures and where they go.
     "unknown figure": ([*OUT, "--only", "head_activty"], ["did you mean `head_activity`"]),

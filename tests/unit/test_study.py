@@ -12,6 +12,8 @@ from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import Request
 from mudd_interp.study import Study, attention_pattern
+from mudd_interp.texts import corrupted_of
+from tests.parity.family import FAMILY, random_model
 
 load = cache(mi.load_model)
 PROMPT, CORRUPTED = "def f(x):\n    return x", "def g(y):\n    return y"
@@ -127,6 +129,13 @@ def test_a_corrupted_prompt_that_cannot_be_held_against_is_refused(corrupted, me
     request = replace(SHORT, prompt=PROMPT, corrupted=corrupted)
     with pytest.raises(ValueError, match=message):
         draw_kind(FIGURES["edge_patch"], study(request, {}))
+
+
+def test_a_corrupted_prompt_is_ids_where_there_is_no_tokenizer():
+    model = random_model(FAMILY["MUDDFormer"])
+    assert corrupted_of(Request(corrupted="5, 17"), model, [model]).tolist() == [[5, 17]]
+    with pytest.raises(ValueError, match="give token ids, 5,17,9, not 'five'"):
+        corrupted_of(Request(corrupted="five"), model, [model])
 
 
 def test_a_place_outside_the_model_is_named():
