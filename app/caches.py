@@ -201,6 +201,8 @@ class Borrowed(MutableMapping[str, Any]):
 
 def bytes_of(value: Any) -> int:
     """About how much memory a result takes."""
+    if value is None or isinstance(value, str | int | float):
+        return 64  # at once: a prompt's predictions have thousands of them
     if isinstance(value, torch.Tensor | np.ndarray):
         return value.nbytes
     if isinstance(value, go.Figure):
