@@ -50,4 +50,5 @@ charts.chart("attention_maps")
 charts.chart("attention_maps_baseline")
 
 st.header("What does the strongest induction head read?", anchor=False)
-charts.chart("head_composition", layer=None)
+for part in study.parts:
+    charts.chart("head_composition", layer=None, of=part)
