@@ -277,3 +277,39 @@ def train(
         parallel=parallel,
     )
     run_preset(preset, out, options)
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="forward decode cache sweep load train startup figures growth."),
+    ] = None,
+    size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, ...")] = "float32",
+    repeats: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 5,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write what was found here.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Write the figure of `growth` here, as a page.")
+    ] = None,
+) -> None:
+    """Measure speed and memory on this machine, beside what one would use instead."""
+    from mudd_interp.bench import measure, print_report, write_growth
+    from mudd_interp.files import try_folder, write_text
+
+    if figure is not None and "growth" not in (names or ()):
+        raise ValueError("--figure draws the bench `growth`: name it.")
+    for path in (json_file, figure):
+        if path is not None:
+            try_folder(path)
+    found = measure(
+        names or (), size, device, dtype, repeats, lambda name: typer.echo(f"{name} ...", err=True)
+    )
+    print_report(found)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found, indent=2) + "\n")
+    if figure is not None:
+        write_growth(found, figure)

@@ -8,6 +8,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mudd_interp.analysis.sweep import head_activity, layer_similarity
+from mudd_interp.bench.sizes import of_neox
 from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
@@ -60,46 +61,6 @@ def llama() -> LlamaForCausalLM:
     return randomise(LlamaForCausalLM(config))
 
 
-def ours_of_neox(hf: Any) -> HookedMUDDTransformer:
-    cfg = ModelConfig(
-        n_layers=LAYERS,
-        d_model=WIDTH,
-        n_heads=HEADS,
-        d_vocab=VOCAB,
-        d_mlp=FFN,
-        n_ctx=CONTEXT,
-        normalization_type="LN",
-        eps=1e-5,
-        gated_mlp=False,
-        act_fn="gelu",
-        attn_bias=True,
-        mlp_bias=True,
-        parallel_attn_mlp=hf.config.use_parallel_residual,
-        rotary_dim=WIDTH // HEADS // 4,
-        dense="none",
-    )
-    model: Any = HookedMUDDTransformer(cfg)
-    copy(model.embed.W_E, hf.gpt_neox.embed_in.weight)
-    copy_norm(model.ln_final, hf.gpt_neox.final_layer_norm)
-    copy(model.unembed.W_U, hf.get_output_embeddings().weight.T)
-    for block, layer in zip(model.blocks, hf.gpt_neox.layers, strict=True):
-        copy_norm(block.ln1, layer.input_layernorm)
-        copy_norm(block.ln2, layer.post_attention_layernorm)
-        fused = layer.attention.query_key_value
-        weights = fused.weight.view(HEADS, 3, WIDTH // HEADS, WIDTH)
-        biases = fused.bias.view(HEADS, 3, WIDTH // HEADS)
-        for i, name in enumerate("QKV"):
-            copy(block.attn.get_parameter(f"W_{name}"), weights[:, i].transpose(1, 2))
-            copy(block.attn.get_parameter(f"b_{name}"), biases[:, i])
-        copy(block.attn.W_O, layer.attention.dense.weight.T.view(HEADS, WIDTH // HEADS, WIDTH))
-        copy(block.attn.b_O, layer.attention.dense.bias)
-        copy(block.mlp.W_in, layer.mlp.dense_h_to_4h.weight.T)
-        copy(block.mlp.b_in, layer.mlp.dense_h_to_4h.bias)
-        copy(block.mlp.W_out, layer.mlp.dense_4h_to_h.weight.T)
-        copy(block.mlp.b_out, layer.mlp.dense_4h_to_h.bias)
-    return model
-
-
 def ours_of_llama(hf: Any) -> HookedMUDDTransformer:
     cfg = ModelConfig(
         n_layers=LAYERS,
@@ -143,8 +104,8 @@ def copy(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], HookedMUDDTransformer]]] = {
-    "neox parallel": (lambda: neox(parallel=True), ours_of_neox),
-    "neox sequential": (lambda: neox(parallel=False), ours_of_neox),
+    "neox parallel": (lambda: neox(parallel=True), of_neox),
+    "neox sequential": (lambda: neox(parallel=False), of_neox),
     "llama": (llama, ours_of_llama),
 }
 

@@ -1,0 +1,10 @@
+"""``mudd-interp bench``: speed and memory on this machine, beside what one would use instead.
+
+Ratios of what ran in turn in one process, so that they mean something on a machine that is busy
+now and then; memory is the peak of a process of its own. Nothing here is a test.
+"""
+
+from mudd_interp.bench.report import BENCHES as BENCHES
+from mudd_interp.bench.report import measure as measure
+from mudd_interp.bench.report import print_report as print_report
+from mudd_interp.bench.report import write_growth as write_growth

@@ -1,0 +1,31 @@
+"""How a bench is to measure."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mudd_interp.bench.sizes import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to measure.
+
+    Attributes:
+        size: How large the models are.
+        size_name: Its name.
+        device: Where they are.
+        dtype: Their precision.
+        repeats: How often each function runs, after once to warm up.
+    """
+
+    size: Size
+    size_name: str
+    device: torch.device
+    dtype: torch.dtype
+    repeats: int
+
+    @property
+    def dtype_name(self) -> str:
+        """``"float32"`` for ``torch.float32``."""
+        return str(self.dtype).removeprefix("torch.")

@@ -1,0 +1,179 @@
+"""The benches by name; what they found as a table and as JSON."""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import mudd_interp
+from mudd_interp.axes import unknown_name
+from mudd_interp.bench.benches import cache, decode, forward, load, sweeps, train
+from mudd_interp.bench.growth import exponents, growth
+from mudd_interp.bench.measure import Row
+from mudd_interp.bench.options import Options
+from mudd_interp.bench.sizes import SIZES, size_of
+from mudd_interp.bench.startup import figures, startup
+from mudd_interp.files import write_text
+from mudd_interp.viz import figure_html, growth_figure
+
+BENCHES: dict[str, Callable[[Options], list[Row]]] = {
+    "forward": forward,
+    "decode": decode,
+    "cache": cache,
+    "sweep": sweeps,
+    "load": load,
+    "train": train,
+    "startup": startup,
+    "figures": figures,
+}
+"""Those that compare; ``growth`` is measured too, when it is named."""
+
+GROWTH = "growth"
+
+
+def measure(
+    names: Sequence[str] = (),
+    size: str = "small",
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 5,
+    report: Callable[[str], object] = str,
+) -> dict[str, Any]:
+    """Run benches.
+
+    Args:
+        names: Which; none for all but ``growth``.
+        size: ``small`` (12 x 768), ``410m`` (24 x 1024), or ``toy``, which measures nothing.
+        device: Where the models are.
+        dtype: Their precision.
+        repeats: How often each function runs.
+        report: Called with the name of each bench before it begins.
+
+    Returns:
+        JSON-ready: ``machine``, ``options``, ``rows`` by bench, and ``growth`` with ``points`` and
+        ``exponents``.
+
+    Raises:
+        ValueError: If a bench, the size, the precision or the device does not exist.
+        ChildProcessError: If a measurement in a process of its own fails.
+    """
+    for name in names:
+        if name not in (*BENCHES, GROWTH):
+            raise ValueError(unknown_name("bench", name, (*BENCHES, GROWTH)))
+    given: dict[str, Any] = {"size": size, "device": device, "dtype": dtype, "repeats": repeats}
+    options = _options(**given)
+    found: dict[str, Any] = {"machine": _machine(options), "options": given, "rows": {}}
+    for name in names or BENCHES:
+        report(name)
+        if name == GROWTH:
+            points = growth(options)
+            found[GROWTH] = {
+                "points": points.to_dict("records"),
+                "exponents": exponents(points).to_dict("records"),
+            }
+        else:
+            found["rows"][name] = [row.to_dict() for row in BENCHES[name](options)]
+    return found
+
+
+def _options(size: str, device: str, dtype: str, repeats: int) -> Options:
+    precision = getattr(torch, dtype, None)
+    if precision not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype!r}.")
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the device {device!r} cannot be used here ({str(error).splitlines()[0]})."
+        ) from error
+    return Options(
+        size=size_of(size),
+        size_name=size,
+        device=torch.device(device),
+        dtype=precision,
+        repeats=repeats,
+    )
+
+
+def _machine(options: Options) -> dict[str, Any]:
+    accelerator = options.device.type != "cpu"
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "accelerator": torch.cuda.get_device_name(options.device) if accelerator else None,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "mudd-interp": mudd_interp.__version__,
+        **{name: version(name) for name in ("torch", "transformers", "transformer-lens")},
+    }
+
+
+def print_report(found: dict[str, Any], console: Console | None = None) -> None:
+    """The table, as a person reads it."""
+    console = console or Console()
+    machine, options = found["machine"], found["options"]
+    console.print(
+        f"{options['size']} ({_shape(options['size'])}), {options['dtype']} on "
+        f"{options['device']}, {machine['threads']} threads, torch {machine['torch']}"
+    )
+    table = Table("what, against what", "ours", "theirs", "ratio (range)", "reach")
+    for rows in found["rows"].values():
+        for row in rows:
+            table.add_row(*_cells(row))
+        table.add_section()
+    if found["rows"]:
+        console.print(table)
+    if GROWTH in found:
+        console.print(_growth_table(found[GROWTH]))
+
+
+def _shape(name: str) -> str:
+    return f"{SIZES[name].n_layers} x {SIZES[name].d_model}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    sign = "≥" if row["at_least"] else "≤"
+    found = {None: "", True: "reached", False: "not reached"}[row["reached"]]
+    reach = "" if row["reach"] is None else f"{sign} {row['reach']:.2f} {found}"
+    ours, peer = (_number(row[name], row["unit"]) for name in ("ours", "peer"))
+    ratio = f"{row['ratio']:.3f} ({row['low']:.2f} to {row['high']:.2f})"
+    return (f"{row['what']}\n  {row['against']}", ours, peer, ratio, reach)
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "s" and value < 0.1:
+        return f"{1e3 * value:.2f} ms"
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _growth_table(found: dict[str, Any]) -> Table:
+    table = Table("grows with", "model", "cost", "exponent")
+    for row in found["exponents"]:
+        table.add_row(row["axis"], row["model"], row["cost"], f"{row['exponent']:.2f}")
+    return table
+
+
+def write_growth(found: dict[str, Any], path: Path) -> None:
+    """Write the figure of the bench ``growth`` as a page.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    measured = found[GROWTH]
+    points, slopes = pd.DataFrame(measured["points"]), pd.DataFrame(measured["exponents"])
+    options, machine = found["options"], found["machine"]
+    source = (
+        f"{options['size']} ({_shape(options['size'])}), batch 1, {options['dtype']} on "
+        f"{options['device']}, {machine['threads']} threads, random weights"
+    )
+    write_text(path, figure_html(growth_figure(points, slopes, source), "growth"))

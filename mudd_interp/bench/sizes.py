@@ -1,0 +1,224 @@
+"""The models that are measured: random weights, in the sizes that the measures are stated for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from mudd_interp.axes import unknown_name
+from mudd_interp.config import ModelConfig
+from mudd_interp.config.presets import RELEASED
+from mudd_interp.data import Batches, bundled_batches, token_batches
+from mudd_interp.model import HookedMUDDTransformer
+
+DYNAMIC_STD = 0.02
+"""Spread of the random ``W_2`` of the dense weights (zero in a fresh model, which would then be a
+plain Transformer)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        n_layers: Blocks of the model.
+        d_model: Its width.
+        n_heads: Its heads.
+        d_vocab: Its vocabulary.
+        tokens: Length of the sequence, batch 1; of the prompt, where it goes on.
+        new_tokens: Tokens to decode.
+        sequences: Sequences of 256 tokens in a sweep by the bundled pair; and in a short one.
+        checkpoint: The released configuration of the checkpoint that is loaded.
+        rows: Rows of 256 tokens in a training step.
+        growth_tokens: Lengths at which the growth of cost is measured.
+        growth_layers: Depths, likewise.
+        figures: Sequences of the default figures; ``None`` for all.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_vocab: int = 50304
+    tokens: int = 512
+    new_tokens: int = 128
+    sequences: tuple[int, int] = (1024, 64)
+    checkpoint: str = "MUDDPythia-1.4B"
+    rows: int = 16
+    growth_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    growth_layers: tuple[int, ...] = (6, 12, 24, 48)
+    figures: int | None = None
+
+
+SIZES = {
+    "small": Size(n_layers=12, d_model=768, n_heads=12),
+    "410m": Size(n_layers=24, d_model=1024, n_heads=16),
+    "toy": Size(
+        n_layers=2,
+        d_model=64,
+        n_heads=4,
+        d_vocab=101,
+        tokens=24,
+        new_tokens=4,
+        sequences=(4, 2),
+        checkpoint="toy",
+        rows=2,
+        growth_tokens=(8, 16),
+        growth_layers=(2, 3),
+        figures=2,
+    ),
+}
+"""``toy`` is for trying the command; what it measures says nothing."""
+
+_TOY_CHECKPOINT = {"n_layer": 2, "dim": 64, "n_head": 4, "vocab_size": 101}
+
+
+def size_of(name: str) -> Size:
+    """The size of a name.
+
+    Raises:
+        ValueError: If there is none, with the nearest names.
+    """
+    if name not in SIZES:
+        raise ValueError(unknown_name("size", name, SIZES))
+    return SIZES[name]
+
+
+def checkpoint_config(size: Size) -> dict[str, Any]:
+    """The released ``config.json`` of the checkpoint that is loaded."""
+    if size.checkpoint == "toy":
+        return RELEASED["MUDDPythia-1.4B"] | _TOY_CHECKPOINT
+    return RELEASED[size.checkpoint]
+
+
+def random_tokens(
+    size: Size, n_tokens: int, device: torch.device, rows: int = 1
+) -> Int64[Tensor, "batch pos"]:
+    """Token ids of no meaning, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(size.d_vocab, (rows, n_tokens), generator=generator).to(device)
+
+
+def held_out(sequences: int) -> Batches:
+    """Batches of the bundled held-out sequences; all of them over again, where more are wanted."""
+    pack = torch.cat(list(bundled_batches()))
+    times = -(-sequences // len(pack))
+    return token_batches(pack.repeat(times, 1)[:sequences], description="bundled, repeated")
+
+
+def neox(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
+    """Transformers' GPT-NeoX of a size, as Pythia is configured; random weights."""
+    config = GPTNeoXConfig(
+        vocab_size=size.d_vocab,
+        hidden_size=size.d_model,
+        num_hidden_layers=size.n_layers,
+        num_attention_heads=size.n_heads,
+        intermediate_size=4 * size.d_model,
+        max_position_embeddings=2048,
+        use_parallel_residual=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.25,
+        },
+    )
+    torch.manual_seed(0)
+    module: Any = GPTNeoXForCausalLM(config)
+    # what it would stop at: decoding is measured over a given number of tokens
+    module.generation_config.eos_token_id = None
+    module.generation_config.pad_token_id = 0
+    return module.to(device=device, dtype=dtype).eval()
+
+
+def neox_config(hf: Any) -> ModelConfig:
+    """Our configuration of a GPT-NeoX of transformers."""
+    config = hf.config
+    d_head = config.hidden_size // config.num_attention_heads
+    return ModelConfig(
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        d_vocab=config.vocab_size,
+        d_mlp=config.intermediate_size,
+        n_ctx=config.max_position_embeddings,
+        normalization_type="LN",
+        eps=config.layer_norm_eps,
+        gated_mlp=False,
+        act_fn="gelu",
+        attn_bias=True,
+        mlp_bias=True,
+        parallel_attn_mlp=config.use_parallel_residual,
+        rotary_dim=int(d_head * config.rope_parameters["partial_rotary_factor"]),
+        dense="none",
+    )
+
+
+@torch.no_grad()
+def of_neox(hf: Any) -> HookedMUDDTransformer:
+    """The same model as a GPT-NeoX of transformers, with its weights, as one of ours."""
+    weight = hf.gpt_neox.embed_in.weight
+    model: Any = HookedMUDDTransformer(neox_config(hf), device=weight.device, dtype=weight.dtype)
+    model.embed.W_E.copy_(weight)
+    _copy_norm(model.ln_final, hf.gpt_neox.final_layer_norm)
+    model.unembed.W_U.copy_(hf.get_output_embeddings().weight.T)
+    for block, layer in zip(model.blocks, hf.gpt_neox.layers, strict=True):
+        _copy_norm(block.ln1, layer.input_layernorm)
+        _copy_norm(block.ln2, layer.post_attention_layernorm)
+        heads, d_model, d_head = block.attn.W_Q.shape
+        fused = layer.attention.query_key_value
+        weights = fused.weight.view(heads, 3, d_head, d_model)
+        biases = fused.bias.view(heads, 3, d_head)
+        for i, name in enumerate("QKV"):
+            block.attn.get_parameter(f"W_{name}").copy_(weights[:, i].transpose(1, 2))
+            block.attn.get_parameter(f"b_{name}").copy_(biases[:, i])
+        block.attn.W_O.copy_(layer.attention.dense.weight.T.view(heads, d_head, d_model))
+        block.attn.b_O.copy_(layer.attention.dense.bias)
+        block.mlp.W_in.copy_(layer.mlp.dense_h_to_4h.weight.T)
+        block.mlp.b_in.copy_(layer.mlp.dense_h_to_4h.bias)
+        block.mlp.W_out.copy_(layer.mlp.dense_4h_to_h.weight.T)
+        block.mlp.b_out.copy_(layer.mlp.dense_4h_to_h.bias)
+    return model
+
+
+def _copy_norm(ours: Any, theirs: Any) -> None:
+    ours.w.copy_(theirs.weight)
+    ours.b.copy_(theirs.bias)
+
+
+def mudd_pythia(size: Size, device: torch.device, dtype: torch.dtype) -> HookedMUDDTransformer:
+    """A MUDDPythia of a size, configured as the released ones are; random weights."""
+    released = RELEASED["MUDDPythia-1.4B"] | {
+        "vocab_size": size.d_vocab,
+        "n_layer": size.n_layers,
+        "n_head": size.n_heads,
+        "dim": size.d_model,
+    }
+    return randomised(ModelConfig.from_released(released), device, dtype)
+
+
+def growing(
+    name: str, size: Size, device: torch.device, dtype: torch.dtype
+) -> HookedMUDDTransformer:
+    """A MUDDPythia of a size, or (``"plain twin"``) the same blocks without dense connections."""
+    mudd = mudd_pythia(size, device, dtype)
+    return mudd if name == "MUDDPythia" else randomised(mudd.config.plain(), device, dtype)
+
+
+def randomised(cfg: ModelConfig, device: torch.device, dtype: torch.dtype) -> HookedMUDDTransformer:
+    """A model with random weights, those of the dense connections too."""
+    torch.manual_seed(0)
+    model = HookedMUDDTransformer(cfg, device=device, dtype=dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("dense.") and name.endswith(".W_2"):
+                parameter.normal_(std=DYNAMIC_STD)
+    return model
+
+
+def largest_difference(
+    a: Float[Tensor, "batch pos d_vocab"], b: Float[Tensor, "batch pos d_vocab"]
+) -> float:
+    """Largest absolute difference of two models' logits, in nats."""
+    return (a.float() - b.float()).abs().max().item()

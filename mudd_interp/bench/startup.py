@@ -1,0 +1,51 @@
+"""What a user waits for before and around the numbers: import, help, the default figures."""
+
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from mudd_interp.bench.child import in_child
+from mudd_interp.bench.measure import Row, compared, interleaved
+from mudd_interp.bench.options import Options
+
+IMPORT_SECONDS, HELP_SECONDS = 0.15, 0.5
+
+
+def startup(options: Options) -> list[Row]:
+    """Importing the package, and asking the command for help."""
+    python = [sys.executable, "-c"]
+    calls = {
+        "empty": partial(_run, [*python, "pass"]),
+        "import": partial(_run, [*python, "import mudd_interp"]),
+        "help": partial(_run, [sys.executable, "-m", "mudd_interp", "--help"]),
+    }
+    seconds = interleaved(options.repeats, options.device, calls)
+    above = [a - b for a, b in zip(seconds["import"], seconds["empty"], strict=True)]
+    return [
+        _within("import mudd_interp, above an empty interpreter", above, IMPORT_SECONDS),
+        _within("mudd-interp --help", seconds["help"], HELP_SECONDS),
+    ]
+
+
+def _within(what: str, seconds: list[float], limit: float) -> Row:
+    return compared(what, seconds, "what it may take", [limit] * len(seconds), 1.0)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def figures(options: Options) -> list[Row]:
+    """The steps of ``mudd-interp figures`` with its defaults, each beside the whole."""
+    runs: list[dict[str, float]] = []
+    for _ in range(min(3, options.repeats)):
+        with tempfile.TemporaryDirectory() as folder:
+            out = str(Path(folder) / "figures")
+            runs.append(in_child("figures", out=out, sequences=options.size.figures))
+    whole = [sum(run.values()) for run in runs]
+    return [
+        compared(f"figures: {step}", [run[step] for run in runs], "the whole command", whole)
+        for step in runs[0]
+    ]

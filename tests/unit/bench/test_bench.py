@@ -1,0 +1,125 @@
+"""What ``mudd-interp bench`` does, at toy size, where its numbers mean nothing: none is tested."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from mudd_interp.bench import BENCHES, measure, print_report, write_growth
+from mudd_interp.bench.child import JOBS, Peak, bytes_of, in_child
+from mudd_interp.bench.growth import exponents
+from mudd_interp.bench.measure import compared, interleaved
+from mudd_interp.cli import main
+
+TOY: dict[str, Any] = {"size": "toy", "repeats": 1}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch):
+    """A process for each measurement takes seconds to start; one test below starts one."""
+    for module in ("benches", "growth", "startup"):
+        monkeypatch.setattr(
+            f"mudd_interp.bench.{module}.in_child", lambda job, **given: JOBS[job](**given)
+        )
+
+
+@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.usefixtures("in_this_process")
+def test_every_bench_gives_rows(name: str):
+    found = measure([name], **TOY)
+    rows = found["rows"][name]
+    assert rows
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], nan_ok=True)
+        assert row["low"] <= row["ratio"] <= row["high"]
+    printed = io.StringIO()
+    print_report(json.loads(json.dumps(found)), Console(file=printed, width=200))
+    assert all(row["what"] in printed.getvalue() for row in rows)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_growth_is_measured_and_drawn(tmp_path: Path):
+    found = measure(["growth"], **TOY)
+    points = pd.DataFrame(found["growth"]["points"])
+    assert set(points["axis"]) == {"tokens", "layers"}
+    assert set(points["model"]) == {"MUDDPythia", "plain twin"}
+    write_growth(found, tmp_path / "growth.html")
+    assert "How the cost of a forward pass grows" in (tmp_path / "growth.html").read_text()
+
+
+def test_an_exponent_is_the_power_of_a_power_law():
+    sizes = [8, 16, 32]
+    shape = {"axis": "tokens", "model": "m"}
+    points = [shape | {"tokens": n, "layers": 2, "seconds": 3.0 * n**2, "MB": n} for n in sizes]
+    found = exponents(pd.DataFrame(points)).set_index("cost")["exponent"].to_dict()
+    assert found["seconds"] == pytest.approx(2)
+    assert found["MB"] == pytest.approx(1)
+
+
+def test_functions_take_turns_after_each_ran_once():
+    called: list[str] = []
+    functions = {name: lambda name=name: called.append(name) for name in "ab"}
+    seconds = interleaved(3, torch.device("cpu"), functions)
+    assert "".join(called) == "ab" + "ba" + "ab" + "ba"
+    assert {len(each) for each in seconds.values()} == {3}
+
+
+def test_a_ratio_is_the_median_of_neighbours():
+    row = compared("a", [1.0, 4.0, 9.0], "b", [1.0, 2.0, 3.0], 2.0)
+    assert (row.ratio, row.low, row.high) == (2.0, 1.0, 3.0)
+    assert row.reached
+    assert not compared("a", [3.0], "b", [1.0], 2.0).reached
+    assert compared("a", [3.0], "b", [1.0], 2.0, at_least=True).reached
+    assert compared("a", [3.0], "b", [1.0]).reached is None
+
+
+def test_shared_memory_counts_once():
+    tensor = torch.zeros(1000, dtype=torch.float32)
+    assert bytes_of([tensor, tensor[:10], tensor.view(10, 100)]) == pytest.approx(0.004)
+
+
+def test_a_peak_sees_what_is_kept():
+    with Peak(torch.device("cpu")) as peak:
+        kept = torch.ones(50_000_000, dtype=torch.uint8)
+    assert peak.kept == pytest.approx(50, abs=5)
+    assert peak.peak >= 0
+    del kept
+
+
+def test_a_measurement_in_a_process_of_its_own():
+    found = in_child("cache", size="toy", device="cpu", dtype="float32")
+    assert found["peak"] > found["distinct"] > 0
+
+
+def test_a_failed_process_is_an_error():
+    with pytest.raises(ChildProcessError, match="measurement load failed"):
+        in_child("load", folder="/nowhere", device="cpu", dtype="float32", check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["forwrad"], "did you mean `forward`?"),
+        (["--size", "smal"], "did you mean `small`?"),
+        (["--dtype", "int8"], "dtype must be float32"),
+        (["--device", "warp"], "cannot be used here"),
+        (["forward", "--figure", "x.html"], "name it"),
+        (["startup", "--json", "/proc/x.json"], "No such file"),
+    ],
+)
+def test_bad_input_is_one_message(
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("sys.argv", ["mudd-interp", "bench", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
