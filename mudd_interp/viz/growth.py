@@ -4,7 +4,6 @@ from itertools import product
 from math import floor, log10
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -55,7 +54,9 @@ def growth_figure(points: pd.DataFrame, exponents: pd.DataFrame, source: str) ->
         figure.add_annotation(text="<br>".join(fits), **_IN_CORNER, **place)
         sizes = sorted(set(shown[axis]))
         figure.update_xaxes(type="log", title=axis, tickvals=sizes, **place)
-        figure.update_yaxes(title=_COSTS[cost], **_log_axis(shown[cost].to_numpy()), **place)
+        figure.update_yaxes(
+            title=_COSTS[cost], **_log_axis([float(value) for value in shown[cost]]), **place
+        )
     return finish(
         figure,
         "How the cost of a forward pass grows",
@@ -66,12 +67,12 @@ def growth_figure(points: pd.DataFrame, exponents: pd.DataFrame, source: str) ->
     )
 
 
-def _log_axis(values: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _log_axis(values: list[float]) -> dict[str, Any]:
     """An axis from one round number to another, with every 1, 2 and 5 between them."""
-    powers = range(floor(log10(values.min())), floor(log10(values.max())) + 2)
+    powers = range(floor(log10(min(values))), floor(log10(max(values))) + 2)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-    first = max(tick for tick in ticks if tick <= values.min())
-    last = min(tick for tick in ticks if tick >= values.max())
+    first = max(tick for tick in ticks if tick <= min(values))
+    last = min(tick for tick in ticks if tick >= max(values))
     shown = [tick for tick in ticks if first <= tick <= last]
     return {
         "type": "log",
