@@ -1,5 +1,6 @@
 """How often an attention head attends to something other than a sink (paper, Fig. 8)."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -161,23 +162,39 @@ def pattern_hooks(n_layers: int, see: Callable[[int, Tensor, Any], None]) -> lis
 def active_queries(
     pattern: Float[Tensor, "head query key"], is_sink: Bool[Tensor, " key"]
 ) -> Int64[Tensor, " head"]:
-    """How many queries of each head have their largest weight on a key that is no sink."""
-    return (~is_sink[first_largest(pattern)]).sum(-1)
+    """How many queries of each head have their largest weight on a key that is no sink.
 
-
-def first_largest(pattern: Float[Tensor, "head query key"]) -> Int64[Tensor, "head query"]:
-    """The key with the largest weight, the first one on ties (``torch.argmax`` promises none).
+    The largest weights tell, and are found much faster than their keys; where a sink and another
+    key tie, the first of them counts.
 
     Raises:
         ValueError: If a row holds NaN.
     """
-    keys = pattern.shape[-1]
-    index = torch.arange(keys, dtype=torch.int32, device=pattern.device)
-    at_largest = pattern == pattern.amax(-1, keepdim=True)
-    first = torch.where(at_largest, index, keys).amin(-1)
-    if (first == keys).any():
+    largest = pattern.amax(-1)
+    if largest.isnan().any():
         raise ValueError(HOLDS_NAN)
-    return first.to(torch.int64)
+    sinks = is_sink.nonzero().flatten()
+    if not len(sinks):
+        return torch.full_like(largest[:, 0], pattern.shape[1], dtype=torch.int64)
+    active = largest > pattern[..., sinks].amax(-1)
+    on_sink = (~active).nonzero(as_tuple=True)
+    rows = pattern[on_sink]
+    tied = rows.masked_fill(is_sink, -math.inf).amax(-1) == largest[on_sink]
+    if tied.any():
+        active[on_sink] = tied & ~is_sink[first_largest(rows)]
+    return active.sum(-1)
+
+
+def first_largest(pattern: Float[Tensor, "*row key"]) -> Int64[Tensor, "*row"]:
+    """The key with the largest weight, the first one on ties, as ``torch.max`` promises.
+
+    Raises:
+        ValueError: If a row holds NaN.
+    """
+    largest, key = pattern.max(-1)
+    if largest.isnan().any():
+        raise ValueError(HOLDS_NAN)
+    return key
 
 
 def default_sinks(tokenizer: Any, d_vocab: int) -> list[int]:

@@ -63,10 +63,10 @@ def bias(wanted: bool, *shape: int) -> nn.Parameter | None:
 def causal_mask(
     scores: Float[Tensor, "batch head query key"],
 ) -> Float[Tensor, "batch head query key"]:
-    """Minus infinity where a key comes after its query; queries are the last positions."""
+    """Set to minus infinity, in place, where a key is after its query; queries are the last."""
     query, key = scores.shape[-2:]
     future = torch.ones(query, key, dtype=torch.bool, device=scores.device).triu(key - query + 1)
-    return scores.masked_fill(future, -math.inf)
+    return scores.masked_fill_(future, -math.inf)
 
 
 class Attention(nn.Module):
@@ -137,7 +137,8 @@ class Attention(nn.Module):
             )
             return mixed.transpose(1, 2)
         k, v = (x.repeat_interleave(self.n_heads // self.kv_heads, dim=1) for x in (k, v))
-        scores = self.hook_attn_scores(causal_mask(q @ k.transpose(2, 3) / math.sqrt(self.d_head)))
+        scores = (q @ k.transpose(2, 3)).div_(math.sqrt(self.d_head))
+        scores = self.hook_attn_scores(causal_mask(scores))
         pattern = self.hook_pattern(wide(scores).softmax(-1).to(v.dtype))
         return (pattern @ v).transpose(1, 2)
 

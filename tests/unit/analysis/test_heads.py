@@ -6,7 +6,7 @@ import torch
 
 from mudd_interp import axes
 from mudd_interp.analysis import HeadActivityAnalysis, default_sinks, head_activity, sweep
-from mudd_interp.analysis.heads import first_largest
+from mudd_interp.analysis.heads import active_queries, first_largest
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.unit.analysis.fakes import FakeModel
 
@@ -78,9 +78,22 @@ def test_the_first_largest_is_the_first_on_ties_of_any_length():
     assert first_largest(pattern).tolist() == expected
 
 
-def test_nan_in_a_pattern_is_an_error():
+@pytest.mark.parametrize("seed", range(20))
+def test_a_query_is_active_where_its_first_largest_key_is_no_sink(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.randint(4, (3, 9, 1 + seed % 7), generator=generator).float()
+    is_sink = torch.rand(pattern.shape[-1], generator=generator) < seed / 20
+    expected = (~is_sink[first_largest(pattern)]).sum(-1)
+    assert torch.equal(active_queries(pattern, is_sink), expected)
+
+
+@pytest.mark.parametrize("is_sink", [[False, False], [True, False], [True, True]])
+def test_nan_in_a_pattern_is_an_error(is_sink: list[bool]):
+    pattern = torch.full((1, 2, 2), torch.nan)
     with pytest.raises(ValueError, match="holds NaN"):
-        first_largest(torch.full((1, 2, 2), torch.nan))
+        first_largest(pattern)
+    with pytest.raises(ValueError, match="holds NaN"):
+        active_queries(pattern, torch.tensor(is_sink))
 
 
 def test_shares_are_of_all_tokens_of_all_batches():
