@@ -2,9 +2,10 @@
 
     python analyses/controls.py [--sequences N] [--edges N] [--out FOLDER]
 
-Four conditions: the models on the text, on the same tokens in another order, with random weights,
-and with the dense weights of each aggregate moved to other tokens. The defaults made
-`results/controls.csv`, `edge_controls.csv` and `in_context_*.npz`, which the notebooks read.
+Five conditions: the models on the text, on the same tokens in another order, with random weights,
+with those and a random dynamic part of the dense weights (which starts at zero), and with the dense
+weights of each aggregate moved to other tokens. The defaults made `results/controls.csv`,
+`edge_controls.csv` and `in_context_*.npz`, which the notebooks read.
 """
 
 import argparse
@@ -43,6 +44,12 @@ def conditions(name: str, text: Batches) -> Iterator[Condition]:
     fresh = mi.HookedMUDDTransformer(model.config, tokenizer=model.tokenizer)
     yield "random weights", fresh, nullcontext(), text
     if len(model.streams) > 1:
+        dense: Any = fresh.dense
+        with torch.no_grad():
+            for name, parameter in dense.named_parameters():
+                if name.endswith("W_2"):
+                    parameter.normal_(std=0.02)
+        yield "random dense weights", fresh, nullcontext(), text
         yield "weights of other tokens", model, model.edited("shuffle * *<-*"), text
 
 
