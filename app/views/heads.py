@@ -51,4 +51,4 @@ charts.chart("attention_maps_baseline")
 
 st.header("What does the strongest induction head read?", anchor=False)
 for part in study.parts:
-    charts.chart("head_composition", layer=None, of=part)
+    charts.chart("head_composition", layer=None, head=0, of=part)

@@ -100,27 +100,35 @@ def _scores(study: Study) -> Drawn:
 
 
 def _depth(study: Study) -> Drawn:
-    score = study.request.score
-    if score == "activity":
-        return _activity(study)
-    if score == "entropy":
-        found = dict(zip(study.parts, results(study, HeadEntropyAnalysis()), strict=False))
-    else:
-        found = {part: study.of_model(part, head_scores) for part in study.parts}
+    score, of_text = study.request.score, _scored(study.request)
+    found: dict[Part, Any] = {
+        part: study.result(part, of_text[0]) if of_text else study.of_model(part, head_scores)
+        for part in study.parts
+    }
     figure = head_depth_figure(found["model"], found.get("baseline"), by=score)
 
     def table(part: Part) -> pd.DataFrame:
-        frame: Any = found[part].frame
+        frame = found[part].frame.rename(columns={"active": "activity"})
         return frame[["layer", "head", score]]
 
     return Drawn(figure, of_both(study, table))
 
 
 def _composition(study: Study) -> Drawn:
-    """Of the head that is asked for, or of the one with the highest induction score."""
-    part = study.request.of
-    layer, head = study.layer(part), study.head(part)
-    if study.request.layer is None:
+    """Of the head that is asked for, or of the one with the highest induction score.
+
+    Raises:
+        ValueError: If the model has no such layer or head, or a head is given without its layer.
+    """
+    part, wanted = study.request.of, study.request.head
+    if study.request.layer is not None:
+        layer, head = study.layer(part), study.head(part)
+    elif wanted:
+        raise ValueError(
+            f"head_composition of head {wanted} needs its layer: give --layer too, or neither for "
+            "the head with the highest induction score."
+        )
+    else:
         scores: Any = study.of_model(part, head_scores).frame
         layer, head = scores.loc[scores["induction"].idxmax(), ["layer", "head"]].astype(int)
     options = {"layer": int(layer), "head": int(head)}

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mudd_interp.analysis import HeadEntropy, HeadScores, Score
+from mudd_interp.analysis import HeadActivity, HeadEntropy, HeadScores, Score
 from mudd_interp.viz.curves import LAYOUT
 from mudd_interp.viz.theme import (
     BASELINE,
@@ -22,7 +22,7 @@ from mudd_interp.viz.theme import (
     source_line,
 )
 
-Measure = Score | Literal["entropy"]
+Measure = Score | Literal["entropy", "activity"]
 
 RANKED = 20
 """How many heads of each model the sorted curve shows."""
@@ -52,6 +52,9 @@ _WORDS: dict[Measure, _Words] = {
     "prefix_matching": _Words(
         "Prefix-matching score",
         f"attention on all tokens that followed an earlier occurrence of this one; {_SHARE}",
+    ),
+    "activity": _Words(
+        "Head activity", "share of tokens at which the largest weight falls on no sink, 0..1"
     ),
     "entropy": _Words(
         "Attention entropy", "mean entropy of a token's attention in nats, 0..log(number of keys)"
@@ -112,15 +115,17 @@ def head_scores_figure(
 
 
 def head_depth_figure(
-    result: HeadScores | HeadEntropy,
-    baseline: HeadScores | HeadEntropy | None = None,
+    result: HeadScores | HeadEntropy | HeadActivity,
+    baseline: HeadScores | HeadEntropy | HeadActivity | None = None,
     by: Measure = "induction",
 ) -> go.Figure:
     """One score against depth: the highest head of each layer as a curve, all heads as points.
 
-    Arguments and errors are those of :func:`head_scores_figure`.
+    Arguments and errors are those of :func:`head_scores_figure`; ``"activity"`` is drawn from a
+    ``HeadActivity``.
     """
     results = [result] if baseline is None else [result, baseline]
+    n_layers = 1 + int(max(max(_column(each, by)["layer"]) for each in results))
     figure = go.Figure()
     for each, style in zip(results, (MUDD, BASELINE), strict=False):
         frame, name = _column(each, by), escape(each.provenance.model)
@@ -147,15 +152,15 @@ def head_depth_figure(
         f"{words.name} against depth",
         words.definition,
         source_line([each.provenance for each in results]),
-        xaxis={"title": "layer", **integer_ticks(1 + int(max(_column(results[0], by)["layer"])))},
+        xaxis={"title": "layer", **integer_ticks(n_layers)},
         yaxis={"title": "nats" if by == "entropy" else "score", "rangemode": "tozero"},
         **LAYOUT,
     )
 
 
-def _column(result: HeadScores | HeadEntropy, by: Measure) -> pd.DataFrame:
+def _column(result: HeadScores | HeadEntropy | HeadActivity, by: Measure) -> pd.DataFrame:
     """Columns ``layer``, ``head`` and ``value``."""
-    frame = result.frame
+    frame = result.frame.rename(columns={"active": "activity"})
     known = list(frame.columns.drop(["layer", "head"]))
     if by not in known:
         raise ValueError(

@@ -66,6 +66,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["tokens do not fit the context of 256"],
     ),
     "no such layer": ([*OUT, "--layer", "12"], ["layer must lie in 0..11", "got 12"]),
+    "head without its layer": (
+        [*OUT, "--only", "head_composition", "--head", "3"],
+        ["head 3 needs its layer", "give --layer too"],
+    ),
     "no such layer, or final norm": (
         [*OUT, "--only", "routes", "--layer", "13"],
         ["layer must lie in 0..12", "12 is the final norm", "got 13"],

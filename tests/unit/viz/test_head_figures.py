@@ -223,6 +223,13 @@ def test_the_curve_against_depth_goes_through_the_highest_head_of_each_layer(mud
         assert f"head {layer}.{head}" in curve.text
 
 
+def test_activity_against_depth_is_of_all_heads_and_ticks_reach_the_deeper_model(mudd, plain):
+    shallow = replace(mudd[2], active_count=mudd[2].active_count[:2])
+    figure: Any = viz.head_depth_figure(shallow, plain[2], by="activity")
+    assert sorted(figure.data[3].y) == sorted(plain[2].frame["active"])
+    assert max(figure.layout.xaxis.tickvals) == len(plain[2].active_count) - 1
+
+
 def test_what_writes_a_heads_inputs_is_drawn_largest_first_and_sums_to_one():
     model = random_model(FAMILY["MUDDPythia"])
     found = head_inputs(model, [random_tokens(model.config, 3, 9)], layer=2, head=1)
