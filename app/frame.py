@@ -71,7 +71,7 @@ def _draft_from_view() -> None:
     session["draft_baseline"] = view["baseline"] or NO_BASELINE
     session["draft_kind"] = _TEXT if ids is None else _IDS
     session["draft_prompt"] = view["prompt"] if ids is None else ", ".join(map(str, ids))
-    if state.wanted():
+    if state.wanted(state.PROMPT):
         session["draft_prompt"] = ""
 
 
@@ -137,7 +137,7 @@ def _ids(text: str) -> tuple[int, ...]:
 
 
 def _check_wanted(prompt: str | None, ids: tuple[int, ...] | None) -> None:
-    wanted, given = state.wanted(), state.prompt_digest(prompt, ids)
+    wanted, given = state.wanted(state.PROMPT), state.digest([prompt, ids])
     if wanted not in (None, given):
         raise ValueError(
             f"This is another prompt (sha256 {given[:12]}…) than the link means "
@@ -185,7 +185,7 @@ def open_page(
 
 def _ask_for_prompt() -> None:
     """End the page if the link means a prompt that only its sender has."""
-    wanted = state.wanted()
+    wanted = state.wanted(state.PROMPT)
     if wanted is None:
         return
     st.warning(
@@ -196,6 +196,15 @@ def _ask_for_prompt() -> None:
         state.put(prompt=state.FIELDS["prompt"].default, prompt_ids=None)
         st.rerun()
     st.stop()
+
+
+def ask_for(key: str, what: str) -> None:
+    """Say that a link means a text that only its sender has, where there is a field for it."""
+    if wanted := state.wanted(key):
+        st.warning(
+            f"This link was made with {what} too long to carry (sha256 `{wanted[:12]}`…): paste "
+            "it below, or go on without."
+        )
 
 
 def _study() -> Study:
@@ -273,6 +282,20 @@ def _take_sinks() -> None:
         return
     st.session_state["sinks_of"] = sinks
     state.put(sinks=sinks)
+
+
+def choose_token(label: str, name: str, nothing: str) -> None:
+    """A token of the vocabulary, as text, for one value of the view."""
+    key = f"token_{name}"
+    st.session_state[key] = state.view()[name] or ""
+    st.text_input(
+        label,
+        key=key,
+        placeholder=nothing,
+        help="One token as text, its leading space included; an id for a model without tokenizer.",
+        on_change=lambda: state.put(**{name: st.session_state[key] or None}),
+        width=260,
+    )
 
 
 def choose_edge(study: Study, sources: int, final: bool = False) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -172,8 +172,11 @@ FIELDS: dict[str, Field] = {
 }
 """Everything that makes a view. A page adds what is its own by one line here."""
 
-DIGEST_KEY = "pd"
-_OF_REQUEST = {field.name for field in fields(Request)}
+PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
+DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
+"""By the key of a digest the values that it stands for where they do not fit into the link."""
+
+_OF_REQUEST = {each.name for each in fields(Request)}
 
 
 def default_view() -> View:
@@ -182,20 +185,36 @@ def default_view() -> View:
 
 
 def encode(view: View) -> dict[str, str]:
-    """The query parameters of a view: what is not the default, the prompt as a digest if long."""
+    """The query parameters of a view: what is not the default.
+
+    If that is too long, digests stand for the longest texts, as many as it takes.
+    """
     changed = {name for name, field in FIELDS.items() if view[name] != field.default}
     if view["prompt_ids"] is not None:
         changed.discard("prompt")
     params = {FIELDS[name].key: FIELDS[name].write(view[name]) for name in sorted(changed)}
-    if len(urlencode(params)) > LONGEST_LINK:
-        params = {key: text for key, text in params.items() if key not in ("p", "i")}
-        params[DIGEST_KEY] = prompt_digest(view["prompt"], view["prompt_ids"])
+    digests = {key: digest([view[name] for name in names]) for key, names in DIGESTED.items()}
+    lengths = {key: sum(len(params.get(k, "")) for k in _keys(key)) for key in DIGESTED}
+    for key in sorted(DIGESTED, key=lengths.__getitem__, reverse=True):
+        if len(urlencode(params)) > LONGEST_LINK and lengths[key] > len(digests[key]):
+            params = _digested(params, {key: digests[key]})
     return params
 
 
-def prompt_digest(prompt: str | None, ids: Sequence[int] | None) -> str:
-    """sha256 by which a prompt is known that does not fit into a link."""
-    return hashlib.sha256(canonical([prompt, ids]).encode()).hexdigest()
+def digest(values: Sequence[Any]) -> str:
+    """sha256 by which values are known that do not fit into a link."""
+    return hashlib.sha256(canonical(values).encode()).hexdigest()
+
+
+def _keys(key: str) -> set[str]:
+    """Under which the link has what a digest stands for."""
+    return {FIELDS[name].key for name in DIGESTED[key]}
+
+
+def _digested(params: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, str]:
+    """Query parameters with digests in the place of what they stand for."""
+    dropped = set[str]().union(*map(_keys, digests))
+    return {key: text for key, text in params.items() if key not in dropped} | dict(digests)
 
 
 @dataclass(frozen=True)
@@ -205,22 +224,22 @@ class Opened:
     Attributes:
         view: The view, with the default for whatever it does not say or says wrongly.
         notices: A sentence for each value that was ignored.
-        digest: The digest of a prompt that was too long for the link.
+        digests: By its key in :data:`DIGESTED`, the digest of what was too long for the link.
     """
 
     view: View
     notices: tuple[str, ...] = ()
-    digest: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def decode(params: Mapping[str, str]) -> Opened:
     """The view of a link's query parameters; never raises."""
     names = {field.key: name for name, field in FIELDS.items()}
-    view, notices, digest = default_view(), list[str](), None
+    view, notices, digests = default_view(), list[str](), dict[str, str]()
     for key, text in params.items():
         try:
-            if key == DIGEST_KEY:
-                digest = _digest(text)
+            if key in DIGESTED:
+                digests[key] = _digest(text)
             elif key in names:
                 view[names[key]] = FIELDS[names[key]].read(text)
             else:
@@ -232,7 +251,7 @@ def decode(params: Mapping[str, str]) -> Opened:
         if "p" in params:
             notices.append("p (prompt) is ignored: the link gives token ids too.")
         view["prompt"] = None
-    return Opened(view, tuple(notices), digest)
+    return Opened(view, tuple(notices), digests)
 
 
 def _digest(text: str) -> str:
@@ -245,8 +264,8 @@ def _short(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
-# The session. "view", "notices" and "wanted" are what a link said last; "written" is the query
-# that this session last put into the browser's address.
+# The session. "view", "notices" and "wanted" (digests) are what a link said last; "written" is the
+# query that this session last put into the browser's address.
 
 
 def open_view(start: Mapping[str, Any]) -> None:
@@ -269,11 +288,12 @@ def _take(opened: Opened) -> None:
     session = st.session_state
     before = session.get("view")
     session["view"], session["notices"] = opened.view, opened.notices
-    wanted = opened.digest
-    if before is not None and wanted == prompt_digest(before["prompt"], before["prompt_ids"]):
-        opened.view.update(prompt=before["prompt"], prompt_ids=before["prompt_ids"])
-        wanted = None
-    session["wanted"] = wanted
+    session["wanted"] = dict(opened.digests)
+    for key, wanted in opened.digests.items():
+        names = DIGESTED[key]
+        if before is not None and wanted == digest([before[name] for name in names]):
+            opened.view.update({name: before[name] for name in names})
+            del session["wanted"][key]
 
 
 def write_link() -> None:
@@ -286,12 +306,7 @@ def write_link() -> None:
 
 def link_params() -> dict[str, str]:
     """The query parameters of this session's view."""
-    params, digest = encode(view()), wanted()
-    if digest is None:
-        return params
-    return {key: text for key, text in params.items() if key not in ("p", "i")} | {
-        DIGEST_KEY: digest
-    }
+    return _digested(encode(view()), st.session_state["wanted"])
 
 
 def link() -> str:
@@ -315,16 +330,19 @@ def notices() -> tuple[str, ...]:
     return st.session_state["notices"]
 
 
-def wanted() -> str | None:
-    """The digest of the prompt that the link means and does not carry."""
-    return st.session_state["wanted"]
+def wanted(key: str) -> str | None:
+    """The digest of what the link means and does not carry, by its key in :data:`DIGESTED`."""
+    return st.session_state["wanted"].get(key)
 
 
 def put(**values: Any) -> None:
     """Change the view, as a person does."""
     session = st.session_state
-    if values.keys() & {"prompt", "prompt_ids"}:
-        session["wanted"] = None
+    session["wanted"] = {
+        key: wanted
+        for key, wanted in session["wanted"].items()
+        if not values.keys() & set(DIGESTED[key])
+    }
     session["view"] = view() | values
     session["notices"], session["touched"] = (), True
 

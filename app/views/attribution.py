@@ -6,21 +6,6 @@ import charts
 import frame
 import state
 
-
-def choose_token(label: str, name: str, nothing: str) -> None:
-    """A token of the vocabulary, as text, for one value of the view."""
-    key = f"token_{name}"
-    st.session_state[key] = state.view()[name] or ""
-    st.text_input(
-        label,
-        key=key,
-        placeholder=nothing,
-        help="One token as text, its leading space included; an id for a model without tokenizer.",
-        on_change=lambda: state.put(**{name: st.session_state[key] or None}),
-        width=260,
-    )
-
-
 study = frame.open_page(
     "What wrote this prediction, and by which way?",
     "A bar is what one component added to the logit after the chosen token, over all paths; the "
@@ -35,8 +20,8 @@ study = frame.open_page(
 )
 st.header("Who wrote it?", anchor=False)
 with st.container(horizontal=True):
-    choose_token("Token whose logit is explained", "answer", "the likeliest one")
-    choose_token("Minus the logit of", "against", "nothing")
+    frame.choose_token("Token whose logit is explained", "answer", "the likeliest one")
+    frame.choose_token("Minus the logit of", "against", "nothing")
 charts.chart("logit_attribution")
 
 st.header("What would each output predict?", anchor=False)

@@ -89,6 +89,7 @@ study = frame.open_page(
     "a stream to other tokens; `*` means all; `@3-5` at the end, at these tokens only. "
     "A plain Transformer has heads, FFNs, and the edge on the newest output.",
 )
+frame.ask_for(state.EDITS, "a list of edits")
 form(study)
 if state.view()["edits"] is None:
     st.info("There are no edits yet: write some, or add one.")
@@ -102,6 +103,7 @@ else:
     charts.chart("edit_effects")
 
 st.header("What differs between two prompts?", anchor=False)
+frame.ask_for(state.CORRUPTED, "a corrupted prompt")
 st.session_state["corrupted_text"] = state.view()["corrupted"] or ""
 st.text_area(
     "The prompt, corrupted: with as many tokens",
@@ -113,6 +115,9 @@ st.text_area(
 if state.view()["corrupted"] is None:
     st.info("Write a corrupted prompt, and each edge carries what it carries there, in turn.")
 else:
+    with st.container(horizontal=True):
+        frame.choose_token("Logit of", "answer", "the likeliest of the prompt")
+        frame.choose_token("Minus the logit of", "against", "the likeliest of the corrupted one")
     charts.chart("edge_patch")
 
 st.header("Every edge", anchor=False)

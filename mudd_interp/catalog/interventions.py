@@ -93,14 +93,24 @@ def _patched(
     answer: str | None,
     against: str | None,
 ) -> EdgePatch:
-    """Edges of the prompt's run as in the corrupted one; tokens not given are the likeliest."""
+    """Edges of the prompt's run as in the corrupted one; tokens not given are the likeliest.
+
+    Raises:
+        ValueError: As for :func:`edge_patch`; if both tokens are one, with its text.
+    """
     other = torch.tensor(corrupted)
-    if answer is None and against is None:
-        return edge_patch(model, clean, other)
     chosen = [
         _likeliest(model, tokens) if token is None else token_id(model, token)
         for token, tokens in ((answer, clean), (against, other))
     ]
+    # Prompts that cannot be compared at all are for edge_patch to refuse.
+    if chosen[0] == chosen[1] and clean.shape == other.shape:
+        text = token_texts(model, other.new_tensor(chosen))[0]
+        raise ValueError(
+            f"the logits of two tokens are compared, and both are {text!r}: give two different "
+            "tokens, as answer and against. One that is not given is the likeliest, of the prompt "
+            "(answer) or of the corrupted one (against)."
+        )
     return edge_patch(model, clean, other, torch.tensor([chosen]))
 
 

@@ -57,6 +57,28 @@ def test_a_corrupted_prompt_is_held_against_the_prompt_and_is_in_the_link():
     assert "cp" not in at.query_params
 
 
+def test_a_long_corrupted_prompt_and_long_edits_are_asked_for():
+    at = settled(opened("interventions", cd=state.digest(["x"]), ed=state.digest(["y"])))
+    said = texts(at.warning)
+    assert "a list of edits too long to carry" in said
+    assert "a corrupted prompt too long to carry" in said
+    assert at.query_params["cd"] == state.digest(["x"])
+    settled(at.text_area(key="corrupted_text").set_value("x").run())
+    assert "a corrupted prompt too long" not in texts(at.warning)
+    assert "a list of edits too long" in texts(at.warning)
+    assert "cd" not in at.query_params
+
+
+def test_tokens_to_compare_can_be_chosen_where_both_runs_have_one_likeliest():
+    prompt = "def f(x):\n    return x"
+    at = settled(opened("interventions", p=state.pack(prompt), cp=state.pack(prompt)))
+    assert "two different tokens" in texts(at.error)
+    at.text_input(key="token_answer").set_value(")")
+    settled(at.text_input(key="token_against").set_value("(").run())
+    assert not at.error
+    assert (at.query_params["a"], at.query_params["ag"]) == (state.pack(")"), state.pack("("))
+
+
 def button(at, label):
     return next(each for each in at.button if each.label == label)
 

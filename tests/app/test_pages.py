@@ -145,7 +145,7 @@ def test_a_model_alone_is_shown_without_a_baseline():
 
 def test_a_long_prompt_is_asked_for_and_only_that_one_is_taken():
     prompt = "".join(chr(33 + i * i * 7919 % 15000) for i in range(2500))
-    at = settled(opened(pd=state.prompt_digest(prompt, None)))
+    at = settled(opened(pd=state.digest([prompt, None])))
     assert "too long to carry" in texts(at.warning)
     assert not at.dataframe
     typed(at, "another")
@@ -153,4 +153,4 @@ def test_a_long_prompt_is_asked_for_and_only_that_one_is_taken():
     typed(at, prompt)
     assert "too long to carry" not in texts(at.warning)
     assert at.session_state["view"]["prompt"] == prompt
-    assert at.query_params == SMALL | {"pd": state.prompt_digest(prompt, None)}
+    assert at.query_params == SMALL | {"pd": state.digest([prompt, None])}

@@ -14,6 +14,9 @@ from mudd_interp.axes import STREAMS
 from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=30)
+LONG = "".join(chr(33 + i * i * 7919 % 15000) for i in range(3000))
+"""A text that hardly compresses."""
+LONG_TEXTS = ("prompt", "corrupted", "edits")
 WHOLE = st.integers(0, 10**6)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model": NAMES,
@@ -61,7 +64,7 @@ def test_so_do_token_ids(ids: tuple[int, ...]):
 
 
 def test_every_value_of_a_request_has_one_short_key():
-    keys = [field.key for field in state.FIELDS.values()] + [state.DIGEST_KEY]
+    keys = [field.key for field in state.FIELDS.values()] + list(state.DIGESTED)
     assert asdict(Request()).keys() <= state.FIELDS.keys()
     assert len(set(keys)) == len(keys)
     assert max(map(len, keys)) <= 2
@@ -72,10 +75,22 @@ def test_the_default_view_has_an_empty_link():
 
 
 def test_a_prompt_that_does_not_fit_is_a_digest_in_the_link():
-    prompt = "".join(chr(33 + i * i * 7919 % 15000) for i in range(2500))
-    opened = through_a_link(state.default_view() | {"prompt": prompt, "layer": 3})
-    assert opened.digest == state.prompt_digest(prompt, None)
+    opened = through_a_link(state.default_view() | {"prompt": LONG, "layer": 3})
+    assert opened.digests == {state.PROMPT: state.digest([LONG, None])}
     assert opened.view == state.default_view() | {"layer": 3}
+
+
+@pytest.mark.parametrize(("name", "key"), [("corrupted", state.CORRUPTED), ("edits", state.EDITS)])
+def test_another_long_text_is_a_digest_and_the_prompt_stays_whole(name: str, key: str):
+    opened = through_a_link(state.default_view() | {"prompt": "x = 1", name: LONG})
+    assert opened.digests == {key: state.digest([LONG])}
+    assert opened.view == state.default_view() | {"prompt": "x = 1"}
+
+
+def test_three_long_texts_are_three_digests():
+    opened = through_a_link(state.default_view() | dict.fromkeys(LONG_TEXTS, LONG))
+    assert opened.digests.keys() == state.DIGESTED.keys()
+    assert opened.view == state.default_view()
 
 
 @given(st.dictionaries(st.sampled_from([f.key for f in state.FIELDS.values()]), st.text()))
@@ -110,6 +125,7 @@ def test_no_link_is_too_bad_to_open(params: dict[str, str]):
         ("p", state.pack("")),
         ("i", state.pack("1.x")),
         ("pd", "abc"),
+        ("cd", "abc"),
         ("zz", "1"),
     ],
 )

@@ -123,12 +123,28 @@ def test_the_final_norm_is_a_layer_where_a_stream_is_asked_for():
 
 @pytest.mark.parametrize(
     ("corrupted", "message"),
-    [(None, "no corrupted prompt"), ("x", "of one shape"), (PROMPT, "give the answers")],
+    [(None, "no corrupted prompt"), ("x", "of one shape"), (PROMPT, "two different tokens")],
 )
 def test_a_corrupted_prompt_that_cannot_be_held_against_is_refused(corrupted, message):
     request = replace(SHORT, prompt=PROMPT, corrupted=corrupted)
     with pytest.raises(ValueError, match=message):
         draw_kind(FIGURES["edge_patch"], study(request, {}))
+
+
+def test_two_tokens_to_compare_that_are_one_are_named_by_their_text():
+    request = replace(SHORT, prompt=PROMPT, corrupted=PROMPT, answer=")", against=")")
+    with pytest.raises(ValueError, match=r"both are '\)'"):
+        draw_kind(FIGURES["edge_patch"], study(request, {}))
+
+
+def test_activity_by_depth_has_the_columns_and_rows_of_the_other_scores():
+    frames = [
+        draw_kind(FIGURES["head_scores_by_depth"], study(replace(SHORT, score=score), {})).frame
+        for score in ("activity", "entropy")
+    ]
+    assert [list(frame)[-1] for frame in frames] == ["activity", "entropy"]
+    first, second = (frame[["model", "layer", "head"]] for frame in frames)
+    assert first.equals(second)
 
 
 def test_a_corrupted_prompt_is_ids_where_there_is_no_tokenizer():
