@@ -27,6 +27,9 @@ Aggregate = tuple[int, Stream]
 
 STREAM_NAMES: dict[Stream, str] = {"q": "query", "k": "key", "v": "value", "r": "residual"}
 
+END_OF_TEXT = "<|endoftext|>"
+"""The token that stands before each document, in the models of this project and in Pythia."""
+
 EMBED = "hook_embed"
 """``[batch pos d_model]``: X_0, the token embedding."""
 

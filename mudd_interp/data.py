@@ -22,10 +22,8 @@ from jaxtyping import Int64
 from safetensors import safe_open
 from torch import Tensor
 
+from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.protocol import HookedModel
-
-SEPARATOR = "<|endoftext|>"
-"""The token that stands before each document, where the tokenizer has it."""
 
 REPEATED_LENGTH = 50
 """Tokens after which :func:`repeated_batches` repeats itself, unless told otherwise."""
@@ -71,7 +69,7 @@ class Packing:
 
     n_ctx: int
     batch_size: int = 8
-    separator: str | None = SEPARATOR
+    separator: str | None = END_OF_TEXT
 
     def __post_init__(self) -> None:
         _check_positive("n_ctx", self.n_ctx)
@@ -244,7 +242,7 @@ def repeated_batches(
     if length < 2 or repeats < 2:
         raise ValueError(f"length and repeats must be 2 or more, got {length} and {repeats}.")
     ids = _ordinary(model.tokenizer, model.cfg.d_vocab)
-    separator = model.tokenizer and model.tokenizer.get_vocab().get(SEPARATOR)
+    separator = model.tokenizer and model.tokenizer.get_vocab().get(END_OF_TEXT)
     start = [] if separator is None else [separator]
     needed = len(start) + length * repeats
     if needed > model.cfg.n_ctx:

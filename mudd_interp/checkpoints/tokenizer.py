@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.files import write_text
-
-END_OF_TEXT = "<|endoftext|>"
 
 
 def load_tokenizer(path: Path) -> Any:

@@ -60,7 +60,7 @@ def bundle(runs: Path, target: Path = BUNDLED) -> dict[str, Any]:
         steps = {name: each.step for name, each in trained.items()}
         raise ValueError(f"the pair must have seen the same tokens, got steps {steps}: train on.")
     stored = {name: _store(name, each, pack, target) for name, each in trained.items()}
-    facts = _facts(trained, stored)
+    facts = _facts(trained, stored, len(pack.tokens))
     for name in trained:
         shutil.copyfile(runs / name / LOG, target / f"{name}.log.csv")
     write_text(target / "card.json", json.dumps(facts, indent=2) + "\n")
@@ -106,7 +106,9 @@ def _store(name: str, trained: Trained, pack: ValidationPack, target: Path) -> S
     return Stored(losses, full)
 
 
-def _facts(trained: Mapping[str, Trained], stored: Mapping[str, Stored]) -> dict[str, Any]:
+def _facts(
+    trained: Mapping[str, Trained], stored: Mapping[str, Stored], sequences: int
+) -> dict[str, Any]:
     mudd, plain = GROUPS[PAIR]
     recipe = PRESETS[mudd].recipe
     step = trained[mudd].step
@@ -118,7 +120,7 @@ def _facts(trained: Mapping[str, Trained], stored: Mapping[str, Stored]) -> dict
         "steps": step,
         "tokens": step * recipe.batch * PRESETS[mudd].cfg.n_ctx,
         "validation": {
-            "sequences": len(load_pack().tokens),
+            "sequences": sequences,
             "predicted_tokens": int(stored[mudd].losses.tokens.sum()),
             "files": len(stored[mudd].losses.files),
         },

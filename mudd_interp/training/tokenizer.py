@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.files import replacing
 
 TOKENIZER = Path(__file__).parent.parent / "bundled" / "tokenizer.json"
-END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
 D_VOCAB = 4096
 

@@ -12,10 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mudd_interp.data import BUNDLED_PACK
 from mudd_interp.files import replacing
 from mudd_interp.training.packing import PackedText
-
-VALIDATION_PACK = Path(__file__).parent.parent / "bundled" / "validation.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def file_windows(text: PackedText, n_ctx: int = 256) -> ValidationPack:
     return ValidationPack(torch.from_numpy(tokens), tuple(origins))
 
 
-def save_pack(pack: ValidationPack, path: Path = VALIDATION_PACK) -> None:
+def save_pack(pack: ValidationPack, path: Path = BUNDLED_PACK) -> None:
     """Write the pack as one safetensors file: ids as int16, the files' names as metadata."""
     files = list(Counter((o.package, o.version, o.path) for o in pack.origins))
     tensors = {
@@ -91,7 +90,7 @@ def save_pack(pack: ValidationPack, path: Path = VALIDATION_PACK) -> None:
         temporary.write_bytes(save(tensors, metadata={"files": json.dumps(files)}))
 
 
-def load_pack(path: Path = VALIDATION_PACK) -> ValidationPack:
+def load_pack(path: Path = BUNDLED_PACK) -> ValidationPack:
     """Read what `save_pack` wrote."""
     with safe_open(path, framework="pt") as archive:
         files = json.loads(archive.metadata()["files"])

@@ -5,9 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.training.tokenizer import (
     D_VOCAB,
-    END_OF_TEXT,
     TOKENIZER,
     load_packing_tokenizer,
     train_tokenizer,
