@@ -84,6 +84,9 @@ def figures(
     only: Annotated[str, typer.Option(help="Some figures, by name: a,b.")] = "",
     manifest: Annotated[Path | None, typer.Option(help="Make those figures again.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Keep the sweeps here, and go on from what is there.")
+    ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
 ) -> None:
     """Compute figures of two models, as pages, tables and pictures.
@@ -111,7 +114,7 @@ def figures(
     choose(names, request)
     if _is_first_process():  # the one that writes
         check_target(out, overwrite)
-    _draw(request, out, names, check_formats(formats), expected)
+    _draw(request, out, names, check_formats(formats), expected, resume)
 
 
 def _request(given: dict[str, Any]) -> Request:
@@ -153,6 +156,7 @@ def _draw(
     names: tuple[str, ...],
     formats: "tuple[ImageFormat, ...]",
     expected: "Manifest | None",
+    resume: Path | None,
 ) -> None:
     """Draw the figures and write them; the first process only, where there are several."""
     from mudd_interp.analysis import rank_and_world_size
@@ -164,7 +168,7 @@ def _draw(
     if formats:
         find_browser()
     with _progress("sweeping") as progress:
-        study = Study(request, progress=progress)
+        study = Study(request, progress=progress, states=resume)
         drawn = draw_figures(study, choose(names, request))
     if expected is not None:
         check_same(study, expected)

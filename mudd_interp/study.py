@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +33,7 @@ from mudd_interp.analysis import (
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
 from mudd_interp.data import Batches, take, token_batches
+from mudd_interp.files import sha256
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import PARTS, Part, Request, canonical
 from mudd_interp.texts import corpus_of, packing, prompt_of, text_digest, tokenizer_digest
@@ -54,6 +56,8 @@ class Study:
             process, of both models together.
         lock: Held during every forward pass, and free between the batches of a sweep: studies in
             several threads may share models if they share it.
+        states: A folder in which the sweeps keep what they have, each in a folder of its own, to go
+            on from after an interruption.
 
     Raises:
         ValueError: If a model or the text cannot be had.
@@ -66,6 +70,7 @@ class Study:
         kept: MutableMapping[str, Any] | None = None,
         progress: Progress | None = None,
         lock: AbstractContextManager[Any] | None = None,
+        states: Path | None = None,
     ):
         join_process_group()
         self.request = request
@@ -78,6 +83,7 @@ class Study:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._counter = _Counter(progress)
         self._lock = nullcontext() if lock is None else lock
+        self._states = states
         self._keys: dict[Part, str] = {}
         self._prompts: dict[Part, Int64[Tensor, "1 pos"]] = {}
 
@@ -117,12 +123,19 @@ class Study:
                     list(missing.values()),
                     self._counter.next(),
                     self._lock,
+                    self._state(missing),
                 )
                 self._kept.update(zip(missing, found, strict=True))
             self.swept[part].update(
                 (type(analysis).__name__, self._kept[key])
                 for key, analysis in zip(keys, analyses, strict=True)
             )
+
+    def _state(self, keys: Iterable[str]) -> Path | None:
+        """Where a sweep for these results keeps what it has."""
+        if self._states is None:
+            return None
+        return self._states / sha256("".join(keys).encode())[:16]
 
     def result(self, part: Part, analysis: Analysis[Any]) -> Any:
         """The result of an analysis of one of the models."""

@@ -71,6 +71,7 @@ from mudd_interp.analysis.predictions import loss_difference as loss_difference
 from mudd_interp.analysis.predictions import predictions as predictions
 from mudd_interp.analysis.provenance import Provenance as Provenance
 from mudd_interp.analysis.result import Result as Result
+from mudd_interp.analysis.resumable import resumable_sweep as resumable_sweep
 from mudd_interp.analysis.routes import Routes as Routes
 from mudd_interp.analysis.routes import routes as routes
 from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity

@@ -4,15 +4,18 @@ The caller starts the process group (``torch.distributed.init_process_group("glo
 one, everything here is a plain run in one process.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.resumable import resumable_sweep
 from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress, sweep
 from mudd_interp.data import Batches, TokenBatches, shard
 from mudd_interp.protocol import HookedModel
@@ -33,6 +36,7 @@ def sweep_over_ranks(
     analyses: Sequence[Any],
     progress: Progress | None = None,
     lock: AbstractContextManager[Any] = NO_LOCK,
+    path: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, ...]:
     """:func:`sweep`, each process on its share of the batches; every process gets the whole result.
 
@@ -45,21 +49,30 @@ def sweep_over_ranks(
         analyses: As for :func:`sweep`.
         progress: As for :func:`sweep`, on this process' share.
         lock: As for :func:`sweep`.
+        path: A folder in which each process keeps the state of its sweep, to go on from after an
+            interruption, as :func:`resumable_sweep` does; with as many processes as before.
 
     Raises:
-        ValueError: As :func:`sweep`.
+        ValueError: As :func:`sweep`, and with a path as :func:`resumable_sweep`.
     """
     rank, world_size = rank_and_world_size()
+    one = sweep if path is None else _kept_in(Path(path) / f"{rank + 1}-of-{world_size}")
     if world_size == 1:
-        return sweep(model, batches, analyses, progress, lock)
+        return one(model, batches, analyses, progress, lock)
     share = shard(batches, rank, world_size)
     walk = iter(share)
     first = list(islice(walk, 1))
     mine = Batches(lambda: chain(first, walk), share.description)
-    merged = merge_over_ranks(sweep(model, mine, analyses, progress, lock) if first else ())
+    merged = merge_over_ranks(one(model, mine, analyses, progress, lock) if first else ())
     if not merged:
         raise ValueError(NO_BATCHES)
     return merged
+
+
+def _kept_in(folder: Path) -> Callable[..., tuple[Any, ...]]:
+    return lambda model, batches, analyses, progress, lock: resumable_sweep(
+        model, batches, analyses, folder, progress, lock
+    )
 
 
 def merge_over_ranks(results: Sequence[R]) -> tuple[R, ...]:

@@ -227,10 +227,11 @@ def sweep(
     """
     if not analyses:
         raise ValueError(f"expected at least one analysis of {', '.join(_BY_NAME)}, got none.")
-    return tuple(_run(model, batches, [_analysis(given) for given in analyses], progress, lock))
+    return tuple(_run(model, batches, [as_analysis(given) for given in analyses], progress, lock))
 
 
-def _analysis(given: Any) -> Analysis[Result]:
+def as_analysis(given: Any) -> Analysis[Result]:
+    """An analysis from its function, its name, or an object that is one."""
     if not isinstance(given, str) and hasattr(given, "start"):
         return given
     name = getattr(given, "__name__", given)

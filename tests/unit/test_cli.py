@@ -61,6 +61,28 @@ def test_the_same_figures_can_be_made_from_the_manifest(
             assert (again / file).read_bytes() == (made / file).read_bytes(), file
 
 
+def test_an_interrupted_command_goes_on_from_what_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = ["figures", "--only", "layer_similarity", "--sequences", 3, "--batch-size", 1]
+    command += ["--resume", tmp_path / "state"]
+    monkeypatch.setattr("mudd_interp.analysis.resumable.CHUNK", 2)
+    with monkeypatch.context() as context:
+        context.setattr("mudd_interp.figures.write_figures", _interrupted)
+        assert run(*command, "--out", tmp_path / "a", monkeypatch=context) == 130
+    assert not (tmp_path / "a").exists()
+    with monkeypatch.context() as context:
+        context.setattr(
+            "mudd_interp.analysis.resumable.sweep", _interrupted
+        )  # nothing is left to run
+        assert run(*command, "--out", tmp_path / "b", monkeypatch=context) == 0
+    assert len(list((tmp_path / "state").glob("*/1-of-1/*.safetensors"))) == 2
+
+
+def _interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_manifest_of_a_relative_text_works_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -61,18 +61,41 @@ def work(n_batches):
     return model, [random_tokens(model.config, *shape, seed=i) for i, shape in enumerate(shapes)]
 
 
+DYING = """
+import os, sys
+from datetime import timedelta
+import torch.distributed as dist
+from mudd_interp.analysis import sweep_over_ranks
+from tests.unit.analysis import test_distributed as here
+
+dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+rank, state = dist.get_rank(), sys.argv[1] + "/state"
+dying = len(sys.argv) > 2
+progress = (lambda *_: os._exit(3)) if dying and rank == 1 else None
+model, batches = here.work(5)
+results = sweep_over_ranks(model, batches, here.ANALYSES, progress, path=state)
+results[0].save(f"{sys.argv[1]}/similarity.{rank}")
+dist.destroy_process_group()
+"""
+
+
+def in_two_processes(folder, script, *arguments):
+    (folder / "script.py").write_text(script)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [sys.executable, *command, folder / "script.py", folder, *arguments],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    return run.returncode
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes saved."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "script.py").write_text(SCRIPT)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [sys.executable, *command, folder / "script.py", folder],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+    assert in_two_processes(folder, SCRIPT) == 0
     return folder
 
 
@@ -97,3 +120,15 @@ def test_without_a_process_group_it_is_a_plain_sweep():
     assert merge_over_ranks(alone) == alone
     with pytest.raises(ValueError, match="there are no batches"):
         sweep_over_ranks(model, [], ANALYSES)
+
+
+def test_a_process_that_dies_is_an_error_and_the_other_one_need_not_begin_anew(tmp_path):
+    assert in_two_processes(tmp_path, DYING, "dying") != 0
+    assert not list(tmp_path.glob("similarity.*"))
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["1-of-2"]
+    assert in_two_processes(tmp_path, DYING) == 0
+    (expected, *_) = sweep(*work(5), ANALYSES)
+    for rank in (0, 1):
+        found = LayerSimilarity.load(tmp_path / f"similarity.{rank}")
+        assert found.provenance == expected.provenance
+        np.testing.assert_allclose(found.frame["cosine"], expected.frame["cosine"], rtol=1e-12)
