@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -309,11 +310,13 @@ def bench(
     for path in (json_file, figure):
         if path is not None:
             try_folder(path)
-    found = measure(
-        names or (), size, device, dtype, repeats, lambda name: typer.echo(f"{name} ...", err=True)
-    )
+
+    def keep(found: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_text(json_file, json.dumps(found, indent=2) + "\n")
+
+    report = partial(typer.echo, err=True)
+    found = measure(names or (), size, device, dtype, repeats, report, keep)
     print_report(found)
-    if json_file is not None:
-        write_text(json_file, json.dumps(found, indent=2) + "\n")
     if figure is not None:
         write_growth(found, figure)

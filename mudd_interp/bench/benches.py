@@ -16,7 +16,7 @@ from mudd_interp.analysis import (
     sweep,
 )
 from mudd_interp.bench.checkpoint import write_checkpoint
-from mudd_interp.bench.child import THREE_FIGURES, in_child
+from mudd_interp.bench.child import FREED_AT_ONCE, THREE_FIGURES, in_child
 from mudd_interp.bench.measure import Row, compared, interleaved
 from mudd_interp.bench.options import Options
 from mudd_interp.bench.sizes import (
@@ -27,13 +27,21 @@ from mudd_interp.bench.sizes import (
     of_neox,
     random_tokens,
 )
-from mudd_interp.checkpoints.bridge import BridgeBaseline, build_bridge
-from mudd_interp.training.presets import PRESETS
+from mudd_interp.checkpoints.bridge import build_bridge
+from mudd_interp.training.presets import GROUPS, PRESETS
 from mudd_interp.training.schedule import make_optimizer
 from mudd_interp.training.trainer import token_loss
 
+PAIR = GROUPS["tiny-pair"]
+
 SAME_WEIGHTS = 1e-3
 """Logits of one model, in nats: how far two implementations may differ in float32."""
+
+COMMON_SINKS, MANY_SINKS = 16, 2
+"""One token id in so many is a sink: as full stops and newlines in a text, and the slowest case."""
+
+LONG_REPEATS = 3
+"""At most so many repeats of what takes long."""
 
 
 @torch.no_grad()
@@ -41,42 +49,48 @@ def forward(options: Options) -> list[Row]:
     """One forward pass without hooks, and one with the three figures' statistics.
 
     Raises:
-        ArithmeticError: If our GPT-NeoX and transformers', in float32, do not say the same.
+        ValueError: If our GPT-NeoX and transformers', in float32, do not say the same.
     """
     size, place = options.size, (options.device, options.dtype)
     tokens = random_tokens(size, size.tokens, options.device)
-    hf = neox(size, *place)
+    hf, eager = neox(size, *place), neox(size, *place, attention="eager")
+    eager.load_state_dict(hf.state_dict(), assign=True)
     plain, mudd = of_neox(hf), mudd_pythia(size, *place)
     gap = largest_difference(hf(tokens, use_cache=False).logits, plain(tokens))
     if options.dtype == torch.float32 and gap > SAME_WEIGHTS:
-        raise ArithmeticError(f"one GPT-NeoX, two implementations: their logits differ by {gap}.")
-    analyses = (LayerSimilarityAnalysis(), DenseWeightsAnalysis(), HeadActivityAnalysis([0]))
+        raise ValueError(
+            f"expected one GPT-NeoX of both implementations, got logits that differ by {gap}: is "
+            "this the version of transformers in constraints.txt?"
+        )
 
-    def of_transformers(attention: str, body: bool) -> None:
-        hf.set_attn_implementation(attention)
-        (hf.gpt_neox if body else hf)(tokens, use_cache=False)
+    def with_statistics(every: int) -> None:
+        sinks = range(0, size.d_vocab, every)
+        analyses = (LayerSimilarityAnalysis(), DenseWeightsAnalysis(), HeadActivityAnalysis(sinks))
+        sweep(mudd, [tokens], analyses)
 
     seconds = interleaved(
         options.repeats,
         options.device,
         {
-            "transformers": partial(of_transformers, "sdpa", False),
+            "transformers": partial(hf, tokens, use_cache=False),
             "plain": partial(plain, tokens),
             "mudd": partial(mudd, tokens),
-            "eager": partial(of_transformers, "eager", True),
-            "statistics": lambda: sweep(mudd, [tokens], analyses),
+            "eager": partial(eager.gpt_neox, tokens, use_cache=False),
+            "statistics": partial(with_statistics, COMMON_SINKS),
+            "many sinks": partial(with_statistics, MANY_SINKS),
         },
     )
-    peer = "transformers' GPT-NeoX, sdpa"
+    peer, slow_peer = "transformers' GPT-NeoX, sdpa", "transformers' GPT-NeoX, eager, no logits"
+    statistics = "forward, statistics of three figures, MUDDPythia, no logits"
     return [
         compared("forward, plain GPT-NeoX", seconds["plain"], peer, seconds["transformers"], 1.03),
         compared("forward, MUDDPythia", seconds["mudd"], peer, seconds["transformers"], 1.05),
+        compared(statistics, seconds["statistics"], slow_peer, seconds["eager"], 1.15),
         compared(
-            "forward and statistics of three figures, MUDDPythia, no logits",
-            seconds["statistics"],
-            "transformers' GPT-NeoX, eager, no logits",
+            f"{statistics}, every second id a sink",
+            seconds["many sinks"],
+            slow_peer,
             seconds["eager"],
-            1.15,
         ),
     ]
 
@@ -89,7 +103,8 @@ def decode(options: Options) -> list[Row]:
     hf, mudd = neox(size, *place), mudd_pythia(size, *place)
 
     def theirs(new: int) -> None:
-        hf.generate(tokens, do_sample=False, max_new_tokens=new, min_new_tokens=new)
+        given: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new}
+        hf.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, **given)
 
     def ours(new: int) -> None:
         mudd.generate(tokens, new, stop_at_eos=False, do_sample=False, verbose=False)
@@ -122,8 +137,8 @@ def cache(options: Options) -> list[Row]:
     size, place = options.size, (options.device, options.dtype)
     tokens = random_tokens(size, size.tokens, options.device)
     mudd, hf = mudd_pythia(size, *place), neox(size, *place)
-    plain = of_neox(hf)
-    bridge: Any = BridgeBaseline(build_bridge(hf), check=False).bridge
+    plain, bridge = of_neox(hf), build_bridge(hf)
+    counts = [len(model.run_with_cache(tokens)[1]) for model in (plain, bridge)]
     seconds = interleaved(
         options.repeats,
         options.device,
@@ -136,16 +151,20 @@ def cache(options: Options) -> list[Row]:
         },
     )
     memory = in_child(
-        "cache", size=options.size_name, device=str(options.device), dtype=options.dtype_name
+        "cache",
+        FREED_AT_ONCE,
+        size=options.size_name,
+        device=str(options.device),
+        dtype=options.dtype_name,
     )
     return [
         compared(
             "run_with_cache, MUDDPythia", seconds["mudd cached"], "forward", seconds["mudd"], 1.40
         ),
         compared(
-            "run_with_cache, plain GPT-NeoX",
+            f"run_with_cache, plain GPT-NeoX, {counts[0]} tensors",
             seconds["plain cached"],
-            "TransformerBridge's, same weights",
+            f"TransformerBridge's, same weights, {counts[1]} tensors",
             seconds["bridge cached"],
         ),
         compared(
@@ -155,7 +174,7 @@ def cache(options: Options) -> list[Row]:
             seconds["bridge"],
         ),
         compared(
-            f"peak of run_with_cache, {memory['tensors']:.0f} tensors",
+            f"peak of run_with_cache, MUDDPythia, {memory['tensors']:.0f} tensors",
             [memory["peak"]],
             "bytes of the distinct tensors",
             [memory["distinct"]],
@@ -171,94 +190,115 @@ def load(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(options.size, Path(folder))
         for dtype in ("bfloat16", "float32"):
-            given = {"folder": folder, "device": str(options.device), "dtype": dtype}
-            ours, checked, theirs = [], [], []
-            for _ in range(min(3, options.repeats)):
-                theirs.append(in_child("load_plain", **given))
-                ours.append(in_child("load", **given, check=False))
-                checked.append(in_child("load", **given, check=True))
-            rows += [
-                compared(
-                    f"load {options.size.checkpoint} in {dtype}, no checks by running",
-                    [each["seconds"] for each in ours],
-                    "load_file and a clone or cast",
-                    [each["seconds"] for each in theirs],
-                    1.25,
-                ),
-                compared(
-                    f"load {options.size.checkpoint} in {dtype}, checks too",
-                    [each["seconds"] for each in checked],
-                    "without checks by running",
-                    [each["seconds"] for each in ours],
-                ),
-                compared(
-                    f"peak of load and a short forward, {dtype}",
-                    [each["peak"] for each in checked],
-                    "bytes of the weights",
-                    [each["weights"] for each in checked],
-                    1.08,
-                    unit="MB",
-                ),
-            ]
+            rows += _loaded(options, folder, dtype)
     return rows
+
+
+def _loaded(options: Options, folder: str, dtype: str) -> list[Row]:
+    given: dict[str, Any] = {"folder": folder, "device": str(options.device), "dtype": dtype}
+    jobs: dict[str, Callable[[], Any]] = {
+        "theirs": partial(in_child, "load_plain", **given),
+        "ours": partial(in_child, "load", **given, check=False),
+        "checked": partial(in_child, "load", **given, check=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for repeat in range(1 + min(LONG_REPEATS, options.repeats)):
+        for name, job in jobs.items():
+            found = job()["seconds"]
+            if repeat:  # the first round reads the files into memory
+                seconds[name].append(found)
+    memory = in_child("load", FREED_AT_ONCE, **given, check=True)
+    what = f"load {options.size.checkpoint} in {dtype} on {options.device}"
+    return [
+        compared(
+            f"{what}, no checks by running",
+            seconds["ours"],
+            "load_file and a clone or cast",
+            seconds["theirs"],
+            1.25,
+        ),
+        compared(
+            f"{what}, all checks", seconds["checked"], "no checks by running", seconds["ours"]
+        ),
+        compared(
+            f"peak of: {what}, and a short forward",
+            [memory["peak"]],
+            "bytes of the weights",
+            [memory["weights"]],
+            1.08,
+            unit="MB",
+        ),
+    ]
 
 
 def sweeps(options: Options) -> list[Row]:
     """The three figures' statistics over a corpus, by the bundled pair: speed and memory."""
+    return [row for name in PAIR for row in _swept(options, name)]
+
+
+def _swept(options: Options, name: str) -> list[Row]:
     many, few = options.size.sequences
-    batches, rows = held_out(many), list[Row]()
-    for name in ("mudd-tiny", "tfm-tiny"):
-        model: Any = mi.load_model(name, device=options.device)
+    batches = held_out(many)
+    given: dict[str, Any] = {"device": str(options.device), "dtype": options.dtype_name}
+    model: Any = mi.load_model(name, **given)
 
-        @torch.no_grad()
-        def loop(model: Any = model) -> None:
-            for tokens in batches:
-                model(tokens.to(model.cfg.device))
+    @torch.no_grad()
+    def loop(return_type: str | None) -> None:
+        for tokens in batches:
+            model(tokens.to(options.device), return_type=return_type)
 
-        seconds = interleaved(
-            min(3, options.repeats),
-            options.device,
-            {"loop": loop, "sweep": partial(sweep, model, batches, THREE_FIGURES)},
-        )
-        speed = {
-            key: [many * model.cfg.n_ctx / each for each in found] for key, found in seconds.items()
-        }
-        peaks = [
-            in_child("swept", model=name, device=str(options.device), sequences=count)["peak"]
-            for count in (many, few)
-        ]
-        rows += [
-            compared(
-                f"sweep of {many:,} sequences, {name}",
-                speed["sweep"],
-                "a loop of forward passes",
-                speed["loop"],
-                0.65,
-                unit="tokens/s",
-                at_least=True,
-            ),
-            compared(
-                f"peak of that sweep, {name}",
-                [peaks[0]],
-                f"of one over {few}",
-                [peaks[1]],
-                1.02,
-                unit="MB",
-            ),
-        ]
-    return rows
+    seconds = interleaved(
+        min(LONG_REPEATS, options.repeats),
+        options.device,
+        {
+            "logits": partial(loop, "logits"),
+            "no logits": partial(loop, None),
+            "sweep": partial(sweep, model, batches, THREE_FIGURES),
+        },
+    )
+    tokens = many * model.cfg.n_ctx
+    speed = {key: [tokens / each for each in found] for key, found in seconds.items()}
+    long, short = (
+        in_child("swept", FREED_AT_ONCE, model=name, sequences=count, **given)
+        for count in (many, few)
+    )
+    what, unit = f"sweep of {many:,} sequences (no logits), {name}", "tokens/s"
+    loops = [("a loop of forward passes", "logits", 0.65)]
+    loops += [("a loop of forward passes without logits", "no logits", None)]
+    return [
+        *(
+            compared(what, speed["sweep"], peer, speed[key], reach, unit=unit, at_least=True)
+            for peer, key, reach in loops
+        ),
+        compared(
+            f"peak of the process: {what}",
+            [long["level"] + long["peak"]],
+            f"of one over {few}",
+            [short["level"] + short["peak"]],
+            1.02,
+            unit="MB",
+        ),
+        compared(
+            f"peak above the model: {what}",
+            [long["peak"]],
+            f"of one over {few}",
+            [short["peak"]],
+            unit="MB",
+        ),
+    ]
 
 
 def train(options: Options) -> list[Row]:
-    """A training step at the bundled size: forward, backward, clipping, AdamW."""
-    calls: dict[str, Callable[[], object]] = {}
-    for name in ("mudd-tiny", "tfm-tiny"):
-        cfg = PRESETS[name].cfg
-        rows = torch.randint(cfg.d_vocab, (options.size.rows, cfg.n_ctx + 1))
-        calls[name] = partial(_step(name, options), rows.to(options.device))
+    """A training step of the bundled pair: its recipe's batch, micro-batches, clipping, AdamW."""
+    recipe, cfg = PRESETS[PAIR[0]].recipe, PRESETS[PAIR[0]].cfg
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(cfg.d_vocab, (recipe.batch, cfg.n_ctx + 1), generator=generator)
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(_step(name, options), rows.to(options.device)) for name in PAIR
+    }
     seconds = interleaved(options.repeats, options.device, calls)
-    mudd, plain = seconds["mudd-tiny"], seconds["tfm-tiny"]
-    return [compared("training step, mudd-tiny", mudd, "tfm-tiny", plain, 1.25)]
+    mudd, plain = (seconds[name] for name in PAIR)
+    return [compared("training step, float32, mudd-tiny", mudd, "tfm-tiny", plain, 1.25)]
 
 
 def _step(name: str, options: Options) -> Callable[[torch.Tensor], None]:
@@ -268,7 +308,9 @@ def _step(name: str, options: Options) -> Callable[[torch.Tensor], None]:
 
     def step(rows: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()).backward()
+        for chunk in rows.split(preset.recipe.micro_batch):
+            share = len(chunk) / len(rows)
+            (loss(chunk[:, :-1].contiguous(), chunk[:, 1:].contiguous()) * share).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), preset.recipe.clip)
         optimizer.step()
 

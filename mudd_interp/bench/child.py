@@ -1,4 +1,4 @@
-"""Work in a fresh process, whose peak of memory is its own. ``python -m mudd_interp.bench.child``.
+"""Work in a fresh process, whose memory is its own: ``python -m mudd_interp.bench.child``.
 
 The argument is JSON: the name of a job below and its arguments; so is what it prints.
 """
@@ -9,13 +9,13 @@ import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,25 +29,28 @@ from mudd_interp.request import Request
 from mudd_interp.study import Study
 
 MB = 1e6
-PAGE = 4096 / MB
-"""No peak is less: memory is counted in pages."""
 
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-"""Large tensors go back to the system when they are freed (glibc keeps some otherwise), so that
-the level before a measurement is what is in use."""
+"""Tensors of a megabyte go back to the system when they are freed (glibc keeps some otherwise), so
+that the level before a measurement is what is in use: for jobs that measure memory."""
 
 THREE_FIGURES = ("layer_similarity", "dense_weights", "head_activity")
 
 
-def in_child(job: str, **arguments: Any) -> dict[str, Any]:
+def in_child(job: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
     """What a job of this module returns, run in a process of its own.
+
+    Args:
+        job: Its name.
+        environment: Variables to add.
+        **arguments: Of the job.
 
     Raises:
         ChildProcessError: If it fails, with the last lines that it printed.
     """
     command = [sys.executable, "-m", "mudd_interp.bench.child", json.dumps([job, arguments])]
     run = subprocess.run(
-        command, env=os.environ | FREED_AT_ONCE, capture_output=True, text=True, check=False
+        command, env=os.environ | (environment or {}), capture_output=True, text=True, check=False
     )
     if run.returncode:
         tail = "\n".join(run.stderr.splitlines()[-5:])
@@ -56,27 +59,34 @@ def in_child(job: str, **arguments: Any) -> dict[str, Any]:
 
 
 class Peak:
-    """Memory above the level at which a ``with`` block begins, in MB: at its end and at its peak.
+    """Memory above the level at which a ``with`` block begins, in MB.
 
-    On the CPU resident memory of the process (whose peak so far must be lower than the block's: a
-    fresh process), on an accelerator what torch has allocated there.
+    On the CPU it is the process' resident memory, on an accelerator what torch has allocated.
+    Where the system cannot forget an earlier peak (other than Linux), that one is an upper bound.
+
+    Attributes:
+        level: When the block begins.
+        kept: Above the level at its end.
+        peak: Above the level at its highest.
     """
 
     def __init__(self, device: torch.device):
         self._device = device
-        self.kept = self.peak = self.seconds = 0.0
+        self.level = self.kept = self.peak = 0.0
 
     def __enter__(self) -> "Peak":
         if self._device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats(self._device)
-        self._level, _ = self._now()
-        self._began = time.perf_counter()
+        elif os.access("/proc/self/clear_refs", os.W_OK):
+            # The peak is counted from here. It would else be that of the parent, if that was
+            # larger: a process that is made by another one begins with its peak.
+            Path("/proc/self/clear_refs").write_text("5")
+        self.level, _ = self._now()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.seconds = time.perf_counter() - self._began
-        kept, peak = self._now()
-        self.kept, self.peak = kept - self._level, max(peak - self._level, PAGE)
+        now, peak = self._now()
+        self.kept, self.peak = now - self.level, peak - self.level
 
     def _now(self) -> tuple[float, float]:
         if self._device.type != "cpu":
@@ -85,19 +95,29 @@ class Peak:
                 accelerator.memory_allocated(self._device) / MB,
                 accelerator.max_memory_allocated(self._device) / MB,
             )
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return psutil.Process().memory_info().rss / MB, peak / MB
+        status = Path("/proc/self/status")
+        if not status.exists():
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MB
+            return most, most
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        now, peak = (1024 * int(fields[name].split()[0]) / MB for name in ("VmRSS", "VmHWM"))
+        return now, peak
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready."""
-        return {"kept": self.kept, "peak": self.peak, "seconds": self.seconds}
+        return {"level": self.level, "kept": self.kept, "peak": self.peak}
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> float:
     """The memory of tensors, in MB; what several of them share counts once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values()) / MB
+    views: dict[int, dict[Any, int]] = defaultdict(dict)
+    storages: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        view = (tensor.storage_offset(), tensor.shape, tensor.stride())
+        views[storage.data_ptr()][view] = tensor.nbytes
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(min(storages[at], sum(views[at].values())) for at in storages) / MB
 
 
 @torch.no_grad()
@@ -129,50 +149,63 @@ def forward(
 
 @torch.no_grad()
 def load(folder: str, device: str, dtype: str, check: bool) -> dict[str, float]:
-    """Memory and time of ``load_model`` and one short forward pass."""
+    """Memory and time of ``load_model``; the memory with one short forward pass."""
     torch.mm(torch.ones(2, 2), torch.ones(2, 2))  # torch's own start
     with Peak(torch.device(device)) as peak:
         began = time.perf_counter()
         model = cast(Any, mi.load_model(folder, device=device, dtype=dtype, check=check))
+        _finish(device)
         seconds = time.perf_counter() - began
         model(torch.arange(8)[None].to(device))
-    weights = bytes_of(model.parameters())
-    return {"peak": peak.peak, "seconds": seconds, "weights": weights}
+    return peak.to_dict() | {"seconds": seconds, "weights": bytes_of(model.parameters())}
 
 
 @torch.no_grad()
 def load_plain(folder: str, device: str, dtype: str) -> dict[str, float]:
     """The same weights by safetensors: read, then a clone or cast of every tensor."""
     target = getattr(torch, dtype)
-    with Peak(torch.device(device)) as peak:
-        kept = {
-            name: tensor.clone() if tensor.dtype == target else tensor.to(target)
-            for file in sorted(Path(folder).glob("*.safetensors"))
-            for name, tensor in load_file(file, device=device).items()
-        }
-    return peak.to_dict() | {"tensors": len(kept)}
+    began = time.perf_counter()
+    kept = {
+        name: tensor.clone() if tensor.dtype == target else tensor.to(target)
+        for file in sorted(Path(folder).glob("*.safetensors"))
+        for name, tensor in load_file(file, device=device).items()
+    }
+    _finish(device)
+    return {"seconds": time.perf_counter() - began, "tensors": len(kept)}
 
 
-def swept(model: str, device: str, sequences: int) -> dict[str, float]:
-    """Memory of a sweep of the bundled pair's one, loading included."""
+def _finish(device: str) -> None:
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(torch.device(device))
+
+
+def swept(model: str, device: str, dtype: str, sequences: int) -> dict[str, float]:
+    """Memory of a sweep of one of the bundled pair, above that of the model."""
+    loaded = mi.load_model(model, device=device, dtype=dtype)
     with Peak(torch.device(device)) as peak:
-        loaded = mi.load_model(model, device=device)
         sweep(loaded, held_out(sequences), THREE_FIGURES)
     return peak.to_dict()
 
 
-def figures(out: str, sequences: int | None) -> dict[str, float]:
-    """Seconds of each step of ``mudd-interp figures`` with its defaults; process start included."""
-    clock = [psutil.Process().create_time(), time.time()]
-    request = Request(sequences=sequences)
+def figures(out: str, device: str, sequences: int | None, started: float) -> dict[str, float]:
+    """Seconds of each step of ``mudd-interp figures``; process start included.
+
+    Args:
+        out: The folder to make.
+        device: Where the models are.
+        sequences: Of the bundled text; ``None`` for all.
+        started: The clock ``time.monotonic`` when the process was started.
+    """
+    clock = [started, time.monotonic()]
+    request = Request(device=device, sequences=sequences)
     study, kinds = Study(request), choose((), request)
-    clock.append(time.time())
+    clock.append(time.monotonic())
     study.prepare([analysis for kind in kinds for analysis in kind.needs(request)])
-    clock.append(time.time())
+    clock.append(time.monotonic())
     drawn = draw_figures(study, kinds)
-    clock.append(time.time())
+    clock.append(time.monotonic())
     write_figures(study, drawn, Path(out))
-    clock.append(time.time())
+    clock.append(time.monotonic())
     steps = ("import", "load", "sweep", "draw", "write")
     return dict(zip(steps, (b - a for a, b in pairwise(clock)), strict=True))
 

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mudd_interp.bench.child import in_child
+from mudd_interp.bench.child import FREED_AT_ONCE, in_child
 from mudd_interp.bench.measure import interleaved
 from mudd_interp.bench.options import Options
 from mudd_interp.bench.sizes import Size, growing, random_tokens
 
 AXES = ("tokens", "layers")
+PAGE = 4096 / 1e6
+"""Memory is counted in pages: no peak is less."""
 MODELS = ("MUDDPythia", "plain twin")
 
 
@@ -35,10 +37,12 @@ def growth(options: Options) -> pd.DataFrame:
         place = {"device": str(options.device), "dtype": options.dtype_name}
         shape = {"layers": size.n_layers, "tokens": size.tokens}
         for name in MODELS:
-            memory = in_child("forward", size=options.size_name, model=name, **shape, **place)
+            memory = in_child(
+                "forward", FREED_AT_ONCE, size=options.size_name, model=name, **shape, **place
+            )
             points.append(
                 {"axis": axis, **shape, "model": name}
-                | {"seconds": float(np.median(seconds[name])), "MB": memory["peak"]}
+                | {"seconds": float(np.median(seconds[name])), "MB": max(memory["peak"], PAGE)}
             )
     return pd.DataFrame(points)
 

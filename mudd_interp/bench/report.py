@@ -45,6 +45,7 @@ def measure(
     dtype: str = "float32",
     repeats: int = 5,
     report: Callable[[str], object] = str,
+    keep: Callable[[dict[str, Any]], object] = len,
 ) -> dict[str, Any]:
     """Run benches.
 
@@ -55,6 +56,7 @@ def measure(
         dtype: Their precision.
         repeats: How often each function runs.
         report: Called with the name of each bench before it begins.
+        keep: Called with what was found so far after each bench.
 
     Returns:
         JSON-ready: ``machine``, ``options``, ``rows`` by bench, and ``growth`` with ``points`` and
@@ -80,6 +82,7 @@ def measure(
             }
         else:
             found["rows"][name] = [row.to_dict() for row in BENCHES[name](options)]
+        keep(found)
     return found
 
 
@@ -105,10 +108,10 @@ def _options(size: str, device: str, dtype: str, repeats: int) -> Options:
 
 
 def _machine(options: Options) -> dict[str, Any]:
-    accelerator = options.device.type != "cpu"
+    is_cuda = options.device.type == "cuda"
     return {
-        "processor": platform.processor() or platform.machine(),
-        "accelerator": torch.cuda.get_device_name(options.device) if accelerator else None,
+        "processor": _processor(),
+        "accelerator": torch.cuda.get_device_name(options.device) if is_cuda else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
@@ -118,13 +121,21 @@ def _machine(options: Options) -> dict[str, Any]:
     }
 
 
+def _processor() -> str:
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def print_report(found: dict[str, Any], console: Console | None = None) -> None:
     """The table, as a person reads it."""
     console = console or Console()
     machine, options = found["machine"], found["options"]
     console.print(
-        f"{options['size']} ({_shape(options['size'])}), {options['dtype']} on "
-        f"{options['device']}, {machine['threads']} threads, torch {machine['torch']}"
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}. Where "
+        f"no other model is named: {options['size']} ({_shape(options['size'])}), batch 1, "
+        f"{options['dtype']} on {options['device']}."
     )
     table = Table("what, against what", "ours", "theirs", "ratio (range)", "reach")
     for rows in found["rows"].values():

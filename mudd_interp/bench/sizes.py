@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig
@@ -32,7 +31,6 @@ class Size:
         new_tokens: Tokens to decode.
         sequences: Sequences of 256 tokens in a sweep by the bundled pair; and in a short one.
         checkpoint: The released configuration of the checkpoint that is loaded.
-        rows: Rows of 256 tokens in a training step.
         growth_tokens: Lengths at which the growth of cost is measured.
         growth_layers: Depths, likewise.
         figures: Sequences of the default figures; ``None`` for all.
@@ -46,7 +44,6 @@ class Size:
     new_tokens: int = 128
     sequences: tuple[int, int] = (1024, 64)
     checkpoint: str = "MUDDPythia-1.4B"
-    rows: int = 16
     growth_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     growth_layers: tuple[int, ...] = (6, 12, 24, 48)
     figures: int | None = None
@@ -64,7 +61,6 @@ SIZES = {
         new_tokens=4,
         sequences=(4, 2),
         checkpoint="toy",
-        rows=2,
         growth_tokens=(8, 16),
         growth_layers=(2, 3),
         figures=2,
@@ -108,8 +104,11 @@ def held_out(sequences: int) -> Batches:
     return token_batches(pack.repeat(times, 1)[:sequences], description="bundled, repeated")
 
 
-def neox(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
-    """Transformers' GPT-NeoX of a size, as Pythia is configured; random weights."""
+def neox(size: Size, device: torch.device, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+    """A GPT-NeoX of transformers of a size, as Pythia is configured; random weights."""
+    # two seconds to import
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
     config = GPTNeoXConfig(
         vocab_size=size.d_vocab,
         hidden_size=size.d_model,
@@ -126,6 +125,7 @@ def neox(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
     )
     torch.manual_seed(0)
     module: Any = GPTNeoXForCausalLM(config)
+    module.set_attn_implementation(attention)
     # what it would stop at: decoding is measured over a given number of tokens
     module.generation_config.eos_token_id = None
     module.generation_config.pad_token_id = 0

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mudd_interp.bench.child import in_child
 from mudd_interp.bench.measure import Row, compared, interleaved
@@ -38,14 +40,17 @@ def _run(command: list[str]) -> None:
 
 
 def figures(options: Options) -> list[Row]:
-    """The steps of ``mudd-interp figures`` with its defaults, each beside the whole."""
+    """The steps of ``mudd-interp figures`` with its defaults, each beside the whole, warm."""
+    given: dict[str, Any] = {"device": str(options.device), "sequences": options.size.figures}
     runs: list[dict[str, float]] = []
-    for _ in range(min(3, options.repeats)):
+    for _ in range(1 + min(3, options.repeats)):
         with tempfile.TemporaryDirectory() as folder:
-            out = str(Path(folder) / "figures")
-            runs.append(in_child("figures", out=out, sequences=options.size.figures))
-    whole = [sum(run.values()) for run in runs]
+            out, started = str(Path(folder) / "figures"), time.monotonic()
+            runs.append(in_child("figures", out=out, started=started, **given))
+    warm = runs[1:]
+    whole = [sum(run.values()) for run in warm]
+    where = f"figures, bundled pair on {options.device}"
     return [
-        compared(f"figures: {step}", [run[step] for run in runs], "the whole command", whole)
-        for step in runs[0]
+        compared(f"{where}: {step}", [run[step] for run in warm], "the whole", whole)
+        for step in warm[0]
     ]

@@ -25,6 +25,7 @@ def test_mouse_keys_and_number_move_one_cursor(app: Any):
     expect(app.page).to_have_url(re.compile(r"[?&]x=0(&|$)"))
 
     number = app.page.get_by_label(re.compile("^Token, 0 to "))
+    expect(number).to_have_value("0")
     number.fill("5")
     number.press("Enter")
     expect(app.page.locator("#chip-5")).to_have_attribute("aria-selected", "true")

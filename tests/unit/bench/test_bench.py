@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 
 from mudd_interp.bench import BENCHES, measure, print_report, write_growth
-from mudd_interp.bench.child import JOBS, Peak, bytes_of, in_child
+from mudd_interp.bench.child import FREED_AT_ONCE, JOBS, Peak, bytes_of, in_child
 from mudd_interp.bench.growth import exponents
 from mudd_interp.bench.measure import compared, interleaved
 from mudd_interp.cli import main
@@ -24,7 +25,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch):
     """A process for each measurement takes seconds to start; one test below starts one."""
     for module in ("benches", "growth", "startup"):
         monkeypatch.setattr(
-            f"mudd_interp.bench.{module}.in_child", lambda job, **given: JOBS[job](**given)
+            f"mudd_interp.bench.{module}.in_child", lambda job, *_, **given: JOBS[job](**given)
         )
 
 
@@ -81,19 +82,28 @@ def test_a_ratio_is_the_median_of_neighbours():
 def test_shared_memory_counts_once():
     tensor = torch.zeros(1000, dtype=torch.float32)
     assert bytes_of([tensor, tensor[:10], tensor.view(10, 100)]) == pytest.approx(0.004)
+    assert bytes_of([tensor[:10], tensor[:10]]) == pytest.approx(0.00004)
 
 
-def test_a_peak_sees_what_is_kept():
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_a_peak_is_of_the_block_alone():
+    before = torch.ones(300_000_000, dtype=torch.uint8)
+    del before
     with Peak(torch.device("cpu")) as peak:
         kept = torch.ones(50_000_000, dtype=torch.uint8)
+        gone = torch.ones(100_000_000, dtype=torch.uint8)
+        del gone
     assert peak.kept == pytest.approx(50, abs=5)
-    assert peak.peak >= 0
+    assert peak.peak == pytest.approx(150, abs=5)
     del kept
 
 
-def test_a_measurement_in_a_process_of_its_own():
-    found = in_child("cache", size="toy", device="cpu", dtype="float32")
-    assert found["peak"] > found["distinct"] > 0
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
+    held = torch.ones(1_000_000_000, dtype=torch.uint8)
+    found = in_child("cache", FREED_AT_ONCE, size="toy", device="cpu", dtype="float32")
+    assert found["distinct"] < found["peak"] < 100
+    del held
 
 
 def test_a_failed_process_is_an_error():

@@ -4,6 +4,7 @@ from html import unescape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from plotly import graph_objects as go
@@ -29,6 +30,7 @@ from mudd_interp.analysis import (
     sweep,
     token_weights,
 )
+from mudd_interp.bench.growth import exponents
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.viz.appearance import DARK_PAGE, READABLE, contrast
 from mudd_interp.viz.theme import STREAM_STYLES
@@ -66,6 +68,12 @@ def figures() -> dict[str, Any]:
     similarity, matrix, norms, weights, spread, activity, sinks, entropy = results
     pattern = torch.tensor([[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.375, 0.125]]])
     tokens = ["<a>", " b", "c"]
+    grown = pd.DataFrame(
+        {"axis": axis, "tokens": 8 * n, "layers": 2 * n, "model": model, "seconds": n, "MB": 3 * n}
+        for axis in ("tokens", "layers")
+        for model in ("MUDDPythia", "plain twin")
+        for n in (1.0, 2.0, 4.0)
+    )
     tables = ([[0.75, 0.125, 0.125], [0.5, 0.25, 0.25]], [[0.5, 0.25, 0.25]] * 2)
     both = [
         markov([*table, table[0]], name=name, tokenizer=Vocabulary(*tokens))
@@ -105,6 +113,7 @@ def figures() -> dict[str, Any]:
         "head_heatmap_figure": viz.head_heatmap_figure(*activity),
         "activity_difference_figure": viz.activity_difference_figure(*activity),
         "sink_sensitivity_figure": viz.sink_sensitivity_figure(*sinks),
+        "growth_figure": viz.growth_figure(grown, exponents(grown), "here"),
         "head_scores_figure": viz.head_scores_figure(*entropy, by="entropy"),
         "head_depth_figure": viz.head_depth_figure(*entropy, by="entropy"),
         "head_inputs_figure": viz.head_inputs_figure(head_inputs(cut, batches, 2, 1), shown=4),
