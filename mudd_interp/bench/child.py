@@ -29,6 +29,8 @@ from mudd_interp.request import Request
 from mudd_interp.study import Study
 
 MB = 1e6
+PAGE = 4096 / MB
+"""Memory is counted in pages: no peak is less."""
 
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """Tensors of a megabyte go back to the system when they are freed (glibc keeps some otherwise), so
@@ -86,7 +88,7 @@ class Peak:
 
     def __exit__(self, *exception: object) -> None:
         now, peak = self._now()
-        self.kept, self.peak = now - self.level, peak - self.level
+        self.kept, self.peak = now - self.level, max(peak - self.level, PAGE)
 
     def _now(self) -> tuple[float, float]:
         if self._device.type != "cpu":
