@@ -6,46 +6,38 @@ from typing import Any
 import streamlit as st
 from streamlit.components.v2 import component
 
-# The chart is drawn anew when its data change: the observer finds the new node, and the old one is
-# forgotten with it. `emit` is looked up at each click, for the component is called anew as well.
-_JS = """
+# Streamlit calls the function anew when its data change, and may end an earlier call after a later
+# one has begun: a call ends what it began, no more. Plotly forgets who listens when it draws a
+# chart anew, at times in the same node: whatever changes on the page, the listener is set again.
+JS = """
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
-  const state = (parentElement.clicks ??= { node: null, observer: null });
-  state.emit = setTriggerValue;
+  let node = null;
+  const at = (value) => (typeof value === "number" ? value : null);
   const listen = (event) => {
-    const point = event.points && event.points[0];
+    const point = event.points?.[0];
     if (!point) return;
-    const at = (value) => (typeof value === "number" ? value : null);
-    state.emit("clicked", { curve: point.curveNumber, x: at(point.x), y: at(point.y) });
+    setTriggerValue("clicked", { curve: point.curveNumber, x: at(point.x), y: at(point.y) });
   };
   const attach = () => {
-    const node = document.querySelector(`.st-key-${CSS.escape(data.chart)} .js-plotly-plot`);
-    if (!node || node === state.node || !node.on) return;
-    if (state.node && state.node.removeListener) {
-      state.node.removeListener("plotly_click", state.listen);
-    }
-    state.node = node;
-    state.listen = listen;
-    node.on("plotly_click", listen);
+    node?.removeListener?.("plotly_click", listen);
+    node = document.querySelector(`.st-key-${CSS.escape(data.chart)} .js-plotly-plot`);
+    node?.on?.("plotly_click", listen);
   };
+  const observer = new MutationObserver(attach);
+  const stop = () => {
+    observer.disconnect();
+    node?.removeListener?.("plotly_click", listen);
+  };
+  parentElement.stop?.();
+  parentElement.stop = stop;
   attach();
-  if (!state.observer) {
-    state.observer = new MutationObserver(attach);
-    state.observer.observe(document.body, { childList: true, subtree: true });
-  }
-  return () => {
-    state.observer.disconnect();
-    state.observer = null;
-    if (state.node && state.node.removeListener) {
-      state.node.removeListener("plotly_click", state.listen);
-    }
-    state.node = null;
-  };
+  observer.observe(document.body, { childList: true, subtree: true });
+  return stop;
 }
 """
 
-_component = component("mudd_interp_clicks", js=_JS)
+_component = component("mudd_interp_clicks", js=JS)
 
 
 def clicks(chart: str, key: str, on_click: Callable[[int, float, float], Any]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from app.clicks import JS
 from mudd_interp.axes import STREAMS
 
 # Where a cell of a heatmap is on the screen.
@@ -40,6 +41,43 @@ def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
     app.page.mouse.move(*place)
     app.page.wait_for_function(SEEN, arg=[chart, trace, x, y])
     app.page.mouse.click(*place)
+
+
+# Streamlit may end a call after the next has begun, and Plotly forgets its listeners in place.
+TWO_CALLS = """async (code) => {
+  const blob = new Blob([code], { type: "text/javascript" });
+  const { default: begin } = await import(URL.createObjectURL(blob));
+  const plot = document.querySelector(".js-plotly-plot");
+  const heard = [];
+  let listeners = [];
+  plot.on = (name, listener) => listeners.push(listener);
+  plot.removeListener = (name, gone) => { listeners = listeners.filter(each => each !== gone); };
+  const click = async () => {
+    plot.append(document.createElement("i"));
+    await new Promise(requestAnimationFrame);
+    listeners.forEach(each => each({ points: [{ curveNumber: 1, x: 2, y: 3 }] }));
+  };
+  const call = (name) => begin({
+    data: { chart: "chart" }, parentElement: document.body,
+    setTriggerValue: (event, value) => heard.push([name, event, value]),
+  });
+  const ends = [call("first"), call("second")];
+  ends[0]();
+  await click();
+  listeners = [];
+  await click();
+  ends[1]();
+  await click();
+  return heard;
+}"""
+
+
+def test_clicks_are_heard_once_however_often_the_page_is_drawn(browser: Browser):
+    page = browser.new_page()
+    page.set_content('<div class="st-key-chart"><div class="js-plotly-plot"></div></div>')
+    click = ["second", "clicked", {"curve": 1, "x": 2, "y": 3}]
+    assert page.evaluate(TWO_CALLS, JS) == [click, click]
+    page.close()
 
 
 def test_a_click_on_a_cell_chooses_its_edge_again_and_again(app: Any):
