@@ -1,9 +1,9 @@
 """Dense weights."""
 
-import clicks
 import streamlit as st
 
 import charts
+import clicks
 import frame
 import state
 from mudd_interp.request import Statistic

@@ -1,12 +1,8 @@
-"""The app's modules import their siblings by plain names, as Streamlit runs them."""
+"""Runs that the app keeps are kept apart from those of the user."""
 
-import sys
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "app"))
 
 
 @pytest.fixture(autouse=True, scope="session")

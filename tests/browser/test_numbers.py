@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from playwright.sync_api import Browser, expect
 
-from app.clicks import JS
+from clicks import JS
 from mudd_interp.axes import STREAMS
 
 # Where a cell of a heatmap is on the screen.
