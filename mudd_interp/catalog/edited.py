@@ -14,7 +14,7 @@ from mudd_interp.analysis import (
     predictions,
 )
 from mudd_interp.catalog.interventions import FEW
-from mudd_interp.catalog.kind import SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.catalog.kind import ONE_PICTURE, SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.edits import Edit, as_edits, edit_hooks, edited, edits_text
 from mudd_interp.request import Mode, Part
 from mudd_interp.study import Study
@@ -164,7 +164,7 @@ KINDS = (
         title="What edits do on a text, with intervals",
         draw=_effects,
         uses=(*SCOPED, "edits"),
-        why_not={"difference": "an edit of one model is not the edit of the other"},
+        why_not=ONE_PICTURE | {"difference": "an edit of one model is not the edit of the other"},
         modes=("overlay",),
     ),
 )

@@ -17,7 +17,15 @@ from mudd_interp.analysis import (
     head_scores,
     heads_table,
 )
-from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both, results
+from mudd_interp.catalog.kind import (
+    ONE_PICTURE,
+    PROMPT,
+    SCOPED,
+    Drawn,
+    FigureKind,
+    of_both,
+    results,
+)
 from mudd_interp.request import Mode, Part, Request
 from mudd_interp.study import Study
 from mudd_interp.viz import (
@@ -96,7 +104,8 @@ def _scores(study: Study) -> Drawn:
         return heads_table(activity, entropy, study.of_model(part, head_scores))
 
     frame = of_both(study, table)
-    return Drawn(figure, frame.sort_values(score, ascending=False, kind="stable"))
+    column = "active" if score == "activity" else score
+    return Drawn(figure, frame.sort_values(column, ascending=False, kind="stable"))
 
 
 def _depth(study: Study) -> Drawn:
@@ -189,6 +198,7 @@ KINDS = (
         needs=lambda request: [SinkSensitivityAnalysis(request.sinks)],
         uses=(*SCOPED, "sinks"),
         modes=("overlay",),
+        why_not=ONE_PICTURE,
     ),
     FigureKind(
         name="head_scores",
@@ -205,7 +215,7 @@ KINDS = (
         needs=_scored,
         uses=(*SCOPED, *SINKS, "score"),
         modes=("overlay",),
-        why_not={"side_by_side": "the maps of all heads do that"},
+        why_not=NO_HEAD_AGAINST_HEAD | {"side_by_side": "the maps of all heads do that"},
     ),
     FigureKind(
         name="head_composition",

@@ -18,7 +18,7 @@ from mudd_interp.analysis import (
     weight_contribution_cause,
 )
 from mudd_interp.analysis.logit_attribution import token_id
-from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.catalog.kind import ONE_PICTURE, PROMPT, SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode
 from mudd_interp.study import Study
 from mudd_interp.texts import corrupted_of
@@ -161,5 +161,6 @@ KINDS = (
         draw=_in_context,
         uses=SCOPED,
         modes=("overlay",),
+        why_not=ONE_PICTURE,
     ),
 )

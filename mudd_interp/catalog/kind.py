@@ -25,6 +25,12 @@ PROMPT = ("prompt", "prompt_ids", *TEXT)
 """Without a prompt the first tokens of the text stand in for one."""
 SCOPED = ("scope", *PROMPT)
 
+ONE_PICTURE: dict[Mode, str] = {
+    "side_by_side": "both models are in one picture",
+    "difference": "it is the distance of the two curves",
+}
+"""Why curves of two models are drawn in one way only."""
+
 
 @dataclass(frozen=True)
 class Drawn:

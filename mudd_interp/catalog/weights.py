@@ -11,7 +11,7 @@ from mudd_interp.analysis import (
     token_weights_difference,
     weights_difference,
 )
-from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, results
+from mudd_interp.catalog.kind import ONE_PICTURE, PROMPT, SCOPED, Drawn, FigureKind, results
 from mudd_interp.request import Mode, Request
 from mudd_interp.study import Study
 from mudd_interp.viz import (
@@ -144,6 +144,7 @@ KINDS = (
         draw=_fixed(of="baseline", mode="side_by_side"),
         needs=lambda _: [DenseWeightsAnalysis()],
         uses=(*SCOPED, "statistic", "raw"),
+        why_not=dict.fromkeys(("overlay", "difference"), "it shows the baseline alone"),
         of_baseline=True,
         standard=True,
     ),
@@ -161,6 +162,7 @@ KINDS = (
         draw=_edge,
         uses=(*PROMPT, *EDGE, "position", "raw"),
         modes=("overlay",),
+        why_not=ONE_PICTURE,
     ),
     FigureKind(
         name="edge_distribution",
@@ -169,5 +171,9 @@ KINDS = (
         needs=lambda _: [DenseWeightsAnalysis(), WeightDistributionAnalysis()],
         uses=(*SCOPED, *EDGE, "raw"),
         modes=("overlay",),
+        why_not={
+            "side_by_side": "a line in the picture is the baseline's weight, which is constant",
+            "difference": "the baseline's weight is constant: subtract the line from all",
+        },
     ),
 )

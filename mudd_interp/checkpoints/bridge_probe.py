@@ -176,8 +176,9 @@ def not_attention(cache: Cache, n_layers: int) -> dict[str, str]:
     for name in (axes.pattern(layer) for layer in range(n_layers)):
         if name not in cache:
             continue
-        pattern = cache[name].float()
-        if not close(pattern.sum(-1), torch.ones_like(pattern[..., 0])):
+        pattern = cache[name]
+        rows = pattern.float().sum(-1).to(pattern.dtype)
+        if not close(rows, torch.ones_like(rows)):
             found[name] = "its rows do not sum to one"
         elif pattern.triu(1).any():
             found[name] = "it looks at later positions"

@@ -68,7 +68,22 @@ def run(
 
 def edit_hooks(model: HookedModel, edits: Edits, means: Means | None = None) -> list[Hook]:
     """The hooks of edits, one for each tensor that they change; arguments as for :func:`edited`."""
-    return [(name, _Apply([(None, steps)])) for name, steps in _steps(model, edits, means).items()]
+    by_position = any(each.positions or each.action == "shuffle" for each in as_edits(edits))
+    return [
+        (name, _Apply([(None, steps)], by_position=by_position))
+        for name, steps in _steps(model, edits, means).items()
+    ]
+
+
+def edits_by_position(model: HookedModel) -> bool:
+    """Whether a model has edits that need the whole sequence in one pass.
+
+    Those at chosen positions, which count from the first token of a pass, and those that move the
+    weights of one token to another.
+    """
+    handles = [handle for point in model.hook_dict.values() for handle in point.fwd_hooks]
+    hooks = [handle.user_hook for handle in handles]
+    return any(isinstance(hook, _Apply) and hook.by_position for hook in hooks)
 
 
 def batched_hooks(
@@ -88,10 +103,16 @@ class _Apply:
     Args:
         steps: For each share its number (``None`` for all of the batch), and its steps in order.
         shares: Into how many equal shares the batch falls.
+        by_position: Whether a step needs the whole sequence in one pass.
     """
 
-    def __init__(self, steps: Sequence[tuple[int | None, Sequence[Step]]], shares: int = 1):
-        self.steps, self.shares = steps, shares
+    def __init__(
+        self,
+        steps: Sequence[tuple[int | None, Sequence[Step]]],
+        shares: int = 1,
+        by_position: bool = False,
+    ):
+        self.steps, self.shares, self.by_position = steps, shares, by_position
 
     def __call__(self, tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
         parts = list(tensor.chunk(self.shares))

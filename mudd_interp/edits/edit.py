@@ -25,6 +25,9 @@ _FIELDS: dict[Part, tuple[str, ...]] = {
     "mlp": ("layer",),
 }
 _EDGE = r"(?P<stream>[a-z]|\*) (?P<layer>\d+|\*)<-(?P<source>\d+|\*)"
+LAST_POSITION = 2**20
+"""The last position that an edit may name."""
+
 _TEXT = re.compile(
     rf"(?P<action>[a-z]+) (?:{_EDGE}|head (?P<block>\d+)\.(?P<head>\d+)|mlp (?P<mlp>\d+))"
     r"(?: @(?P<positions>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*))?"
@@ -263,6 +266,12 @@ def _runs(positions: tuple[int, ...]) -> str:
 
 
 def _positions(text: str) -> tuple[int, ...]:
-    """What :func:`_runs` wrote; in any order, each once."""
+    """What :func:`_runs` wrote; in any order, each once.
+
+    Raises:
+        ValueError: If one is beyond any sequence: a range is written out.
+    """
     ends = [[int(end) for end in run.split("-")] for run in text.split(",")]
+    if (highest := max(map(max, ends))) > LAST_POSITION:
+        raise ValueError(f"the positions of an edit end at {LAST_POSITION}, got {highest}.")
     return tuple(sorted({at for run in ends for at in range(run[0], run[-1] + 1)}))

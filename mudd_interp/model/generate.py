@@ -10,6 +10,7 @@ from rich.progress import track
 from torch import Tensor
 from transformer_lens.utilities.logits_utils import sample_logits
 
+from mudd_interp.edits import edits_by_position
 from mudd_interp.model.attention import LayerKeyValues
 from mudd_interp.model.decoding import (
     Decoding,
@@ -84,7 +85,9 @@ class Generate:
                 when sampling.
             repetition_penalty: Divides (multiplies, if negative) logits of tokens that occurred,
                 also when not sampling; above 0.
-            use_past_kv_cache: Keep keys and values instead of running the whole prefix again.
+            use_past_kv_cache: Keep keys and values instead of running the whole prefix again. Not
+                done where an edit is of chosen positions or moves weights between tokens: those
+                need all of the sequence in one pass.
             prepend_bos: As in :meth:`forward`.
             padding_side: Refused: batches are never padded.
             return_type: ``"str"``, ``"tokens"`` (or ``None``), or ``"input"``: what the input was.
@@ -141,7 +144,7 @@ class Generate:
             fill=fill_token(self, eos, len(tokens)) if criteria else eos or 0,
             criteria=criteria,
             sampling=sampling if do_sample else sampling.greedy(),
-            use_past_kv_cache=use_past_kv_cache,
+            use_past_kv_cache=use_past_kv_cache and not edits_by_position(self),
             verbose=verbose,
             keep_logits=output_logits,
         )

@@ -1,6 +1,6 @@
 """Hooks that are checked: unknown names are refused, and the cache is of our class."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -28,6 +28,9 @@ PER_HEAD = (
     "hook_q_normed",
     "hook_k_normed",
 )
+
+
+STREAM_INPUTS = ("hook_q_input", "hook_k_input", "hook_v_input")
 
 
 class Save(Observer):
@@ -72,6 +75,17 @@ def is_per_head(name: str) -> bool:
     return name.rpartition(".")[2] in PER_HEAD or ".q_norm." in name or ".k_norm." in name
 
 
+def _counterparts(name: str, known: Container[str]) -> set[str]:
+    """Hooks on the norm of one stream for that on the shared norm, and the other way round."""
+    block, norm, rest = name.rpartition(".ln1")
+    if not norm:
+        return set()
+    shared = rest.startswith(".")
+    suffix = rest if shared else rest[2:]
+    others = [f"ln1_{stream}" for stream in ("q", "k", "v")] if shared else ["ln1"]
+    return {each for other in others if (each := f"{block}.{other}{suffix}") in known}
+
+
 class CheckedHooks(HookedRootModule):
     """A hooked module that says which names it does not know, and caches into our class."""
 
@@ -88,13 +102,27 @@ class CheckedHooks(HookedRootModule):
         if names_filter is None:
             return [name for name in self.hook_dict if not self.on_request(name, incl_bwd)]
         if callable(names_filter):
-            names = [name for name in self.hook_dict if names_filter(name)]
+            names = {name for name in self.hook_dict if names_filter(name)}
             if not names:
                 raise ValueError("the filter selects no hook: see model.hook_dict for the names.")
-            return names
+            return [
+                name for name in self.hook_dict if name in names - self._other_form(names, incl_bwd)
+            ]
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         self.require(names)
         return names
+
+    def _other_form(self, names: Set[str], incl_bwd: bool) -> set[str]:
+        """Of hooks that stand for one another, those that do not run where both are selected.
+
+        In a block with one norm ``ln1`` stands for ``ln1_q``, ``ln1_k`` and ``ln1_v``, and they for
+        it where each stream has a gradient of its own.
+        """
+        return {
+            name
+            for name in names
+            if self.on_request(name, incl_bwd) and names & _counterparts(name, self.hook_dict)
+        }
 
     def require(self, names: Iterable[str]) -> None:
         """Refuse names that are not hooks of this model."""
@@ -114,6 +142,9 @@ class CheckedHooks(HookedRootModule):
         """Hooks that fill ``cache``; they are returned, not added (TransformerLens' method)."""
         cache = {} if cache is None else cache
         names = self.matching(names_filter, incl_bwd)
+        if callable(names_filter) and incl_bwd and any(n.endswith(STREAM_INPUTS) for n in names):
+            # The gradient of a stream passes by the norm that they share.
+            names = [n for n in names if ".ln1." not in n or not self.on_request(n, incl_bwd)]
         save = partial(
             Save,
             cache,
@@ -162,8 +193,8 @@ class CheckedHooks(HookedRootModule):
         Raises:
             ValueError: If a name is unknown, with the nearest names.
         """
-        if remove_batch_dim and model_args:
-            require_single(model_args[0])
+        if remove_batch_dim:
+            require_single(model_args[0] if model_args else model_kwargs.get("input"))
         cache, fwd_hooks, bwd_hooks = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice
         )
@@ -205,9 +236,17 @@ class CheckedHooks(HookedRootModule):
 
     def add_hook(self, name: Any, hook: Any, *args: Any, **kwargs: Any) -> None:
         """TransformerLens' ``add_hook``; refuses a name that is not a hook of this model."""
-        self.matching(name)
-        super().add_hook(name, hook, *args, **kwargs)
+        for each in self._points(name, hook, args[0] if args else kwargs.get("dir", "fwd")):
+            super().add_hook(each, hook, *args, **kwargs)
 
     def _enable_hook(self, name: Any, hook: Any, dir: Any) -> None:
-        self.matching(name)
-        super()._enable_hook(name, hook, dir)
+        for each in self._points(name, hook, dir):
+            super()._enable_hook(each, hook, dir)
+
+    def _points(self, names: NamesFilter, hook: Any, dir: str) -> list[str]:
+        """Where a hook goes; an edit of streams one by one goes to their norms one by one."""
+        apart = dir == "bwd"
+        if callable(names) and not isinstance(hook, Observer):
+            inputs = [n for n in self.hook_dict if n.endswith(STREAM_INPUTS)]
+            apart = apart or any(map(names, inputs))
+        return self.matching(names, apart)

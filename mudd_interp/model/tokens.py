@@ -62,9 +62,14 @@ class TokenMethods:
         """Token ids of one text, or of several that have the same length in tokens.
 
         Raises:
-            ValueError: If there is no tokenizer, a text is empty, or lengths differ.
+            ValueError: If there is no tokenizer, a text is empty, lengths differ, or it is no text.
         """
         texts = [input] if isinstance(input, str) else list(input)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"expected a text, a list of texts or an int64 tensor of token ids, got "
+                f"{type(input).__name__}: turn ids into a tensor, torch.tensor(ids)."
+            )
         rows = [self._encode(text, bool(prepend_bos)) for text in texts]
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
@@ -117,13 +122,18 @@ class TokenMethods:
 
     def to_str_tokens(
         self,
-        input: str | Int[Tensor, "..."] | Sequence[int],
+        input: str | Sequence[str] | Int[Tensor, "..."] | Sequence[int],
         prepend_bos: bool | None = None,
     ) -> list[str]:
-        """The text of each token of one prompt."""
-        ids = (
-            self.to_tokens(input, prepend_bos) if isinstance(input, str) else torch.as_tensor(input)
+        """The text of each token of one prompt.
+
+        Raises:
+            ValueError: If there are several prompts, or :meth:`to_tokens` refuses it.
+        """
+        is_text = isinstance(input, str) or (
+            not isinstance(input, Tensor) and any(isinstance(each, str) for each in input)
         )
+        ids = self.to_tokens(input, prepend_bos) if is_text else torch.as_tensor(input)  # pyright: ignore[reportArgumentType]  (by then it is text)
         if ids.ndim == 2 and ids.shape[0] != 1:
             raise ValueError(f"expected one prompt, got a batch of {ids.shape[0]}.")
         return [self._decode([token]) for token in ids.reshape(-1).tolist()]

@@ -235,3 +235,23 @@ def test_greedy_takes_the_first_of_equal_logits():
     with torch.no_grad():
         model.unembed.W_U.zero_()
     assert (model.generate(random_tokens(model.config), 3, **GREEDY)[:, -3:] == 0).all()
+
+
+@pytest.mark.parametrize("edit", ["cut mlp 1 @0", "cut head 1.1 @3"])
+def test_an_edit_of_a_position_means_that_of_the_sequence(model: Any, pair: Pair, edit: str):
+    with model.edited(edit):
+        cached, whole = (
+            model.generate(pair.tokens[:1], 6, use_past_kv_cache=kept, **GREEDY)
+            for kept in (True, False)
+        )
+    assert torch.equal(cached, whole)
+
+
+def test_weights_are_shuffled_over_the_whole_sequence():
+    model = random_model(FAMILY["MUDDFormer"])
+    tokens = random_tokens(model.config)[:1, :5]
+    with model.edited("shuffle * *<-*"):
+        cached, whole = (
+            model.generate(tokens, 4, use_past_kv_cache=kept, **GREEDY) for kept in (True, False)
+        )
+    assert torch.equal(cached, whole)

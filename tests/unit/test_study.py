@@ -3,14 +3,14 @@
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import mudd_interp as mi
 from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES, draw_kind
-from mudd_interp.request import Request
+from mudd_interp.request import SCORES, Mode, Request
 from mudd_interp.study import Study, attention_pattern
 from mudd_interp.texts import corrupted_of
 from tests.parity.family import FAMILY, random_model
@@ -163,3 +163,16 @@ def test_a_place_outside_the_model_is_named():
         this = study(Request.of_values(change), {})
         with pytest.raises(ValueError, match=message):
             getattr(this, next(iter(change)))("model")
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_heads_are_in_the_order_of_any_score(score):
+    drawn = draw_kind(FIGURES["head_scores"], study(replace(SHORT, score=score), {}))
+    column = drawn.frame["active" if score == "activity" else score]
+    assert column.is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_why_it_cannot_be_drawn_in_a_mode(name):
+    kind = FIGURES[name]
+    assert set(kind.modes) | set(kind.why_not) == set(get_args(Mode))

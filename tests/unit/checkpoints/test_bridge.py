@@ -519,3 +519,25 @@ def test_edits_of_a_baseline(baseline: BridgeBaseline, tokens: Tensor) -> None:
     assert final[:, 1].abs().max() > 0
     with pytest.raises(ValueError, match="`cut r 1<-0` would change nothing"):
         baseline.edited("cut r 1<-0").__enter__()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_it_has_its_patterns(kind: str, tokens: Tensor, dtype: torch.dtype):
+    baseline = BridgeBaseline.from_module(random_module(kind).to(dtype))
+    name = axes.pattern(0)
+    _, cache = baseline.run_with_cache(tokens, names_filter=name, return_type=None)
+    torch.testing.assert_close(
+        cache[name].sum(-1).float(), torch.ones(2, HEADS, 11), rtol=0, atol=5e-2
+    )
+
+
+def test_the_loss_of_each_token_is_that_of_the_mean(pythia: BridgeBaseline, tokens: Tensor):
+    each = pythia.loss_per_token(tokens)
+    assert each.shape == (2, 10)
+    torch.testing.assert_close(each.mean(), pythia.loss(tokens))
+
+
+def test_a_predicate_selects_everything_with_gradients_too(pythia: BridgeBaseline, tokens: Tensor):
+    options: dict[str, Any] = {"names_filter": lambda _: True, "incl_bwd": True}
+    _, cache = pythia.run_with_cache(tokens, return_type="loss", **options)
+    assert f"{axes.stream_input(1, 'q')}_grad" in cache

@@ -93,3 +93,8 @@ def test_every_edge_of_a_model_once():
 def test_how_many_outputs_come_before_a_change():
     texts = ["cut v 3<-1", "cut * *<-*", "cut r *<-3", "cut head 3.1", "cut mlp 0"]
     assert [Edit.parse(text).kept_outputs for text in texts] == [5, 2, 4, 4, 1]
+
+
+def test_a_range_of_positions_that_no_sequence_has_is_refused():
+    with pytest.raises(ValueError, match="end at 1048576, got 20000000"):
+        Edit.parse("cut v 1<-2 @0-20000000")

@@ -255,3 +255,44 @@ def test_additive_methods_are_exact_for_a_plain_model():
     attributed = cache.logit_attrs(stack, tokens=torch.tensor(5)).sum(0)
     constant = model.get_parameter("ln_final.b") @ model.W_U[:, 5]
     torch.testing.assert_close(attributed + constant, logits[..., 5], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Transformer++", "MUDDFormer", "+ Dynamic Dense"])
+def test_a_predicate_for_everything_keeps_what_no_filter_keeps(name: str):
+    model = random_model(FAMILY[name])
+    tokens = random_tokens(model.config)
+    everything, default = (
+        model.run_with_cache(tokens, names_filter=names)[1] for names in (lambda _: True, None)
+    )
+    assert set(default) <= set(everything)
+    assert {n for n in everything if n not in default} == {
+        axes.attn(layer, "hook_result") for layer in range(model.cfg.n_layers)
+    }
+    options = {"incl_bwd": True, "return_type": "loss"}
+    _, grads = model.run_with_cache(tokens, names_filter=lambda _: True, **options)
+    assert f"{axes.stream_input(0, 'q')}_grad" in grads
+
+
+@pytest.mark.parametrize("name", ["Transformer++", "MUDDFormer"])
+@pytest.mark.parametrize("end", ["hook_normalized", "", "_input"])
+def test_an_edit_by_a_predicate_reaches_all_that_it_selects(name: str, end: str):
+    model = random_model(FAMILY[name])
+    tokens, seen = random_tokens(model.config), set[str]()
+
+    def see(tensor, hook):
+        seen.add(hook.name)
+        return tensor
+
+    clean = model(tokens)
+    selected = {each for each in model.hook_dict if each.endswith(end)}
+    edited = model.run_with_hooks(tokens, fwd_hooks=[(lambda n: n in selected, see)])
+    torch.testing.assert_close(edited, clean, rtol=0, atol=1e-9)
+    # Of ln1 and the norms of single streams, which stand for one another, one form runs.
+    missed = {each.replace("ln1_", "ln1.").split("ln1.")[0] for each in selected - seen}
+    assert all(f"{block}hook_resid_pre" in model.hook_dict for block in missed)
+    assert all(".ln1" in each for each in selected - seen)
+
+
+def test_a_batch_of_two_keeps_its_axis_however_it_is_given(model, tokens):
+    with pytest.raises(ValueError, match="batch of one, got 2"):
+        model.run_with_cache(input=tokens.repeat(2, 1)[:2], remove_batch_dim=True)

@@ -1,5 +1,7 @@
 """What a model is given to read: text, ids, and what it refuses."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -38,3 +40,22 @@ def test_bad_tokens_are_refused_before_anything_runs(case: str, call: str):
     ):
         getattr(MODEL, call)(tokens, **arguments)
     assert not fired
+
+
+NO_TENSORS = """
+import numpy as np
+import mudd_interp as mi
+model = mi.load_model("mudd-tiny")
+for ids in ([1, 2, 3], [[1, 2]], np.array([1, 2]), []):
+    try:
+        model(ids)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_ids_that_are_no_tensor_are_refused_with_what_to_do():
+    # In a process of its own: here the annotations are checked, and refuse them first.
+    command = [sys.executable, "-c", NO_TENSORS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.count("or an int64 tensor of token ids") == 4
