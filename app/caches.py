@@ -72,6 +72,15 @@ def drawing(kind: FigureKind, study: Study, place: str, draw: Callable[[], T]) -
         return made
 
 
+def is_drawn(kind: FigureKind, study: Study, place: str) -> bool:
+    """Whether :func:`drawing` has it already."""
+    try:
+        _shared().results.get(drawing_key(kind, study, place))
+    except KeyError:
+        return False
+    return True
+
+
 def drawing_key(kind: FigureKind, study: Study, place: str) -> str:
     """sha256 over what makes a figure: name, place, the values that it uses, models, text, code."""
     request = study.request
@@ -139,10 +148,15 @@ class Results:
             return self._held[key][0]
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value, and drop the oldest ones that are too much then."""
+        """Keep a value, and drop the oldest ones that are too much then.
+
+        One that is too much by itself is not kept: it would drive out all others.
+        """
         size = bytes_of(value)
         with self._lock:
             self._drop(key)
+            if size > self._limit:
+                return
             self._held[key] = value, size
             self.n_bytes += size
             while self.n_bytes > self._limit:

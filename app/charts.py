@@ -1,6 +1,7 @@
 """A figure of the catalog on a page: drawn, told, tabulated, and ready to be taken home."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from html import unescape
@@ -11,9 +12,10 @@ import streamlit as st
 import caches
 import state
 from frame import MODE_NAMES
+from mudd_interp.analysis import Analysis
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
 from mudd_interp.figures import csv_bytes
-from mudd_interp.request import PARTS, Request
+from mudd_interp.request import PARTS, Part, Request
 from mudd_interp.viz import alt_text, dark
 from progress import bar
 
@@ -22,6 +24,9 @@ TITLE_HEIGHT, LINE_HEIGHT = 40, 15
 
 SQUARE_HEIGHT = 460
 """Pixels of a figure with square cells where it has half of the page."""
+
+LONG_TEXT = 128
+"""Of more sequences than these no average is begun unasked."""
 
 CONFIG = {"displaylogo": False}
 
@@ -52,8 +57,10 @@ def prepare(*names: str) -> None:
     """
     request = state.request()
     try:
+        if waits(request):
+            return
         needs = [analysis for name in names for analysis in find(name).needs(request)]
-        with bar(partial(_sequences, request)) as progress:
+        with bar(partial(_sequences, request, needs)) as progress:
             caches.study(request, progress).prepare(needs)
     except caches.FAILURES:
         return
@@ -104,6 +111,10 @@ def _panel(
     with st.container(border=True, key=f"panel-{key}"):
         try:
             kind.check(request)
+            if kind.needs(request) and waits(request) and not _has_all(kind, request):
+                st.info(f"**{kind.title}** is over a long text that was not read yet.")
+                st.page_link("views/corpus.py", label="Run it on the page Corpus")
+                return
             panel = _drawn(kind, request, half)
         except caches.FAILURES as error:
             st.error(f"**{kind.title}** cannot be drawn: {state.plain(str(error))}")
@@ -118,12 +129,44 @@ def _drawn(kind: FigureKind, request: Request, half: bool) -> Panel:
     """The figure, drawn once for each value of what it depends on."""
 
     def draw() -> Panel:
-        with bar(partial(_sequences, request)) as progress:
-            return _as_panel(draw_kind(kind, caches.study(request, progress)), page, half)
+        with bar(partial(_sequences, request, kind.needs(request))) as progress:
+            return _as_panel(draw_kind(kind, caches.study(request, progress)), _page(), half)
 
-    page = st.context.theme.type or "light"
-    place = f"{page}, {'half' if half else 'whole'} width"
-    return caches.drawing(kind, caches.study(request), place, draw)
+    return caches.drawing(kind, caches.study(request), _place(half), draw)
+
+
+def is_drawn(name: str, **values: Any) -> bool:
+    """Whether :func:`chart` has nothing to compute, for a figure in its own mode."""
+    request = replace(state.request(), **values)
+    return caches.is_drawn(find(name), caches.study(request), _place(half=False))
+
+
+def _page() -> str:
+    return st.context.theme.type or "light"
+
+
+def _place(half: bool) -> str:
+    return f"{_page()}, {'half' if half else 'whole'} width"
+
+
+def waits(request: Request) -> bool:
+    """Whether averages over the text wait for a run on the page Corpus, which can be stopped."""
+    if request.scope == "prompt" or (request.sequences or LONG_TEXT + 1) <= LONG_TEXT:
+        return False
+    count = caches.study(request).batches("model").n_sequences
+    return count is None or count > LONG_TEXT
+
+
+def _has_all(kind: FigureKind, request: Request) -> bool:
+    """Whether a run over the text has left all that a figure reads."""
+    return not _missing(request, kind.needs(request))
+
+
+def _missing(request: Request, needs: Sequence[Analysis[Any]]) -> list[Part]:
+    """The models whose results are not all there."""
+    study = caches.study(request)
+    keys = {part: {study.result_key(part, need) for need in needs} for part in study.parts}
+    return [part for part in study.parts if len(study.found(keys[part])) < len(keys[part])]
 
 
 def _as_panel(drawn: Drawn, page: str, half: bool) -> Panel:
@@ -170,8 +213,8 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
         numbers.dataframe(drawn.frame, hide_index=True)
 
 
-def _sequences(request: Request) -> int:
-    """How many sequences both models see together; 0 where that is not known."""
+def _sequences(request: Request, needs: Sequence[Analysis[Any]]) -> int:
+    """How many sequences there are to see, of all models together; 0 where that is not known."""
     study = caches.study(request)
-    counts = [study.batches(part).n_sequences for part in study.parts]
+    counts = [study.batches(part).n_sequences for part in _missing(request, needs)]
     return sum(count or 0 for count in counts) if all(counts) else 0

@@ -23,6 +23,8 @@ MODE_NAMES = {
 }
 NO_BASELINE = "none"
 LONGEST_PROMPT = 100_000
+LONGEST_TOKEN = 100
+MOST_SINKS = 64
 _TEXT, _IDS = "Text", "Token ids"
 _DRAFT = ("model", "baseline", "prompt", "prompt_ids")
 
@@ -173,14 +175,19 @@ def open_page(
     if definition:
         with st.expander("Definition"):
             st.markdown(definition)
-    for notice in state.notices():
-        st.warning(state.plain(notice))
+    say_notices()
     if missing := uploads.why_missing(state.view()["text"]):
         st.warning(state.plain(missing))
     _ask_for_prompt()
     study = _study()
     _choices(study if tokens else None, mode=mode, scope=scope)
     return study
+
+
+def say_notices() -> None:
+    """Say what was ignored of the link, or of what was typed."""
+    for notice in state.notices():
+        st.warning(state.plain(notice))
 
 
 def _ask_for_prompt() -> None:
@@ -277,6 +284,8 @@ def _take_sinks() -> None:
     text = st.session_state["sinks_text"].strip()
     try:
         sinks = None if not text else () if text in ("none", "()") else _ids(text)
+        if sinks is not None and len(sinks) > MOST_SINKS:
+            raise ValueError(f"at most {MOST_SINKS} fit a link, got {len(sinks):,}.")
     except ValueError as error:
         state.ignore(f"Sinks are as before: {error}")
         return
@@ -293,9 +302,16 @@ def choose_token(label: str, name: str, nothing: str) -> None:
         key=key,
         placeholder=nothing,
         help="One token as text, its leading space included; an id for a model without tokenizer.",
-        on_change=lambda: state.put(**{name: st.session_state[key] or None}),
+        on_change=lambda: _take_token(label, name, st.session_state[key]),
         width=260,
     )
+
+
+def _take_token(label: str, name: str, text: str) -> None:
+    if len(text) > LONGEST_TOKEN:
+        state.ignore(f"{label} is as before: one token is meant, got {len(text):,} characters.")
+    else:
+        state.put(**{name: text or None})
 
 
 def choose_edge(study: Study, sources: int, final: bool = False) -> None:
@@ -309,5 +325,8 @@ def choose_edge(study: Study, sources: int, final: bool = False) -> None:
 def choose_layer(study: Study, final: bool = False) -> None:
     """A layer that both models have, or behind the last one the final norm."""
     default = caches.study(replace(study.request, layer=None)).layer("model")
-    last = min(model.cfg.n_layers for model in study.models.values()) - (not final)
+    depths = {model.cfg.n_layers for model in study.models.values()}
+    last = min(depths) - (not final)
+    if len(depths) > 1 and state.view()["layer"] is None:
+        state.view()["layer"] = min(default, last)  # a figure would choose one for each depth
     state.number(f"Layer, 0 to {last}", "layer", min(default, last), 0, last, width=160)

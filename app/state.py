@@ -365,7 +365,8 @@ def number(label: str, name: str, default: int, low: int, high: int, **options: 
     """
     value = view()[name]
     if value is not None and not low <= value <= high:
-        ignore(f"{name}={value} is ignored: expected {low} to {high} here.")
+        ignore(notice := f"{name}={value} is ignored: expected {low} to {high} here.")
+        st.warning(plain(notice))
         view()[name] = value = FIELDS[name].default
     arguments = bound(name)
     shown = default if value is None else value
@@ -374,9 +375,8 @@ def number(label: str, name: str, default: int, low: int, high: int, **options: 
 
 
 def ignore(notice: str) -> None:
-    """Say that a value was ignored."""
+    """Have the page say, when it opens next, that a value was ignored."""
     st.session_state["notices"] = (*notices(), notice)
-    st.warning(plain(notice))
 
 
 def plain(text: str) -> str:

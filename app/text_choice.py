@@ -29,7 +29,8 @@ def choose_text() -> None:
         on_change=take_kind,
     )
     if session["text_kind"] == "path":
-        session["path"] = view["text"] or ""
+        if "path" not in session or session["path_of"] != view["text"]:
+            session["path"], session["path_of"] = view["text"] or "", view["text"]
         st.text_input("File or folder (UTF-8)", key="path", on_change=take_path, width=640)
     if session["text_kind"] == "upload":
         st.file_uploader("Text file (UTF-8)", key="upload", on_change=take_upload)

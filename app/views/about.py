@@ -7,11 +7,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+import frame
 import mudd_interp
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.figures import VERSIONED
 
 st.title("What do the words mean, and where is all this from?", anchor=False)
+st.markdown("What is computed, what it cannot say, how to cite it, and in which versions.")
+frame.say_notices()
 st.markdown((Path(__file__).parents[1] / "about.md").read_text(encoding="utf-8"))
 with st.expander("Model card of mudd-tiny and tfm-tiny"):
     st.markdown((BUNDLED_FOLDER / "README.md").read_text(encoding="utf-8"))

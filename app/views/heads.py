@@ -3,9 +3,25 @@
 import streamlit as st
 
 import charts
+import clicks
 import frame
 import state
 from mudd_interp.request import SCORES
+
+
+def choose_head(_: int, x: float, y: float) -> None:
+    """Called when a cell was clicked."""
+    models = study.models.values()
+    layers, heads = (min(getattr(m.cfg, n) for m in models) for n in ("n_layers", "n_heads"))
+    if x < heads and y < layers:
+        state.put(layer=int(y), head=int(x))
+
+
+def choose_scored(curve: int, x: float, y: float) -> None:
+    """The same for a score: behind each model's map and its ranks come the curves."""
+    if curve < 2 * len(study.parts):
+        choose_head(curve, x, y)
+
 
 study = frame.open_page(
     "Which heads are awake?",
@@ -41,11 +57,14 @@ charts.chart("head_scores", table=True)
 charts.chart("head_scores_by_depth")
 
 st.header("Where do they look on this prompt?", anchor=False)
+st.markdown("Choose a head here, or click it in one of the maps above.")
 with st.container(horizontal=True):
     frame.choose_layer(study)
     last = min(model.cfg.n_heads for model in study.models.values()) - 1
     state.number(f"Head, 0 to {last}", "head", 0, 0, last, width=160)
 charts.chart("attention_head")
+clicks.clicks("head_activity_by_head-model", "activity_clicks", choose_head)
+clicks.clicks("head_scores-model", "score_clicks", choose_scored)
 charts.chart("attention_maps")
 charts.chart("attention_maps_baseline")
 

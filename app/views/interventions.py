@@ -14,6 +14,8 @@ from mudd_interp.edits import ACTIONS, Edit, edits_text
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
 PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
 EVERY = "every"
+"""The session's note that all edges are to be cut, for one script: a click ends it."""
+CUTS = ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic")
 
 
 def put(edits: str) -> None:
@@ -42,7 +44,9 @@ def add() -> None:
 
 def form(study: Any) -> None:
     """The edits as text, and a form for who does not know how they are written."""
-    st.session_state["edits_text"] = (state.view()["edits"] or "").replace("; ", "\n")
+    session, edits = st.session_state, state.view()["edits"]
+    if "edits_text" not in session or session["edits_of"] != edits:
+        session["edits_text"], session["edits_of"] = (edits or "").replace("; ", "\n"), edits
     st.text_area(
         "Edits, one in a line",
         key="edits_text",
@@ -79,6 +83,11 @@ def form(study: Any) -> None:
         st.button("Remove all", on_click=lambda: state.put(edits=None))
 
 
+def ask() -> None:
+    """Called when all edges are to be cut."""
+    st.session_state[EVERY] = True
+
+
 study = frame.open_page(
     "What happens if I cut it?",
     "The same edits are made in both models, where they have a meaning: below, what they do to "
@@ -100,6 +109,7 @@ else:
         for part in study.parts:
             charts.chart(name, of=part)
     st.header("On the text", anchor=False)
+    st.caption(f"Of a text of which all is chosen, {FEW} sequences are taken.")
     charts.chart("edit_effects")
 
 st.header("What differs between two prompts?", anchor=False)
@@ -125,11 +135,19 @@ st.markdown(
     f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "
     "not a contribution, and a contribution is not a cause; here they stand side by side."
 )
-what = tuple(state.view()[name] for name in ("model", "text", "sequences", "scope"))
-if st.button("Cut every edge", type="primary"):
-    st.session_state[EVERY] = what
-if st.session_state.get(EVERY) == what:
-    few = min(FEW, state.view()["sequences"] or FEW)
-    for name in ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic"):
-        charts.chart(name, sequences=few)
+few = {"sequences": min(FEW, state.view()["sequences"] or FEW), "batch_size": 1}
+there = all(charts.is_drawn(name, **few) for name in CUTS)
+begins = st.session_state.pop(EVERY, False) and not there
+if not there:
+    with st.container(horizontal=True):
+        st.button("Cut every edge", type="primary", disabled=begins, on_click=ask)
+        if begins:
+            st.button("Stop", key="stop_every", icon=":material/stop:")
+    if begins:
+        st.caption("Anything else that is clicked stops it too.")
+if there or begins:
+    for name in CUTS:
+        charts.chart(name, **few)
     charts.chart("in_context_loss")
+if begins and all(charts.is_drawn(name, **few) for name in CUTS):
+    st.rerun()  # without the buttons

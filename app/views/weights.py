@@ -15,10 +15,9 @@ def at_token(statistic: Statistic | None) -> Statistic | None:
 
 
 def choose_edge(curve: int, x: float, y: float) -> None:
-    """Called when a cell was clicked: each triangle is one stream."""
-    if 0 <= curve < len(study.models["model"].streams):
-        stream = study.models["model"].streams[curve]
-        state.put(stream=stream, layer=int(y), source=int(x))
+    """Called when a cell was clicked: each triangle is one stream, of one statistic."""
+    streams = study.models["model"].streams
+    state.put(stream=streams[curve % len(streams)], layer=int(y), source=int(x))
 
 
 study = frame.open_page(
@@ -41,7 +40,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     st.toggle("Raw weights", **state.bound("raw"), help="Not times the norm of their source.")
 charts.prepare("dense_weights", "edge_distribution")
 charts.chart("dense_weights")
-charts.chart("dense_weights_baseline")
+if state.view()["mode"] in ("overlay", "difference") or state.view()["baseline"] is None:
+    charts.chart("dense_weights_baseline", mode=None)
 
 st.header("At the chosen token", anchor=False)
 charts.chart("token_weights", statistic=at_token(state.view()["statistic"]))
@@ -49,9 +49,10 @@ charts.chart("token_weights", statistic=at_token(state.view()["statistic"]))
 st.header("One edge", anchor=False)
 st.markdown(
     "Which stream, after which block, reads which earlier output: choose here, or click a cell of "
-    "the weights at the token."
+    "the triangles above."
 )
 frame.choose_edge(study, study.models["model"].cfg.n_layers)
 charts.chart("edge")
 charts.chart("edge_distribution")
+clicks.clicks("dense_weights-model", "statistic_clicks", choose_edge)
 clicks.clicks("token_weights-model", "weight_clicks", choose_edge)

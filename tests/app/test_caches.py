@@ -136,3 +136,12 @@ def test_the_key_of_a_figure_changes_with_each_value_it_uses(option: str):
     key = caches.drawing_key(kind, caches.study(SMALL), "light")
     assert caches.drawing_key(kind, changed, "light") != key
     assert caches.drawing_key(kind, caches.study(SMALL), "dark") != key
+
+
+def test_a_result_that_is_too_large_by_itself_drives_nothing_out():
+    results = caches.Results(limit=500)
+    results.put("a", torch.zeros(100))
+    results.put("b", torch.zeros(200))
+    assert results.get("a").numel() == 100
+    with pytest.raises(KeyError):
+        results.get("b")

@@ -357,6 +357,7 @@ def test_a_run_over_a_folder_and_one_with_a_broken_file(tmp_path: Path):
     settled(at.run())
     assert "no file or folder" in said(at.error)
     assert at.session_state["view"]["text"] is None
+    assert at.text_input(key="path").value == str(tmp_path / "none")
     at.text_input(key="path").set_value(str(folder))
     settled(at.run())
     pressed(at, "start_run")

@@ -34,7 +34,9 @@ def test_an_edit_is_added_by_the_form_and_is_in_the_link():
 def test_what_is_no_edit_is_said_and_the_others_stay():
     at = opened("interventions", e=state.pack(EDITS))
     settled(at.text_area(key="edits_text").set_value("cut everything").run())
+    assert len(at.warning) == 1
     assert "expected an edit" in texts(at.warning).replace("\\", "")
+    assert at.text_area(key="edits_text").value == "cut everything"
     assert at.query_params["e"] == state.pack(EDITS)
 
 
@@ -105,3 +107,13 @@ def test_the_numbers_are_the_librarys():
 def test_edits_that_cannot_be_done_are_refused(edits: str | None):
     with pytest.raises(ValueError, match=r"edit|layer"):
         catalog.draw("edit_effects", edits=edits, baseline=None, sequences=1)
+
+
+def test_every_edge_is_cut_when_it_is_asked_for_and_is_there_for_the_next_session():
+    at = opened("interventions", n="1")
+    assert "contribution and cause" not in texts(at.subheader)
+    settled(button(at, "Cut every edge").click().run())
+    for page in (at, opened("interventions", n="1")):
+        assert not page.error
+        assert "contribution and cause" in texts(page.subheader)
+        assert not [each for each in page.button if each.label in ("Cut every edge", "Stop")]

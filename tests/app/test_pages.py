@@ -154,3 +154,40 @@ def test_a_long_prompt_is_asked_for_and_only_that_one_is_taken():
     assert "too long to carry" not in texts(at.warning)
     assert at.session_state["view"]["prompt"] == prompt
     assert at.query_params == SMALL | {"pd": state.digest([prompt, None])}
+
+
+def test_no_average_over_a_long_text_is_begun_unasked():
+    at = opened("similarity", n="all")
+    assert "is over a long text that was not read yet" in texts(at.info)
+    assert not at.error
+    assert not turned_to(opened(), "similarity").info
+
+
+def test_heads_can_be_put_in_the_order_of_their_activity():
+    at = settled(opened("heads", q="activity"))
+    assert not at.error
+    assert "Where do they look on this prompt?" in texts(at.header)
+
+
+def test_the_baseline_has_its_triangles_once():
+    for mode in ("", "side_by_side", "overlay", "difference"):
+        at = opened("weights", **({"o": mode} if mode else {}))
+        titles = [each.value for each in at.subheader if each.value.startswith("Dense weights of")]
+        assert titles.count("Dense weights of tfm\\-tiny\\, rectified") == 1, mode
+
+
+def test_a_token_that_is_a_text_and_sinks_that_fit_no_link_are_refused():
+    at = opened("attribution")
+    settled(at.text_input(key="token_answer").set_value("x" * 101).run())
+    assert "one token is meant" in texts(at.warning)
+    at = turned_to(at, "heads")
+    settled(at.text_input(key="sinks_text").set_value(", ".join(map(str, range(65)))).run())
+    assert "at most 64" in texts(at.warning)
+    assert {"a", "z"}.isdisjoint(at.query_params)
+
+
+def test_about_says_what_a_link_got_wrong():
+    at = AppTest.from_file(MAIN, default_timeout=120)
+    at.query_params["bogus"] = "1"
+    at.run()
+    assert "bogus" in texts(turned_to(at, "about").warning)

@@ -93,6 +93,22 @@ def test_a_click_on_a_cell_chooses_its_edge_again_and_again(app: Any):
         expect(app.page.locator(".st-key-panel-edge-model h3")).to_contain_text(str(layer))
 
 
+def test_a_click_on_a_head_or_a_statistic_chooses_it(app: Any):
+    app.open("heads")
+    app.drawn("attention_maps-model")
+    for chart, layer, head in (("head_activity_by_head-model", 4, 2), ("head_scores-model", 6, 3)):
+        click_cell(app, chart, 0, head, layer)
+        expect(app.page).to_have_url(
+            re.compile(rf"(?=.*[?&]l={layer}(&|$))(?=.*[?&]h={head}(&|$))")
+        )
+        app.settle()
+    app.open("weights")
+    app.drawn("edge_distribution-model")
+    click_cell(app, "dense_weights-model", 5, 3, 8)  # the second stream, of the second statistic
+    edge = r"(?=.*[?&]st=k(&|$))(?=.*[?&]l=8(&|$))(?=.*[?&]j=3(&|$))"
+    expect(app.page).to_have_url(re.compile(edge))
+
+
 def test_a_download_holds_what_the_figure_shows(app: Any, tmp_path: Path):
     app.open("similarity")
     app.drawn("layer_similarity-model")
