@@ -135,7 +135,7 @@ st.markdown(
     f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "
     "not a contribution, and a contribution is not a cause; here they stand side by side."
 )
-few = {"sequences": min(FEW, state.view()["sequences"] or FEW), "batch_size": 1}
+few: dict[str, Any] = {"sequences": min(FEW, state.view()["sequences"] or FEW), "batch_size": 1}
 there = all(charts.is_drawn(name, **few) for name in CUTS)
 begins = st.session_state.pop(EVERY, False) and not there
 if not there:

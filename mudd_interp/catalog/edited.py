@@ -164,7 +164,7 @@ KINDS = (
         title="What edits do on a text, with intervals",
         draw=_effects,
         uses=(*SCOPED, "edits"),
-        why_not=ONE_PICTURE | {"difference": "an edit of one model is not the edit of the other"},
+        why_not={**ONE_PICTURE, "difference": "an edit of one model is not the edit of the other"},
         modes=("overlay",),
     ),
 )

@@ -215,7 +215,7 @@ KINDS = (
         needs=_scored,
         uses=(*SCOPED, *SINKS, "score"),
         modes=("overlay",),
-        why_not=NO_HEAD_AGAINST_HEAD | {"side_by_side": "the maps of all heads do that"},
+        why_not={**NO_HEAD_AGAINST_HEAD, "side_by_side": "the maps of all heads do that"},
     ),
     FigureKind(
         name="head_composition",

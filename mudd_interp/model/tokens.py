@@ -64,7 +64,7 @@ class TokenMethods:
         Raises:
             ValueError: If there is no tokenizer, a text is empty, lengths differ, or it is no text.
         """
-        texts = [input] if isinstance(input, str) else list(input)
+        texts: list[Any] = [input] if isinstance(input, str) else list(input)
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(
                 f"expected a text, a list of texts or an int64 tensor of token ids, got "

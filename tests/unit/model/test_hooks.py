@@ -268,8 +268,9 @@ def test_a_predicate_for_everything_keeps_what_no_filter_keeps(name: str):
     assert {n for n in everything if n not in default} == {
         axes.attn(layer, "hook_result") for layer in range(model.cfg.n_layers)
     }
-    options = {"incl_bwd": True, "return_type": "loss"}
-    _, grads = model.run_with_cache(tokens, names_filter=lambda _: True, **options)
+    _, grads = model.run_with_cache(
+        tokens, names_filter=lambda _: True, incl_bwd=True, return_type="loss"
+    )
     assert f"{axes.stream_input(0, 'q')}_grad" in grads
 
 
