@@ -111,7 +111,7 @@ def _panel(
     with st.container(border=True, key=f"panel-{key}"):
         try:
             kind.check(request)
-            if kind.needs(request) and waits(request) and not _has_all(kind, request):
+            if waits(request) and _missing(request, kind.needs(request)):
                 st.info(f"**{kind.title}** is over a long text that was not read yet.")
                 st.page_link("views/corpus.py", label="Run it on the page Corpus")
                 return
@@ -155,11 +155,6 @@ def waits(request: Request) -> bool:
         return False
     count = caches.study(request).batches("model").n_sequences
     return count is None or count > LONG_TEXT
-
-
-def _has_all(kind: FigureKind, request: Request) -> bool:
-    """Whether a run over the text has left all that a figure reads."""
-    return not _missing(request, kind.needs(request))
 
 
 def _missing(request: Request, needs: Sequence[Analysis[Any]]) -> list[Part]:

@@ -12,7 +12,7 @@ import state
 import uploads
 from chips import chips
 from mudd_interp.axes import STREAMS
-from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
+from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED, needs_download
 from mudd_interp.request import MODES
 from mudd_interp.study import Study
 
@@ -179,6 +179,7 @@ def open_page(
     if missing := uploads.why_missing(state.view()["text"]):
         st.warning(state.plain(missing))
     _ask_for_prompt()
+    _ask_to_download()
     study = _study()
     _choices(study if tokens else None, mode=mode, scope=scope)
     return study
@@ -201,6 +202,23 @@ def _ask_for_prompt() -> None:
     )
     if st.button("Go on without it"):
         state.put(prompt=state.FIELDS["prompt"].default, prompt_ids=None)
+        st.rerun()
+    st.stop()
+
+
+def _ask_to_download() -> None:
+    """End the page if the link means a model or a text that would come from another machine."""
+    view = state.view()
+    names = [name for name in state.unasked() if name == view["dataset"] or needs_download(name)]
+    if not names:
+        return
+    named = " and ".join(f"**{state.plain(name)}**" for name in names)
+    st.warning(
+        f"This link means {named}, which would be downloaded from the Hugging Face hub. A model "
+        "may have gigabytes."
+    )
+    if st.button("Download and go on", key="download"):
+        state.trust(*names)
         st.rerun()
     st.stop()
 

@@ -176,6 +176,9 @@ PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
 DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
 """By the key of a digest the values that it stands for where they do not fit into the link."""
 
+NAMES = ("model", "baseline", "dataset")
+"""What may have to come from another machine."""
+
 _OF_REQUEST = {each.name for each in fields(Request)}
 
 
@@ -264,8 +267,9 @@ def _short(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
-# The session. "view", "notices" and "wanted" (digests) are what a link said last; "written" is the
-# query that this session last put into the browser's address.
+# The session. "view", "notices" and "wanted" (digests) are what a link said last; "trusted" are the
+# names that a person gave; "written" is the query that this session last put into the browser's
+# address.
 
 
 def open_view(start: Mapping[str, Any]) -> None:
@@ -276,6 +280,7 @@ def open_view(start: Mapping[str, Any]) -> None:
     """
     session, params = st.session_state, st.query_params.to_dict()
     if "view" not in session:
+        session["trusted"] = set(start.values())
         _take(decode(params) if params else Opened(default_view() | dict(start)))
     # A widget that was used while the address was on its way goes before the old address.
     elif params and params != session["written"] and not session["touched"]:
@@ -344,7 +349,19 @@ def put(**values: Any) -> None:
         if not values.keys() & set(DIGESTED[key])
     }
     session["view"] = view() | values
+    trust(*(values[name] for name in NAMES if name in values))
     session["notices"], session["touched"] = (), True
+
+
+def trust(*names: str | None) -> None:
+    """Remember that a person gave these names, or agreed to them."""
+    st.session_state["trusted"].update(names)
+
+
+def unasked() -> list[str]:
+    """The names of the view, in :data:`NAMES`, that only a link gave."""
+    names = {view()[name] for name in NAMES} - st.session_state["trusted"]
+    return sorted(name for name in names if name is not None)
 
 
 def bound(name: str) -> dict[str, Any]:

@@ -288,7 +288,9 @@ def train(
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="forward decode cache sweep load train startup figures growth."),
+        typer.Argument(
+            help="forward decode cache sweep load train startup figures; compile, growth by name."
+        ),
     ] = None,
     size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",

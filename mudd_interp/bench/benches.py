@@ -1,6 +1,8 @@
 """What is measured: each bench is a function of the options that returns rows."""
 
+import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,9 @@ COMMON_SINKS, MANY_SINKS = 16, 2
 
 LONG_REPEATS = 3
 """At most so many repeats of what takes long."""
+
+SWEPT_PARTS = 16
+"""The corpus of a sweep is measured in so many parts, each by every function in turn."""
 
 
 @torch.no_grad()
@@ -238,26 +243,32 @@ def sweeps(options: Options) -> list[Row]:
 
 def _swept(options: Options, name: str) -> list[Row]:
     many, few = options.size.sequences
-    batches = held_out(many)
+    batches = list(held_out(many))
+    per_part = -(-len(batches) // SWEPT_PARTS)
+    parts = [batches[at : at + per_part] for at in range(0, len(batches), per_part)]
     given: dict[str, Any] = {"device": str(options.device), "dtype": options.dtype_name}
     model: Any = mi.load_model(name, **given)
 
     @torch.no_grad()
-    def loop(return_type: str | None) -> None:
-        for tokens in batches:
+    def loop(part: list[torch.Tensor], return_type: str | None) -> None:
+        for tokens in part:
             model(tokens.to(options.device), return_type=return_type)
 
+    functions: dict[str, Callable[[list[torch.Tensor]], object]] = {
+        "logits": partial(loop, return_type="logits"),
+        "no logits": partial(loop, return_type=None),
+        "sweep": lambda part: sweep(model, part, THREE_FIGURES),
+    }
     seconds = interleaved(
-        min(LONG_REPEATS, options.repeats),
+        len(parts),
         options.device,
-        {
-            "logits": partial(loop, "logits"),
-            "no logits": partial(loop, None),
-            "sweep": partial(sweep, model, batches, THREE_FIGURES),
-        },
+        {key: _one_by_one(function, parts) for key, function in functions.items()},
     )
-    tokens = many * model.cfg.n_ctx
-    speed = {key: [tokens / each for each in found] for key, found in seconds.items()}
+    sizes = [sum(tokens.numel() for tokens in part) for part in parts]
+    speed = {
+        key: [size / each for size, each in zip(sizes, found, strict=True)]
+        for key, found in seconds.items()
+    }
     long, short = (
         in_child("swept", FREED_AT_ONCE, model=name, sequences=count, **given)
         for count in (many, few)
@@ -288,6 +299,14 @@ def _swept(options: Options, name: str) -> list[Row]:
     ]
 
 
+def _one_by_one(
+    function: Callable[[list[torch.Tensor]], object], parts: list[list[torch.Tensor]]
+) -> Callable[[], object]:
+    """The function of the next part with each call; the first part is also for warming up."""
+    following = iter([parts[0], *parts])
+    return lambda: function(next(following))
+
+
 def train(options: Options) -> list[Row]:
     """A training step of the bundled pair: its recipe's batch, micro-batches, clipping, AdamW."""
     recipe, cfg = PRESETS[PAIR[0]].recipe, PRESETS[PAIR[0]].cfg
@@ -299,6 +318,41 @@ def train(options: Options) -> list[Row]:
     seconds = interleaved(options.repeats, options.device, calls)
     mudd, plain = (seconds[name] for name in PAIR)
     return [compared("training step, float32, mudd-tiny", mudd, "tfm-tiny", plain, 1.25)]
+
+
+@torch.no_grad()
+def compiled(options: Options) -> list[Row]:
+    """``torch.compile`` of a forward pass: what it gains, and what its first call costs.
+
+    Raises:
+        ValueError: If torch cannot compile here.
+    """
+    size = options.size
+    tokens = random_tokens(size, size.tokens, options.device)
+    model = mudd_pythia(size, options.device, options.dtype)
+    faster = torch.compile(model)
+    began = time.perf_counter()
+    try:
+        compiled_logits = faster(tokens)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"torch.compile fails here ({reason}); on a CPU it needs a C++ compiler."
+        ) from error
+    first = time.perf_counter() - began
+    gap = largest_difference(model(tokens), compiled_logits)
+    if options.dtype == torch.float32 and gap > SAME_WEIGHTS:
+        raise ValueError(f"expected the logits of the model, torch.compile's differ by {gap}.")
+    seconds = interleaved(
+        options.repeats,
+        options.device,
+        {"compiled": partial(faster, tokens), "eager": partial(model, tokens)},
+    )
+    what, peer = "torch.compile, forward, MUDDPythia", "as it is"
+    return [
+        compared(what, seconds["compiled"], peer, seconds["eager"]),
+        compared(f"{what}: the first call", [first], peer, [statistics.median(seconds["eager"])]),
+    ]
 
 
 def _step(name: str, options: Options) -> Callable[[torch.Tensor], None]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import mudd_interp
 from mudd_interp.axes import unknown_name
-from mudd_interp.bench.benches import cache, decode, forward, load, sweeps, train
+from mudd_interp.bench.benches import cache, compiled, decode, forward, load, sweeps, train
 from mudd_interp.bench.growth import exponents, growth
 from mudd_interp.bench.measure import Row
 from mudd_interp.bench.options import Options
@@ -32,10 +32,14 @@ BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "train": train,
     "startup": startup,
     "figures": figures,
+    "compile": compiled,
 }
-"""Those that compare; ``growth`` is measured too, when it is named."""
+"""Those that compare."""
 
 GROWTH = "growth"
+
+NAMED = ("compile", GROWTH)
+"""Measured only when they are named."""
 
 
 def measure(
@@ -50,7 +54,7 @@ def measure(
     """Run benches.
 
     Args:
-        names: Which; none for all but ``growth``.
+        names: Which; none for all but ``NAMED``.
         size: ``small`` (12 x 768), ``410m`` (24 x 1024), or ``toy``, which measures nothing.
         device: Where the models are.
         dtype: Their precision.
@@ -72,7 +76,7 @@ def measure(
     given: dict[str, Any] = {"size": size, "device": device, "dtype": dtype, "repeats": repeats}
     options = _options(**given)
     found: dict[str, Any] = {"machine": _machine(options), "options": given, "rows": {}}
-    for name in names or BENCHES:
+    for name in names or [name for name in BENCHES if name not in NAMED]:
         report(name)
         if name == GROWTH:
             points = growth(options)

@@ -116,12 +116,14 @@ class CheckedHooks(HookedRootModule):
         """Of hooks that stand for one another, those that do not run where both are selected.
 
         In a block with one norm ``ln1`` stands for ``ln1_q``, ``ln1_k`` and ``ln1_v``, and they for
-        it where each stream has a gradient of its own.
+        it where each stream has a gradient of its own: that of a stream passes by ``ln1``.
         """
+        by_stream = incl_bwd and any(name.endswith(STREAM_INPUTS) for name in names)
         return {
             name
             for name in names
-            if self.on_request(name, incl_bwd) and names & _counterparts(name, self.hook_dict)
+            if self.on_request(name, incl_bwd)
+            and ((by_stream and ".ln1." in name) or names & _counterparts(name, self.hook_dict))
         }
 
     def require(self, names: Iterable[str]) -> None:
@@ -142,9 +144,6 @@ class CheckedHooks(HookedRootModule):
         """Hooks that fill ``cache``; they are returned, not added (TransformerLens' method)."""
         cache = {} if cache is None else cache
         names = self.matching(names_filter, incl_bwd)
-        if callable(names_filter) and incl_bwd and any(n.endswith(STREAM_INPUTS) for n in names):
-            # The gradient of a stream passes by the norm that they share.
-            names = [n for n in names if ".ln1." not in n or not self.on_request(n, incl_bwd)]
         save = partial(
             Save,
             cache,

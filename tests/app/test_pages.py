@@ -1,9 +1,12 @@
 """Every page opens, and says in its place what it cannot show."""
 
 import shutil
+import socket
+import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from streamlit.testing.v1 import AppTest
 
 import state
@@ -135,6 +138,45 @@ def test_a_broken_model_is_said_and_the_next_one_opens(broken: Path):
     at.selectbox(key="draft_model").set_value("mudd-tiny")
     settled(at.button(key="press_run").click().run())
     assert not at.error
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
+    """Whom the app tried to reach, with nothing in the hub's cache."""
+    asked: list[object] = []
+
+    def unreachable(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's attempts
+    return asked
+
+
+@pytest.mark.parametrize(
+    "params", [{"m": "someone/model"}, {"b": "pythia-160m"}, {"d": "someone/data"}]
+)
+def test_a_link_downloads_nothing_unasked(params: dict[str, str], no_network: list[object]):
+    at = settled(opened(**params))
+    assert "would be downloaded" in texts(at.warning)
+    assert state.plain(*params.values()) in texts(at.warning)
+    assert not at.error
+    assert not no_network
+    settled(at.button(key="download").click().run())
+    assert "would be downloaded" not in texts(at.warning)
+    assert no_network
+    assert "cannot be" in texts(at.error)
+
+
+def test_a_name_that_was_typed_is_loaded(no_network: list[object]):
+    at = settled(opened())
+    at.selectbox(key="draft_baseline").set_value("pythia-160m")
+    settled(at.button(key="press_run").click().run())
+    assert "would be downloaded" not in texts(at.warning)
+    assert no_network
+    assert "cannot be reached" in texts(at.error)
 
 
 def test_a_model_alone_is_shown_without_a_baseline():

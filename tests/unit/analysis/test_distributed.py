@@ -61,9 +61,11 @@ def work(n_batches):
     return model, [random_tokens(model.config, *shape, seed=i) for i, shape in enumerate(shapes)]
 
 
+# The second process dies when the first one has written what it has: torchrun then stops that too.
 DYING = """
-import os, sys
+import os, sys, time
 from datetime import timedelta
+from pathlib import Path
 import torch.distributed as dist
 from mudd_interp.analysis import sweep_over_ranks
 from tests.unit.analysis import test_distributed as here
@@ -71,7 +73,14 @@ from tests.unit.analysis import test_distributed as here
 dist.init_process_group("gloo", timeout=timedelta(seconds=60))
 rank, state = dist.get_rank(), sys.argv[1] + "/state"
 dying = len(sys.argv) > 2
-progress = (lambda *_: os._exit(3)) if dying and rank == 1 else None
+
+def die(*_):
+    until = time.monotonic() + 50
+    while not Path(state, "1-of-2").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os._exit(3)
+
+progress = die if dying and rank == 1 else None
 model, batches = here.work(5)
 results = sweep_over_ranks(model, batches, here.ANALYSES, progress, path=state)
 results[0].save(f"{sys.argv[1]}/similarity.{rank}")
