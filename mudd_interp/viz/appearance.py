@@ -29,6 +29,9 @@ _KINDS = {
 
 Rgb = tuple[float, float, float]
 
+_Json = dict[str, Any]
+"""A trace or a layout, or a part of one, as Plotly writes it."""
+
 _End = tuple[float, str]
 """A number, and the place where it stands."""
 
@@ -112,21 +115,29 @@ def alt_text(figure: go.Figure) -> str:
     For the alternative text of a picture: plain text, computed from what is drawn. Numbers on
     different axes or colour scales are kept apart; what has no hover text is left out.
     """
-    layout: Any = figure.layout
-    traces: list[Any] = [trace for trace in figure.data if trace.hoverinfo != "skip"]
+    # Plain dictionaries: each look into Plotly's own objects goes up to the figure and down again.
+    layout = figure.layout.to_plotly_json()
+    every = [trace.to_plotly_json() for trace in figure.data]
+    traces = [trace for trace in every if trace.get("hoverinfo") != "skip"]
     counts = Counter(_kind(trace) for trace in traces)
     drawn = " and ".join(f"{n} {kind if n == 1 else _plural(kind)}" for kind, n in counts.items())
-    title = layout.title.text
+    title = _text(layout)
     words = f"{_plain(title)}: {drawn}." if title else f"{_capital(drawn)}."
     ends: dict[str, list[_End]] = {}
     for trace in traces:
-        ends.setdefault(_quantity(figure, trace), []).extend(_ends(figure, trace))
+        ends.setdefault(_quantity(layout, trace), []).extend(_ends(layout, trace))
     ranges = [_range(name, numbers) for name, numbers in ends.items() if name and numbers]
     return f"{words} {_capital('; '.join(ranges))}." if ranges else words
 
 
-def _kind(trace: Any) -> str:
-    return _KINDS.get(trace.mode if trace.type == "scatter" else trace.type, trace.type)
+def _kind(trace: _Json) -> str:
+    kind: str = trace["type"]
+    return _KINDS.get(trace.get("mode", "") if kind == "scatter" else kind, kind)
+
+
+def _text(titled: _Json) -> str:
+    """The title of a layout, an axis or a colour bar; nothing where it has none."""
+    return titled.get("title", {}).get("text") or ""
 
 
 def _plural(kind: str) -> str:
@@ -138,62 +149,59 @@ def _range(quantity: str, ends: list[_End]) -> str:
     return f"{quantity}: from {low} to {high}"
 
 
-def _ends(figure: go.Figure, trace: Any) -> list[_End]:
+def _ends(layout: _Json, trace: _Json) -> list[_End]:
     """The smallest and the largest number of a trace."""
-    numbers = trace.z if trace.type == "heatmap" else trace[_value_axis(trace)]
+    numbers = trace["z"] if trace["type"] == "heatmap" else trace[_value_axis(trace)]
     values = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(values).any():
         return []
     ends = [int(find(values)) for find in (np.nanargmin, np.nanargmax)]
     places = [tuple(map(int, np.unravel_index(end, values.shape))) for end in ends]
-    return [(float(values[place]), _place(figure, trace, place)) for place in places]
+    return [(float(values[place]), _place(layout, trace, place)) for place in places]
 
 
-def _value_axis(trace: Any) -> str:
-    return "x" if trace.type == "bar" and trace.orientation == "h" else "y"
+def _value_axis(trace: _Json) -> str:
+    return "x" if trace["type"] == "bar" and trace.get("orientation") == "h" else "y"
 
 
-def _place(figure: go.Figure, trace: Any, index: tuple[int, ...]) -> str:
-    parts = [_plain(trace.name or "")]
-    if (texts := trace.hovertext if trace.type == "bar" else trace.text) is not None:
+def _place(layout: _Json, trace: _Json, index: tuple[int, ...]) -> str:
+    parts = [_plain(trace.get("name", ""))]
+    if (texts := trace.get("hovertext" if trace["type"] == "bar" else "text")) is not None:
         parts.append(_plain(str(np.asarray(texts)[index]).replace("<br>", ", ")))
-    elif trace.type == "heatmap":
-        parts += [_on_axis(figure, trace, *at) for at in zip("yx", index, strict=True)]
+    elif trace["type"] == "heatmap":
+        parts += [_on_axis(layout, trace, *at) for at in zip("yx", index, strict=True)]
     else:
-        parts.append(_on_axis(figure, trace, "yx"[_value_axis(trace) == "y"], index[0]))
+        parts.append(_on_axis(layout, trace, "yx"[_value_axis(trace) == "y"], index[0]))
     words = ", ".join(part for part in parts if part)
     return f"({words})" if words else ""
 
 
-def _on_axis(figure: go.Figure, trace: Any, letter: str, index: int) -> str:
+def _on_axis(layout: _Json, trace: _Json, letter: str, index: int) -> str:
     """Such as ``block l 3``; nothing where the axis shows texts instead of numbers."""
-    if _axis(figure, trace, letter).ticktext is not None:
+    if _axis(layout, trace, letter).get("ticktext") is not None:
         return ""
-    positions: Shaped[np.ndarray, " position"] | None = trace[letter]
-    title = _title(figure, trace, letter)
+    positions: Shaped[np.ndarray, " position"] | None = trace.get(letter)
+    title = _title(layout, trace, letter)
     return f"{title.split(' (')[0]} {index if positions is None else positions[index]}"
 
 
-def _quantity(figure: go.Figure, trace: Any) -> str:
+def _quantity(layout: _Json, trace: _Json) -> str:
     """What the numbers of a trace are; nothing where their axis does not say so."""
-    if trace.type != "heatmap":
-        return _plain(_axis(figure, trace, _value_axis(trace)).title.text or "")
-    layout: Any = figure.layout
-    bar = layout[trace.coloraxis].colorbar if trace.coloraxis else trace.colorbar
-    return _plain(bar.title.text)
+    if trace["type"] != "heatmap":
+        return _plain(_text(_axis(layout, trace, _value_axis(trace))))
+    scaled = layout[trace["coloraxis"]] if "coloraxis" in trace else trace
+    return _plain(_text(scaled["colorbar"]))
 
 
-def _axis(figure: go.Figure, trace: Any, letter: str) -> Any:
-    name = trace[f"{letter}axis"] or letter
-    layout: Any = figure.layout
-    return layout[f"{letter}axis{name[1:]}"]
+def _axis(layout: _Json, trace: _Json, letter: str) -> _Json:
+    name = trace.get(f"{letter}axis", letter)
+    return layout.get(f"{letter}axis{name[1:]}", {})
 
 
-def _title(figure: go.Figure, trace: Any, letter: str) -> str:
+def _title(layout: _Json, trace: _Json, letter: str) -> str:
     """The title of an axis; of panels in rows and columns only those at the edge have one."""
-    others: Any = figure.select_xaxes() if letter == "x" else figure.select_yaxes()
-    axes = [_axis(figure, trace, letter), *others]
-    titles = [axis.title.text for axis in axes if axis.title.text]
+    others = [axis for name, axis in layout.items() if name.startswith(f"{letter}axis")]
+    titles = [text for axis in (_axis(layout, trace, letter), *others) if (text := _text(axis))]
     return _plain(titles[0]) if titles else letter
 
 

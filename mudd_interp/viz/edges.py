@@ -80,7 +80,7 @@ def edge_figure(
         name = f"{escape(each.provenance.model)}{suffix}"
         figure.add_trace(_total_line(table, style, result.tokens, name))
     if position is not None:
-        _mark(figure, tables[0], position, styles[0])
+        figure.add_trace(_ring(tables[0], position, styles[0]))
     return finish(
         figure,
         f"Weight of source {source} in stream {own.upper()} of layer {layer}, token by token",
@@ -96,6 +96,7 @@ def edge_figure(
         legend=LEGEND,
         showlegend=True,
         margin=_MARGIN,
+        shapes=[] if position is None else [_line_at(position)],
     )
 
 
@@ -165,19 +166,22 @@ def _total_line(
     return line
 
 
-def _mark(figure: go.Figure, table: pd.DataFrame, position: int, style: LineStyle) -> None:
+def _line_at(position: int) -> dict[str, Any]:
+    """A vertical line behind the curves, as high as the plot."""
+    ends = {"x0": position, "x1": position, "y0": 0, "y1": 1, "yref": "y domain"}
+    return {"type": "line", **ends, "line": {"color": "#BBBBBB", "width": 1}, "layer": "below"}
+
+
+def _ring(table: pd.DataFrame, position: int, style: LineStyle) -> go.Scatter:
     check_position(position, len(table))
-    figure.add_vline(position, line={"color": "#BBBBBB", "width": 1}, layer="below")
     ring = {"symbol": "circle-open", "size": 14, "color": style.colour, "line": {"width": 2}}
-    figure.add_trace(
-        go.Scatter(
-            x=[position],
-            y=[table["total"].iloc[position]],
-            mode="markers",
-            marker=ring,
-            showlegend=False,
-            hoverinfo="skip",
-        )
+    return go.Scatter(
+        x=[position],
+        y=[table["total"].iloc[position]],
+        mode="markers",
+        marker=ring,
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 

@@ -5,7 +5,7 @@ besides its colour. Signed numbers are drawn in ``RdBu_r`` around 0, unsigned on
 from 0. Depth goes upwards.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from textwrap import wrap
@@ -182,12 +182,12 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
     characters = int(_CHARACTERS * layout.get("width", WIDTH))
     definition = [escape(line) for line in wrap(what, characters)]
     lines = [*definition, *wrap(source, characters, break_on_hyphens=False)]
-    figure.update_layout(
-        template=template("plotly_white"),
-        width=WIDTH,
-        height=HEIGHT,
-        font={"family": FONT, "size": 12, "color": "#222222"},
-        title={
+    common = {
+        "template": template("plotly_white"),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "font": {"family": FONT, "size": 12, "color": "#222222"},
+        "title": {
             "text": escape(title),
             "font": {"size": 18},
             "subtitle": {
@@ -199,16 +199,27 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
             "xanchor": "left",
             "yanchor": "top",
         },
-        margin={"l": 70, "r": 40, "t": 100, "b": 60},
+        "margin": {"l": 70, "r": 40, "t": 100, "b": 60},
         # For a page that writes them itself, and breaks the lines where it ends.
-        meta={"definition": escape(what), "source": source},
-    )
-    figure.update_layout(**layout)
-    size: Any = figure.layout
+        "meta": {"definition": escape(what), "source": source},
+    }
+    whole = merged(merged(figure.layout.to_plotly_json(), common), layout)
     more = _LINE * (len(lines) - 2)
-    size.height += more
-    size.margin.t += more
+    whole["height"] += more
+    whole["margin"]["t"] += more
+    # At once: Plotly takes several times as long to update a layout that is there.
+    figure.layout = whole
     return figure
+
+
+def merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A layout with changes, as ``update_layout`` makes them, without Plotly's checks."""
+    whole = dict(layout)
+    for key, value in changes.items():
+        before = whole.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        whole[key] = merged(before, value) if both else value
+    return whole
 
 
 def colorbar(title: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Triangles of weights: rows are aggregations from the bottom up, columns are sources."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,19 @@ def triangles(
     panels: list[Panel] = [(statistic, stream) for statistic in statistics for stream in streams]
     columns = _columns(len(statistics), len(streams))
     rows, n_layers = -(-len(panels) // columns), _n_layers(frame)
+    traces: list[Any] = [_triangle(frame, panel) for panel in panels]
+    if baseline is not None:
+        _check_depth(n_layers, _n_layers(baseline))
+        traces += [_crosses(baseline, panel) for panel in panels]
+    for i, trace in enumerate(traces):
+        number = i % len(panels)
+        trace.xaxis, trace.yaxis = (f"{letter}{number + 1 if number else ''}" for letter in "xy")
+    return go.Figure(traces, _layout(tuple(panels), rows, columns, n_layers))
+
+
+@cache
+def _layout(panels: tuple[Panel, ...], rows: int, columns: int, n_layers: int) -> Mapping[str, Any]:
+    """Axes and titles of the panels, row by row: Plotly takes long to lay them out."""
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -62,15 +76,11 @@ def triangles(
         vertical_spacing=0.22 / max(2, rows),
     )
     figure.update_annotations(font_size=12.5)
-    traces: list[Any] = [_triangle(frame, panel) for panel in panels]
-    if baseline is not None:
-        _check_depth(n_layers, _n_layers(baseline))
-        traces += [_crosses(baseline, panel) for panel in panels]
-    for i, trace in enumerate(traces):
-        row, column = divmod(i % len(panels), columns)
-        figure.add_trace(trace, row=row + 1, col=column + 1)
-    _label_axes(figure, n_layers, rows)
-    return figure
+    figure.update_xaxes(showgrid=False, **integer_ticks(n_layers + 1, 9))
+    figure.update_yaxes(showgrid=False, **integer_ticks(n_layers, 9))
+    figure.update_xaxes(title="source X<sub>j</sub>", row=rows)
+    figure.update_yaxes(title="layer i", col=1)
+    return {k: v for k, v in figure.layout.to_plotly_json().items() if k != "template"}
 
 
 def grid(frame: pd.DataFrame, panel: Panel) -> Grid:
@@ -161,10 +171,3 @@ def _crosses(baseline: pd.DataFrame, panel: Panel) -> go.Scatter:
 def _panel_title(panel: Panel) -> str:
     statistic, stream = panel
     return f"{stream_title(stream)}, {statistic}"
-
-
-def _label_axes(figure: go.Figure, n_layers: int, rows: int) -> None:
-    figure.update_xaxes(showgrid=False, **integer_ticks(n_layers + 1, 9))
-    figure.update_yaxes(showgrid=False, **integer_ticks(n_layers, 9))
-    figure.update_xaxes(title="source X<sub>j</sub>", row=rows)
-    figure.update_yaxes(title="layer i", col=1)
