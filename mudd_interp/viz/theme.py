@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from textwrap import wrap
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import plotly.graph_objects as go
@@ -216,9 +216,9 @@ def merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """A layout with changes, as ``update_layout`` makes them, without Plotly's checks."""
     whole = dict(layout)
     for key, value in changes.items():
-        before = whole.get(key)
+        before: Any = whole.get(key)
         both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        whole[key] = merged(before, value) if both else value
+        whole[key] = merged(cast(Any, before), value) if both else value
     return whole
 
 
