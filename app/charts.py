@@ -111,7 +111,8 @@ def _panel(
     with st.container(border=True, key=f"panel-{key}"):
         try:
             kind.check(request)
-            if waits(request) and _missing(request, kind.needs(request)):
+            needs = kind.needs(request)
+            if needs and waits(request) and _missing(request, needs):
                 st.info(f"**{kind.title}** is over a long text that was not read yet.")
                 st.page_link("views/corpus.py", label="Run it on the page Corpus")
                 return

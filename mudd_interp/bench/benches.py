@@ -334,7 +334,7 @@ def compiled(options: Options) -> list[Row]:
     began = time.perf_counter()
     try:
         compiled_logits = faster(tokens)
-    except RuntimeError as error:  # of which dynamo makes its own
+    except RuntimeError as error:  # what torch raises when it cannot compile is one of these
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"torch.compile fails here ({reason}); on a CPU it needs a C++ compiler."

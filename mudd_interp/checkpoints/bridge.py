@@ -239,14 +239,6 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
             warnings.filterwarnings("ignore", message="Backward hooks on hook_scale")
             yield
 
-    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-        """Mean next-token loss, in nats."""
-        return self(tokens, return_type="loss")
-
-    def loss_per_token(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch predicted"]:
-        """Loss of each position but the first, in nats."""
-        return self(tokens, return_type="loss", loss_per_token=True)
-
     def to(self, *args: Any, **kwargs: Any) -> "BridgeBaseline":
         """Move or convert the weights."""
         self.bridge.to(*args, **kwargs, print_details=False)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities.slice import Slice
@@ -87,7 +88,7 @@ def _counterparts(name: str, known: Container[str]) -> set[str]:
 
 
 class CheckedHooks(HookedRootModule):
-    """A hooked module that says which names it does not know, and caches into our class."""
+    """What every model here does by running itself: losses, hooks that are checked, our cache."""
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook is left out of a cache of everything, and fires only when named."""
@@ -228,6 +229,14 @@ class CheckedHooks(HookedRootModule):
         hooks = (list(fwd_hooks), list(bwd_hooks))
         with super().hooks(*hooks, reset_hooks_end, clear_contexts) as model:
             yield model
+
+    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+        """Mean next-token loss, in nats."""
+        return self(tokens, return_type="loss")
+
+    def loss_per_token(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch predicted"]:
+        """Loss of each position but the first, in nats."""
+        return self(tokens, return_type="loss", loss_per_token=True)
 
     def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
         """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""

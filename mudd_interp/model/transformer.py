@@ -239,14 +239,6 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
         loss = F.cross_entropy(predictions, tokens[:, 1:].flatten(), reduction="none")
         return loss.view(tokens.shape[0], -1) if per_token else loss.mean()
 
-    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-        """Mean next-token loss, in nats."""
-        return self(tokens, return_type="loss")
-
-    def loss_per_token(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch predicted"]:
-        """Loss of each position but the first, in nats."""
-        return self(tokens, return_type="loss", loss_per_token=True)
-
     def _check_tokens(self, tokens: Int[Tensor, "batch pos"], seen: int) -> None:
         if not torch.compiler.is_compiling():
             check_tokens(tokens, seen, self.config.n_ctx, self.config.d_vocab)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from textwrap import wrap
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -203,7 +203,7 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
         # For a page that writes them itself, and breaks the lines where it ends.
         "meta": {"definition": escape(what), "source": source},
     }
-    whole = merged(merged(figure.layout.to_plotly_json(), common), layout)
+    whole = _merged(_merged(figure.layout.to_plotly_json(), common), layout)
     more = _LINE * (len(lines) - 2)
     whole["height"] += more
     whole["margin"]["t"] += more
@@ -212,13 +212,13 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
     return figure
 
 
-def merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A layout with changes, as ``update_layout`` makes them, without Plotly's checks."""
     whole = dict(layout)
     for key, value in changes.items():
-        before: Any = whole.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        whole[key] = merged(cast(Any, before), value) if both else value
+        if isinstance(value, Mapping) and isinstance(whole.get(key), Mapping):
+            value = _merged(whole[key], value)
+        whole[key] = value
     return whole
 
 

@@ -171,6 +171,13 @@ def test_a_link_downloads_nothing_unasked(params: dict[str, str], no_network: li
     assert "cannot be" in texts(at.error)
 
 
+def test_figures_of_the_prompt_do_not_wait_for_the_text(no_network: list[object]):
+    at = settled(opened(d="someone/data", n="all"))
+    settled(at.button(key="download").click().run())
+    assert not at.error
+    assert not no_network
+
+
 def test_a_name_that_was_typed_is_loaded(no_network: list[object]):
     at = settled(opened())
     at.selectbox(key="draft_baseline").set_value("pythia-160m")

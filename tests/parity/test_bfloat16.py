@@ -27,7 +27,6 @@ TOLERANCES = {
 """Loss and mean KL in nats, mean cosine, mean weight, and the share of tokens at which a head is
 active: the largest difference from float32."""
 
-
 COLUMNS = {"cosine": "cosine", "weight": "mean", "activity": "active"}
 """Of the three figures' tables."""
 
