@@ -149,7 +149,12 @@ class Study:
         return self._keep(part, compute, values, lambda m: compute(m, tokens, **options))
 
     def of_text(
-        self, part: Part, compute: Callable[..., R], most: int | None = None, **options: Any
+        self,
+        part: Part,
+        compute: Callable[..., R],
+        most: int | None = None,
+        resumable: bool = False,
+        **options: Any,
     ) -> R:
         """``compute(model, batches, progress=, lock=, **options)`` on the text, kept likewise.
 
@@ -157,19 +162,21 @@ class Study:
             part: Which of the models.
             compute: What to compute.
             most: How many sequences at most, where the request does not say; ``None`` for all.
+            resumable: Whether it takes the ``path`` of a file, to go on from after an interruption.
             **options: Of the computation.
         """
         limit = most if self.request.sequences is None else None
         values = {"text": self._text_key(part), "most": limit, "options": options}
         key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
         if key not in self._kept:
-            batches = self.batches(part)
+            batches, state = self.batches(part), self._state([key]) if resumable else None
             self._kept[key] = compute(
                 self.models[part],
                 batches if limit is None else take(batches, limit),
                 progress=self._counter.next(),
                 lock=self._lock,
                 **options,
+                **({} if state is None else {"path": _own_file(state)}),
             )
         self.swept[part][compute.__name__] = self._kept[key]
         return self._kept[key]
@@ -337,6 +344,13 @@ def join_process_group() -> None:
     """Start the process group that ``torchrun`` prepared, once; otherwise do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and rank_and_world_size() == (0, 1):
         dist.init_process_group("gloo")
+
+
+def _own_file(folder: Path) -> Path:
+    """The file of this process in a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rank, world_size = rank_and_world_size()
+    return folder / f"{rank + 1}-of-{world_size}.npz"
 
 
 def _device(name: str | None) -> str | None:

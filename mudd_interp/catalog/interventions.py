@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from mudd_interp.analysis import (
+    AblationSweep,
     EdgePatch,
     ablation_sweep,
     edge_attribution,
@@ -46,20 +47,23 @@ def _of_model(study: Study, compute: Callable[..., Any]) -> Any:
     return study.of_text("model", compute, most=FEW)
 
 
+def _every_edge_cut(study: Study) -> AblationSweep:
+    return study.of_text("model", ablation_sweep, most=FEW, resumable=True)
+
+
 def _edge_effects(study: Study) -> Drawn:
-    sweep = _of_model(study, ablation_sweep)
+    sweep = _every_edge_cut(study)
     return Drawn(edge_effects_figure(sweep), sweep.frame)
 
 
 def _causes(study: Study) -> Drawn:
-    sizes, sweep = _of_model(study, edge_sizes), _of_model(study, ablation_sweep)
+    sizes, sweep = _of_model(study, edge_sizes), _every_edge_cut(study)
     return Drawn(causes_figure(sizes, sweep), weight_contribution_cause(sizes, sweep))
 
 
 def _first_order(study: Study) -> Drawn:
-    sizes, sweep, attribution = (
-        _of_model(study, compute) for compute in (edge_sizes, ablation_sweep, edge_attribution)
-    )
+    sizes, attribution = _of_model(study, edge_sizes), _of_model(study, edge_attribution)
+    sweep = _every_edge_cut(study)
     table = weight_contribution_cause(sizes, sweep, attribution)
     return Drawn(first_order_figure(sizes, sweep, attribution), table)
 

@@ -4,15 +4,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from mudd_interp.analysis import (
     DenseWeightsAnalysis,
     WeightDistributionAnalysis,
+    counterpart,
     token_weights,
     token_weights_difference,
     weights_difference,
 )
-from mudd_interp.catalog.kind import ONE_PICTURE, PROMPT, SCOPED, Drawn, FigureKind, results
-from mudd_interp.request import Mode, Request
+from mudd_interp.catalog.kind import (
+    ONE_PICTURE,
+    PROMPT,
+    SCOPED,
+    Drawn,
+    FigureKind,
+    of_both,
+    results,
+)
+from mudd_interp.request import Mode, Part, Request
 from mudd_interp.study import Study
 from mudd_interp.viz import (
     edge_distribution_figure,
@@ -48,11 +59,16 @@ def _dense_weights(study: Study) -> Drawn:
         figure = weights_difference_figure(model, baseline, rectified, statistics)
         return Drawn(figure, weights_difference(model, baseline, rectified))
     if request.mode == "overlay":
-        return Drawn(weights_figure(model, rectified, statistics, baseline=baseline), model.frame)
+        figure = weights_figure(model, rectified, statistics, baseline=baseline)
+        return Drawn(figure, of_both(study, lambda part: _averages(study, part)))
     # The baseline is drawn on the model's scale.
     limit = None if request.of == "model" else weights_limit([model], rectified, statistics)
     shown = model if request.of == "model" else baseline
     return Drawn(weights_figure(shown, rectified, statistics, limit), shown.frame)
+
+
+def _averages(study: Study, part: Part) -> pd.DataFrame:
+    return study.result(part, DenseWeightsAnalysis()).frame
 
 
 def _fixed(**values: Any) -> Callable[[Study], Drawn]:
@@ -84,7 +100,7 @@ def _token_weights(study: Study) -> Drawn:
         return Drawn(figure, token_weights_difference(model, baseline, position, rectified))
     if request.mode == "overlay":
         figure = token_weights_figure(model, position, statistic, rectified, baseline=baseline)
-        return Drawn(figure, model.frame_at(position))
+        return Drawn(figure, of_both(study, lambda part: found[part].frame_at(position)))
     limit = None if request.of == "model" else token_weights_limit([model], statistic, rectified)
     shown, position = found[request.of], study.position(request.of)
     figure = token_weights_figure(shown, position, statistic, rectified, limit)
@@ -103,7 +119,12 @@ def _edge(study: Study) -> Drawn:
         rectified=not request.raw,
         baseline=found.get("baseline"),
     )
-    return Drawn(figure, found["model"].edge_frame(request.stream, layer, request.source))
+
+    def table(part: Part) -> pd.DataFrame:
+        own = counterpart(request.stream, found[part].streams)
+        return found[part].edge_frame(own, layer, request.source)
+
+    return Drawn(figure, of_both(study, table))
 
 
 def _edge_distribution(study: Study) -> Drawn:
@@ -114,7 +135,17 @@ def _edge_distribution(study: Study) -> Drawn:
     figure = edge_distribution_figure(
         distribution, model, *place, rectified=not request.raw, baseline=baseline
     )
-    return Drawn(figure, distribution.edge_frame(*place))
+
+    def table(part: Part) -> pd.DataFrame:
+        """The bins, and beside each the values that are lines in the figure."""
+        weights = _averages(study, part)
+        own = counterpart(request.stream, study.models[part].streams)
+        at = (weights["stream"] == own) & (weights["layer"] == layer)
+        edge = weights[at & (weights["source"] == request.source)].iloc[0]
+        bins = study.result(part, WeightDistributionAnalysis()).edge_frame(own, *place[1:])
+        return bins.assign(**edge[["mean", "std", "static", "source_norm"]])
+
+    return Drawn(figure, of_both(study, table))
 
 
 KINDS = (

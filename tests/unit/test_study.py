@@ -109,6 +109,19 @@ def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
                 kind.check(request)
 
 
+@pytest.mark.parametrize("name", ["dense_weights", "token_weights", "edge", "edge_distribution"])
+def test_the_numbers_of_both_models_are_in_the_table_where_both_are_in_the_picture(name: str):
+    request = replace(SHORT, prompt=PROMPT, mode="overlay", stream="k", layer=3, source=4)
+    this = Study(request, load, KEPT)
+    frame = draw_kind(FIGURES[name], this).frame
+    rows = frame.groupby("model").mean(numeric_only=True)
+    assert set(rows.index) == {this.name("model"), this.name("baseline")}
+    column = "total" if "total" in frame else "mean"
+    assert rows.loc[this.name("model"), column] != rows.loc[this.name("baseline"), column]
+    if "edge" in name:  # the newest source, which a plain Transformer reads with weight one
+        assert rows.loc[this.name("baseline"), column] == 1
+
+
 def test_a_prompt_that_is_too_long_says_how_long():
     with pytest.raises(ValueError, match="context of 256"):
         study(Request(prompt_ids=(5,) * 257), {}).prompt("model")
