@@ -136,7 +136,8 @@ def folder_batches(
     files = sorted(path for path in root.glob(pattern) if path.is_file())
     if not files:
         raise ValueError(f"no file in {root} matches {pattern!r}: change the pattern.")
-    description = f"{len(files)} files of {root.resolve().name}/{pattern}"
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    description = f"{count} of {root.resolve().name}/{pattern}"
     return _text_source(lambda: map(read_text, files), tokenizer, packing, description)
 
 
@@ -403,6 +404,8 @@ def _rows(ids: Sequence[int], n_ctx: int) -> Int64[Tensor, "batch pos"]:
 def _dataset_rows(
     name: str, config: str | None, split: str
 ) -> Callable[[], Iterator[dict[str, Any]]]:
+    if not name:
+        raise ValueError("the dataset's name is empty: give one, such as Salesforce/wikitext.")
     try:  # Here, not above: it is slow to import, and an extra.
         from datasets import load_dataset
     except ImportError as error:

@@ -44,7 +44,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "folder without texts": ([*OUT, "--text", "EMPTY"], ["no file in", "EMPTY"]),
     "missing text": ([*OUT, "--text", "nowhere.txt"], ["no text file nowhere.txt"]),
     "text in another encoding": ([*OUT, "--text", "LATIN"], ["LATIN is not UTF-8", "byte 3"]),
-    "dataset without a name": ([*OUT, "--dataset", ""], ["cannot read split", "of dataset ''"]),
+    "dataset without a name": ([*OUT, "--dataset", ""], ["the dataset's name is empty"]),
     "two texts": ([*OUT, "--text", "LATIN", "--dataset", "d"], ["a text or a dataset, not both"]),
     "too long a context": ([*OUT, "--context", "300"], ["300 tokens do not fit", "256"]),
     # Prompts, and places in them and in the models.
