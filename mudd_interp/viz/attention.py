@@ -1,7 +1,7 @@
 """Attention maps: of all heads of a layer (Figs. 10 and 11 of the paper), or of one head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -21,9 +21,6 @@ from mudd_interp.viz.theme import (
     finish,
     visible,
 )
-
-MOST_TOKENS = 512
-"""Longer sequences are pooled: each cell shows the largest weight of a square of tokens."""
 
 # Room for the longest token and the title: a browser that has to make it draws everything again.
 _MARGIN = {"l": 100, "r": 30, "t": 95, "b": 95}
@@ -92,7 +89,8 @@ def attention_figure(
     """The attention maps of all heads of a layer on one sequence (Figs. 10 and 11).
 
     One scale, 0..1, for all of them; query rows go downwards, key columns to the right, and the
-    future is blank. All maps are one trace.
+    future is blank. All maps are one trace. Where there are more tokens than pixels, each cell is
+    the largest weight of a square of tokens.
 
     Args:
         pattern: Attention probabilities of one sequence, as ``hook_pattern`` gives them.
@@ -104,13 +102,10 @@ def attention_figure(
     Raises:
         ValueError: If there is not one text for each position.
     """
-    block = _block(pattern, tokens)
-    maps = pooled(_past(pattern), block)
-    grid = _Grid(range(len(maps)), maps.shape[1], columns or _best_columns(len(maps)))
-    figure = _maps(maps, grid, tokens, block)
-    _title_maps(figure, grid)
+    heads = range(len(pattern))
+    grid = _Grid(heads, pattern.shape[-1], columns or _best_columns(len(heads)))
     title = f"Attention maps of layer {layer}"
-    return _finish(figure, title, model, tokens, block, height=grid.height)
+    return _figure(pattern, tokens, grid, title, model, height=grid.height)
 
 
 def pattern_figure(
@@ -135,45 +130,40 @@ def pattern_figure(
     Raises:
         ValueError: If there is not one text for each position.
     """
-    block = _block(pattern[None], tokens)
-    maps = pooled(_past(pattern[None]), block)
-    grid = _Grid([head], maps.shape[1], columns=1, plot=_LARGE, titled=False)
+    grid = _Grid([head], pattern.shape[-1], columns=1, plot=_LARGE, titled=False)
     width, height = _LARGE[0] + WIDTH - _PLOT[0], _LARGE[1] + HEIGHT - _PLOT[1]
-    figure = _maps(maps, grid, tokens, block)
     title = f"Attention of layer {layer}, head {head}"
-    return _finish(figure, title, model, tokens, block, width=width, height=height)
+    return _figure(pattern[None], tokens, grid, title, model, width=width, height=height)
 
 
-def _block(pattern: Float[Tensor, "head query key"], tokens: Sequence[str]) -> int:
-    """How many tokens share a row or a column."""
+def _figure(
+    pattern: Float[Tensor, "head query key"],
+    tokens: Sequence[str],
+    grid: _Grid,
+    title: str,
+    model: str,
+    **layout: Any,
+) -> go.Figure:
+    """The maps on a grid of all positions, pooled where a cell would be less than a pixel."""
     queries, positions = pattern.shape[1:]
     if len(tokens) != positions or queries != positions:
         raise ValueError(
             f"expected one text for each of {positions} positions and a square pattern, got "
             f"{len(tokens)} texts and {queries} queries."
         )
-    return ceil(positions / MOST_TOKENS)
-
-
-def _maps(
-    maps: Float32[np.ndarray, "head query key"], grid: _Grid, tokens: Sequence[str], block: int
-) -> go.Figure:
-    figure = go.Figure(_trace(maps, grid, tokens, block))
-    _label_axes(figure, grid, [visible(token) for token in tokens[::block]])
-    return figure
-
-
-def _finish(
-    figure: go.Figure, title: str, model: str, tokens: Sequence[str], block: int, **layout: Any
-) -> go.Figure:
+    block = ceil(positions / grid.pixels)
+    maps = pooled(_past(pattern), block)
+    grid = replace(grid, side=maps.shape[1])
     cells = "" if block == 1 else f"; each cell is the largest of {block} × {block} weights"
     return finish(
-        figure,
+        go.Figure(_trace(maps, grid, tokens, block)),
         title,
         f"attention probability, 0..1; rows are queries, columns are keys{cells}",
         f"{escape(model)} · one sequence of {len(tokens):,} tokens",
         margin=_MARGIN,
         plot_bgcolor="white",
+        annotations=_titles(grid) if grid.titled else [],
+        **_axes(grid, [visible(token) for token in tokens[::block]]),
         **layout,
     )
 
@@ -235,24 +225,21 @@ def _hover_texts(grid: _Grid, tokens: Sequence[str]) -> Shaped[np.ndarray, "row 
     return texts
 
 
-def _label_axes(figure: go.Figure, grid: _Grid, texts: Sequence[str]) -> None:
+def _axes(grid: _Grid, texts: Sequence[str]) -> dict[str, Any]:
     step = max(1, ceil(_LABEL * grid.side / grid.pixels))
     shown = range(0, grid.side, step)
     tops = [grid.corner(row * grid.columns)[0] for row in range(grid.rows)]
     lefts = [grid.corner(column)[1] for column in range(grid.columns)]
-    figure.update_xaxes(
-        **_ticks(lefts, shown, texts),
-        tickangle=-90,
-        constrain="domain",
-        title={"text": "key token", "standoff": 8},
-    )
-    figure.update_yaxes(
-        **_ticks(tops, shown, texts),
-        autorange="reversed",
-        scaleanchor="x",
-        constrain="domain",
-        title={"text": "query token", "standoff": 8},
-    )
+    keys = {"tickangle": -90, "title": {"text": "key token", "standoff": 8}}
+    queries = {
+        "autorange": "reversed",
+        "scaleanchor": "x",
+        "title": {"text": "query token", "standoff": 8},
+    }
+    return {
+        "xaxis": {**_ticks(lefts, shown, texts), "constrain": "domain", **keys},
+        "yaxis": {**_ticks(tops, shown, texts), "constrain": "domain", **queries},
+    }
 
 
 def _ticks(starts: Sequence[int], shown: Sequence[int], texts: Sequence[str]) -> dict[str, Any]:
@@ -268,15 +255,17 @@ def _ticks(starts: Sequence[int], shown: Sequence[int], texts: Sequence[str]) ->
     }
 
 
-def _title_maps(figure: go.Figure, grid: _Grid) -> None:
-    for place, head in enumerate(grid.heads):
-        top, left = grid.corner(place)
-        figure.add_annotation(
-            x=left + (grid.side - 1) / 2,
-            y=top - 0.5,
-            yanchor="bottom",
-            text=f"head {head}",
-            font={"size": 11},
-            showarrow=False,
-            borderpad=1,
-        )
+def _titles(grid: _Grid) -> list[dict[str, Any]]:
+    corners = [(head, *grid.corner(place)) for place, head in enumerate(grid.heads)]
+    return [
+        {
+            "x": left + (grid.side - 1) / 2,
+            "y": top - 0.5,
+            "yanchor": "bottom",
+            "text": f"head {head}",
+            "font": {"size": 11},
+            "showarrow": False,
+            "borderpad": 1,
+        }
+        for head, top, left in corners
+    ]
