@@ -213,10 +213,30 @@ class Borrowed(MutableMapping[str, Any]):
         return len(self._seen)
 
 
+class Frozen(go.Figure):
+    """A figure that nobody changes: what Streamlit makes of it at each rerun is made once.
+
+    Args:
+        figure: The figure; its traces and layout are in :meth:`to_dict` only.
+    """
+
+    def __init__(self, figure: go.Figure):
+        super().__init__()
+        self._whole: dict[str, Any] = figure.to_dict()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figure, ready for JSON; not to be changed."""
+        return self._whole
+
+
 def bytes_of(value: Any) -> int:
     """About how much memory a result takes."""
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, int | float):
         return 64  # at once: a prompt's predictions have thousands of them
+    if isinstance(value, str):
+        return max(64, len(value))
+    if isinstance(value, Frozen):
+        return bytes_of(value.to_dict())
     if isinstance(value, torch.Tensor | np.ndarray):
         return value.nbytes
     if isinstance(value, go.Figure):

@@ -38,14 +38,14 @@ class Panel:
     Attributes:
         title: The figure's title, as Markdown.
         lines: The definition and what it was computed on, likewise.
-        figure: The figure without them, for a light or a dark page.
+        figure: The figure without them, for a light or a dark page; frozen.
         alt: It in words.
         drawn: The figure of the catalog and its numbers.
     """
 
     title: str
     lines: tuple[str, ...]
-    figure: Any
+    figure: caches.Frozen
     alt: str
     drawn: Drawn
 
@@ -177,7 +177,7 @@ def _as_panel(drawn: Drawn, page: str, half: bool) -> Panel:
     if half and layout.yaxis.scaleanchor:
         height = min(height, SQUARE_HEIGHT)
     figure.update_layout(title=None, height=height, margin_t=top)
-    return Panel(heading, lines, figure, alt, drawn)
+    return Panel(heading, lines, caches.Frozen(figure), alt, drawn)
 
 
 def _as_text(html: str) -> str:

@@ -140,7 +140,7 @@ def _composition(study: Study) -> Drawn:
     else:
         scores: Any = study.of_model(part, head_scores).frame
         layer, head = scores.loc[scores["induction"].idxmax(), ["layer", "head"]].astype(int)
-    options = {"layer": int(layer), "head": int(head)}
+    options: dict[str, Any] = {"layer": int(layer), "head": int(head)}
     found = study.of_text(part, head_inputs, most=FEW, **options)
     return Drawn(head_inputs_figure(found), found.frame)
 

@@ -5,6 +5,8 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 
@@ -59,6 +61,14 @@ def test_the_oldest_results_are_dropped_when_there_are_too_many_bytes():
     with pytest.raises(KeyError):
         results.get("b")
     assert results.get("a").numel() == 100
+
+
+def test_a_frozen_figure_is_sent_as_the_figure_is_and_counts_its_numbers():
+    figure = go.Figure(go.Heatmap(z=np.zeros((10, 10))), {"title": "Zeros"})
+    frozen = caches.Frozen(figure)
+    assert frozen.to_json() == figure.to_json()
+    assert frozen.to_dict() is frozen.to_dict()
+    assert caches.bytes_of(frozen) > 10 * 10 * 8
 
 
 def test_what_a_study_has_seen_stays_with_it_when_others_crowd_it_out():

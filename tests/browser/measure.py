@@ -144,11 +144,17 @@ def interactions(app: Watched, repeats: int) -> dict[str, list[float]]:
             "head",
             lambda i: page.locator(".st-key-view_head button").nth(1 if i % 6 < 3 else 0),
         ),
-        (
-            "similarity",
-            "similarity_matrix-model",
-            "mode",
-            lambda i: page.get_by_role("radio", name=("difference", "side by side")[i % 2]),
+        *(
+            (
+                "similarity",
+                chart,
+                f"mode, {place} of five charts",
+                lambda i: page.get_by_role("radio", name=("difference", "side by side")[i % 2]),
+            )
+            for place, chart in (
+                ("first", "layer_similarity-model"),
+                ("last", "similarity_matrix-model"),
+            )
         ),
     ]
     for name, chart, option, control in options:

@@ -113,7 +113,7 @@ def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
 def test_the_numbers_of_both_models_are_in_the_table_where_both_are_in_the_picture(name: str):
     request = replace(SHORT, prompt=PROMPT, mode="overlay", stream="k", layer=3, source=4)
     this = Study(request, load, KEPT)
-    frame = draw_kind(FIGURES[name], this).frame
+    frame: Any = draw_kind(FIGURES[name], this).frame
     rows = frame.groupby("model").mean(numeric_only=True)
     assert set(rows.index) == {this.name("model"), this.name("baseline")}
     column = "total" if "total" in frame else "mean"
