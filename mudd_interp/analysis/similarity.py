@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.difference import minus_baseline
+from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.protocol import Hook, HookedModel
@@ -76,13 +77,13 @@ class LayerSimilarityAnalysis:
 
 
 class SimilaritySums:
-    """Sums of cosines; between two blocks it keeps one tensor of unit vectors for each stream."""
+    """Sums of cosines; between two blocks it keeps each stream and its norms."""
 
     def __init__(self, model: HookedModel):
         self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._sums = np.zeros((len(self._streams), self._n_layers - 1))
-        self._previous: dict[int, Float[Tensor, "batch pos d_model"]] = {}
+        self._previous: dict[int, tuple[Tensor, Tensor]] = {}
 
     def hooks(self) -> list[Hook]:
         """A hook on each stream of each block."""
@@ -93,7 +94,7 @@ class SimilaritySums:
         ]
 
     def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:  # noqa: ARG002
-        """Forget the unit vectors of the pass before."""
+        """Forget the streams of the pass before."""
         self._previous.clear()
 
     def _see(
@@ -103,11 +104,15 @@ class SimilaritySums:
         x: Float[Tensor, "batch pos d_model"],
         hook: Any,  # noqa: ARG002
     ) -> None:
-        unit = unit_vectors(x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        norm = l2_norms(wide)
         if layer > 0:
-            cosine = (unit * self._previous[row]).sum(-1)
+            before, norm_before = self._previous[row]
+            norms = norm * norm_before
+            # The zero vector has no direction: its cosine with anything is 0.
+            cosine = torch.linalg.vecdot(wide, before) / norms.masked_fill(norms == 0, 1)
             self._sums[row, layer - 1] += cosine.cpu().double().sum().item()
-        self._previous[row] = unit
+        self._previous[row] = wide, norm
 
     def finish(self, provenance: Provenance) -> LayerSimilarity:
         """The result of all batches so far."""
@@ -115,13 +120,3 @@ class SimilaritySums:
         return LayerSimilarity(
             provenance=provenance, streams=self._streams, cosine_sum=self._sums.copy()
         )
-
-
-def unit_vectors(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
-    """Vectors of length one, in at least float32.
-
-    The zero vector has no direction and stays zero, so that its cosine with anything is 0.
-    """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    norm = wide.norm(dim=-1, keepdim=True)
-    return wide / norm.masked_fill(norm == 0, 1)

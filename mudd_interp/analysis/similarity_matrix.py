@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from mudd_interp import axes
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.similarity import unit_vectors
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -130,3 +130,13 @@ class SimilarityMatrixSums:
             streams=self._streams,
             cosine_sum=earlier + earlier.swapaxes(1, 2) + diagonal,
         )
+
+
+def unit_vectors(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_model"]:
+    """Vectors of length one, in at least float32.
+
+    The zero vector has no direction and stays zero, so that its cosine with anything is 0.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm = wide.norm(dim=-1, keepdim=True)
+    return wide / norm.masked_fill(norm == 0, 1)

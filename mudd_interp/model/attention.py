@@ -60,13 +60,10 @@ def bias(wanted: bool, *shape: int) -> nn.Parameter | None:
     return nn.Parameter(torch.zeros(shape)) if wanted else None
 
 
-def causal_mask(
-    scores: Float[Tensor, "batch head query key"],
-) -> Float[Tensor, "batch head query key"]:
-    """Set to minus infinity, in place, where a key is after its query; queries are the last."""
+def causal_mask(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "query key"]:
+    """What to add to scores: minus infinity where a key is after its query, the last ones."""
     query, key = scores.shape[-2:]
-    future = torch.ones(query, key, dtype=torch.bool, device=scores.device).triu(key - query + 1)
-    return scores.masked_fill_(future, -math.inf)
+    return scores.new_full((query, key), -math.inf).triu_(key - query + 1)
 
 
 class Attention(nn.Module):
@@ -136,9 +133,11 @@ class Attention(nn.Module):
                 enable_gqa=self.kv_heads != self.n_heads,
             )
             return mixed.transpose(1, 2)
-        k, v = (x.repeat_interleave(self.n_heads // self.kv_heads, dim=1) for x in (k, v))
-        scores = (q @ k.transpose(2, 3)).div_(math.sqrt(self.d_head))
-        scores = self.hook_attn_scores(causal_mask(scores))
+        if self.kv_heads != self.n_heads:
+            k, v = (x.repeat_interleave(self.n_heads // self.kv_heads, dim=1) for x in (k, v))
+        # Each pass over the scores costs as much as their product: queries are scaled instead.
+        scores = (q / math.sqrt(self.d_head)) @ k.transpose(2, 3)
+        scores = self.hook_attn_scores(scores.add_(causal_mask(scores)))
         pattern = self.hook_pattern(wide(scores).softmax(-1).to(v.dtype))
         return (pattern @ v).transpose(1, 2)
 
