@@ -19,7 +19,7 @@ PAGES = {
     "heads": ("heads", "attention_head-model"),
     "attribution": ("attribution", "logit_attribution-model"),
     "interventions": (f"interventions?e={EDITS}", "edited_losses-baseline"),
-    "corpus": ("corpus", None),
+    "corpus": ("corpus", "loss_comparison-model"),
     "about": ("about", None),
 }
 DARK = ("similarity", "heads")
@@ -36,6 +36,8 @@ def take(browser: Browser, url: str, name: str, scheme: str) -> None:
         "[data-testid=stApp][data-test-script-state=notRunning]", state="attached"
     )
     page.get_by_role("heading", level=1).wait_for()
+    if name == "corpus" and (run := page.locator(".st-key-start_run button")).is_enabled():
+        run.click()
     if chart is not None:
         page.wait_for_function(
             "chart => document.querySelector(`.st-key-${chart} .js-plotly-plot`)?.calcdata?.length",

@@ -1,6 +1,7 @@
 """Corpus."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -150,13 +151,19 @@ def open_token(token: RankedToken) -> None:
     st.switch_page("views/overview.py")
 
 
+def _from_home(folder: Path) -> str:
+    """A folder as a shell knows it."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+
+
 def list_kept() -> None:
     """The runs on disk, each to be opened or deleted."""
     st.header("Kept runs", anchor=False)
     shelf = caches.shelf()
     entries, ignored = shelf.entries()
     st.caption(
-        f"In {state.plain(str(shelf.folder))} (`{VARIABLE}`, or `mudd-interp app --cache`), "
+        f"In {state.plain(_from_home(shelf.folder))} (`{VARIABLE}`, or `mudd-interp app --cache`), "
         f"{RUNS_LIMIT // 2**30} GiB at most: the oldest go first. Whoever runs this app on this "
         "machine finds them without computing anything."
     )

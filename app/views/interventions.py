@@ -13,8 +13,7 @@ from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
 PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
-EVERY = "every"
-"""The session's note that all edges are to be cut, for one script: a click ends it."""
+EVERY = "every"  # the session's note that all edges are to be cut: a click ends it
 CUTS = ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic")
 
 

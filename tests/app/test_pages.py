@@ -59,6 +59,7 @@ def texts(elements: object) -> str:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens(name: str):
     at = settled(opened(name))
+    assert at.main[0] is at.title[0], "something stands above the title"
     assert at.title[0].value.endswith("?")
     assert not at.error
     assert not at.warning
