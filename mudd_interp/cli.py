@@ -289,7 +289,7 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forward decode cache sweep load train startup figures; compile, growth by name."
+            help="forward decode cache sweep load train startup figures; also compile large growth."
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",

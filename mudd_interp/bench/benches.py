@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ COMMON_SINKS, MANY_SINKS = 16, 2
 
 LONG_REPEATS = 3
 """At most so many repeats of what takes long."""
+
+LARGE_MEMORY = 24_000.0
+"""MB that the largest released model is to fit."""
 
 SWEPT_PARTS = 16
 """The corpus of a sweep is measured in so many parts, each by every function in turn."""
@@ -233,6 +237,37 @@ def _loaded(options: Options, folder: str, dtype: str) -> list[Row]:
             1.08,
             unit="MB",
         ),
+    ]
+
+
+def large(options: Options) -> list[Row]:
+    """The largest released layout with random weights, in bfloat16: load it, draw three figures.
+
+    Its weights, some 6 GB, are written into the folder for temporary files first.
+    """
+    size = replace(options.size, checkpoint=options.size.large)
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(size, Path(folder))
+        given: dict[str, Any] = {"device": str(options.device), "tokens": size.large_tokens}
+        found = in_child("large", FREED_AT_ONCE, folder=folder, **given)
+    what = f"{size.large} in bfloat16, {size.large_tokens} tokens, three figures"
+    return [
+        compared(
+            f"peak of the process: {what}",
+            [found["level"] + found["peak"]],
+            "the memory that it is to fit",
+            [LARGE_MEMORY],
+            1.0,
+            unit="MB",
+        ),
+        compared(
+            f"peak above the imports: {what}",
+            [found["peak"]],
+            "bytes of the weights",
+            [found["weights"]],
+            unit="MB",
+        ),
+        compared(what, [found["seconds"]], "loading, with all checks", [found["loading"]]),
     ]
 
 

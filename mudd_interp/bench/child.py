@@ -21,12 +21,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mudd_interp as mi
-from mudd_interp.analysis import sweep
+from mudd_interp.analysis import (
+    DenseWeightsAnalysis,
+    HeadActivityAnalysis,
+    LayerSimilarityAnalysis,
+    sweep,
+)
 from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_tokens, size_of
 from mudd_interp.catalog import choose
 from mudd_interp.figures import draw_figures, write_figures
 from mudd_interp.request import Request
 from mudd_interp.study import Study
+from mudd_interp.viz import figure_html, head_activity_figure, similarity_figure, weights_figure
 
 MB = 1e6
 PAGE = 4096 / MB
@@ -176,6 +182,29 @@ def load_plain(folder: str, device: str, dtype: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "tensors": len(kept)}
 
 
+@torch.no_grad()
+def large(folder: str, device: str, tokens: int) -> dict[str, float]:
+    """Memory and time of ``load_model`` in bfloat16 and the three figures of one sequence."""
+    torch.mm(torch.ones(2, 2), torch.ones(2, 2))  # torch's own start
+    place = torch.device(device)
+    with Peak(place) as peak:
+        began = time.perf_counter()
+        model = cast(Any, mi.load_model(folder, device=device, dtype="bfloat16"))
+        loaded = time.perf_counter()
+        ids = torch.randint(model.cfg.d_vocab, (1, tokens), generator=torch.Generator())
+        analyses = (LayerSimilarityAnalysis(), DenseWeightsAnalysis(), HeadActivityAnalysis(()))
+        similarity, weights, activity = sweep(model, [ids.to(place)], analyses)
+        for figure in (
+            similarity_figure(similarity),
+            weights_figure(weights),
+            head_activity_figure(activity),
+        ):
+            figure_html(figure, "large")
+        ended = time.perf_counter()
+    seconds = {"loading": loaded - began, "seconds": ended - began}
+    return peak.to_dict() | seconds | {"weights": bytes_of(model.parameters())}
+
+
 def _finish(device: str) -> None:
     if torch.device(device).type != "cpu":
         torch.accelerator.synchronize(torch.device(device))
@@ -213,7 +242,7 @@ def figures(out: str, device: str, sequences: int | None, started: float) -> dic
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job for job in (cache, forward, load, load_plain, swept, figures)
+    job.__name__: job for job in (cache, forward, load, load_plain, large, swept, figures)
 }
 
 

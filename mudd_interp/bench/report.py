@@ -14,7 +14,7 @@ from rich.table import Table
 
 import mudd_interp
 from mudd_interp.axes import unknown_name
-from mudd_interp.bench.benches import cache, compiled, decode, forward, load, sweeps, train
+from mudd_interp.bench.benches import cache, compiled, decode, forward, large, load, sweeps, train
 from mudd_interp.bench.growth import exponents, growth
 from mudd_interp.bench.measure import Row
 from mudd_interp.bench.options import Options
@@ -33,12 +33,13 @@ BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "startup": startup,
     "figures": figures,
     "compile": compiled,
+    "large": large,
 }
 """Those that compare."""
 
 GROWTH = "growth"
 
-NAMED = ("compile", GROWTH)
+NAMED = ("compile", "large", GROWTH)
 """Measured only when they are named."""
 
 

@@ -31,6 +31,8 @@ class Size:
         new_tokens: Tokens to decode.
         sequences: Sequences of 256 tokens in a sweep by the bundled pair; and in a short one.
         checkpoint: The released configuration of the checkpoint that is loaded.
+        large: That of the largest model that is to fit, with ``large_tokens``.
+        large_tokens: The length of what it reads.
         growth_tokens: Lengths at which the growth of cost is measured.
         growth_layers: Depths, likewise.
         figures: Sequences of the default figures; ``None`` for all.
@@ -44,6 +46,8 @@ class Size:
     new_tokens: int = 128
     sequences: tuple[int, int] = (1024, 64)
     checkpoint: str = "MUDDPythia-1.4B"
+    large: str = "MUDDPythia-2.8B"
+    large_tokens: int = 256
     growth_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     growth_layers: tuple[int, ...] = (6, 12, 24, 48)
     figures: int | None = None
@@ -61,6 +65,8 @@ SIZES = {
         new_tokens=4,
         sequences=(4, 2),
         checkpoint="toy",
+        large="toy",
+        large_tokens=24,
         growth_tokens=(8, 16),
         growth_layers=(2, 3),
         figures=2,
