@@ -195,14 +195,21 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
             icon=":material/download:",
             key=f"csv-{key}",
         )
-        with st.popover("Link, Python, command", icon=":material/link:"):
+        # What is closed is not sent: of all that a page holds, these are the most elements.
+        taken = st.popover(
+            "Link, Python, command",
+            icon=":material/link:",
+            on_change="rerun",
+            key=f"taken-{key}",
+        )
+    if taken.open:
+        with taken:
             st.caption("This view")
             st.code(state.link(), language=None, wrap_lines=True)
             st.caption("This figure and its numbers in Python")
             st.code(python_code(kind, request), language="python")
             st.caption("On the command line")
             st.code(shell_command(kind, request), language="bash", wrap_lines=True)
-    # Rerun on opening, because a closed table would be sent too, and it may be long.
     label = f"Numbers: {len(drawn.frame):,} rows"
     numbers = st.expander(label, expanded=table, on_change="rerun", key=f"numbers-{key}")
     if numbers.open:

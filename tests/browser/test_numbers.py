@@ -139,3 +139,15 @@ def test_a_download_holds_what_the_figure_shows(app: Any, tmp_path: Path):
     assert len(drawn) == len(told) == 5
     for trace, rows in zip(sorted(drawn), sorted(told), strict=True):
         np.testing.assert_allclose(trace, rows, rtol=0, atol=1e-6)
+
+
+def test_link_lines_and_command_are_there_when_they_are_opened(app: Any):
+    app.open("similarity")
+    app.drawn("layer_similarity-model")
+    codes = app.page.locator("[data-testid=stCode]")
+    assert codes.count() == 0
+    app.page.locator(".st-key-taken-layer_similarity-model button").click()
+    expect(codes).to_have_count(3)
+    expect(codes.nth(0)).to_contain_text(f"{app.url}/similarity?")
+    expect(codes.nth(1)).to_contain_text("layer_similarity")
+    expect(codes.nth(2)).to_contain_text("mudd-interp figures --only layer_similarity")
