@@ -62,6 +62,8 @@ def serve(folder: Path) -> Generator[Server]:
     command = [sys.executable, "-m", "tests.browser.server", str(port), str(report)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     environment["MUDD_INTERP_CACHE"] = str(folder / "cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        environment["OMP_NUM_THREADS"] = "1"  # there is a server for each worker
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
         try:
