@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.difference import Table, minus_baseline
-from mudd_interp.analysis.edges import edge_grid, static_weights, weights_hooks
+from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights, weights_hooks
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
@@ -67,6 +67,21 @@ class DenseWeights(Result):
                 "source_norm": (self.source_norm_sum / tokens)[source],
             }
         )
+
+    def edge(self, stream: str, layer: int, source: int) -> dict[str, float]:
+        """``mean std static source_norm`` of one edge, as in :attr:`frame`.
+
+        Raises:
+            ValueError: If there is no such edge, with the range of those that there are.
+        """
+        at = edge_index(self.streams, self.n_layers, stream, layer, source)
+        tokens = self.provenance.tokens
+        return {
+            "mean": float(self.mean[at]),
+            "std": float(np.sqrt(self.m2[at] / tokens)),
+            "static": float(self.static[at]),
+            "source_norm": float(self.source_norm_sum[source] / tokens),
+        }
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         if not np.array_equal(self.static, other.static, equal_nan=True):

@@ -60,15 +60,13 @@ def _dense_weights(study: Study) -> Drawn:
         return Drawn(figure, weights_difference(model, baseline, rectified))
     if request.mode == "overlay":
         figure = weights_figure(model, rectified, statistics, baseline=baseline)
-        return Drawn(figure, of_both(study, lambda part: _averages(study, part)))
+        return Drawn(
+            figure, of_both(study, lambda part: study.result(part, DenseWeightsAnalysis()).frame)
+        )
     # The baseline is drawn on the model's scale.
     limit = None if request.of == "model" else weights_limit([model], rectified, statistics)
     shown = model if request.of == "model" else baseline
     return Drawn(weights_figure(shown, rectified, statistics, limit), shown.frame)
-
-
-def _averages(study: Study, part: Part) -> pd.DataFrame:
-    return study.result(part, DenseWeightsAnalysis()).frame
 
 
 def _fixed(**values: Any) -> Callable[[Study], Drawn]:
@@ -138,12 +136,10 @@ def _edge_distribution(study: Study) -> Drawn:
 
     def table(part: Part) -> pd.DataFrame:
         """The bins, and beside each the values that are lines in the figure."""
-        weights = _averages(study, part)
         own = counterpart(request.stream, study.models[part].streams)
-        at = (weights["stream"] == own) & (weights["layer"] == layer)
-        edge = weights[at & (weights["source"] == request.source)].iloc[0]
+        edge = study.result(part, DenseWeightsAnalysis()).edge(own, *place[1:])
         bins = study.result(part, WeightDistributionAnalysis()).edge_frame(own, *place[1:])
-        return bins.assign(**edge[["mean", "std", "static", "source_norm"]])
+        return bins.assign(**edge)
 
     return Drawn(figure, of_both(study, table))
 

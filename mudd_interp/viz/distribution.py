@@ -152,12 +152,9 @@ def _edge(
     weights: DenseWeights, stream: Stream, layer: int, source: int, rectified: bool
 ) -> dict[str, float]:
     """Mean, std and static part of one edge, and by what a raw weight is multiplied."""
-    edge_index(weights.streams, weights.n_layers, stream, layer, source)
-    frame = weights.frame
-    at = (frame["stream"] == stream) & (frame["layer"] == layer) & (frame["source"] == source)
-    row = frame.loc[at].iloc[0]
-    factor = float(row["source_norm"]) if rectified else 1.0
-    return {name: factor * row[name] for name in ("mean", "std", "static")} | {"factor": factor}
+    values = weights.edge(stream, layer, source)
+    factor = values["source_norm"] if rectified else 1.0
+    return {name: factor * values[name] for name in ("mean", "std", "static")} | {"factor": factor}
 
 
 def _lines(edge: dict[str, float], style: LineStyle) -> list[_Line]:
