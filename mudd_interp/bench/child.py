@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,11 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_tokens, size_of
 from mudd_interp.catalog import choose
+from mudd_interp.checkpoints.assemble import assemble
+from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.released import released_sources
+from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.config import ModelConfig
 from mudd_interp.figures import draw_figures, write_figures
 from mudd_interp.request import Request
 from mudd_interp.study import Study
@@ -169,6 +175,20 @@ def load(folder: str, device: str, dtype: str, check: bool) -> dict[str, float]:
 
 
 @torch.no_grad()
+def read(folder: str, device: str, dtype: str) -> dict[str, float]:
+    """Time to read the weights into a model, their names, shapes and values checked."""
+    began = time.perf_counter()
+    cfg = ModelConfig.from_released(read_config(Path(folder)))
+    weights = open_weights(Path(folder))
+    layout = partial(released_sources, cfg, available=weights.entries)
+    model = assemble(
+        cfg, weights, layout, lambda _: False, torch.device(device), getattr(torch, dtype)
+    )
+    _finish(device)
+    return {"seconds": time.perf_counter() - began, "weights": bytes_of(model.parameters())}
+
+
+@torch.no_grad()
 def load_plain(folder: str, device: str, dtype: str) -> dict[str, float]:
     """The same weights by safetensors: read, then a clone or cast of every tensor."""
     target = getattr(torch, dtype)
@@ -242,7 +262,7 @@ def figures(out: str, device: str, sequences: int | None, started: float) -> dic
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job for job in (cache, forward, load, load_plain, large, swept, figures)
+    job.__name__: job for job in (cache, forward, load, read, load_plain, large, swept, figures)
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -110,9 +111,11 @@ def _load(
     if place.name in BUNDLED and dtype is None:
         dtype = torch.float32
     weights = open_weights(folder)
-    model = _assemble(cfg, weights, config["model_type"], device, dtype)
+    with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
+        digest = beside.submit(model_digest, cfg.to_dict(), weights)
+        model = _assemble(cfg, weights, config["model_type"], device, dtype)
     model.tokenizer = None if place.tokenizer is None else load_tokenizer(place.tokenizer)
-    model.info = ModelInfo(place.name, revision, model_digest(cfg.to_dict(), weights))
+    model.info = ModelInfo(place.name, revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = ModelInfo(place.name, revision, model.info.digest, checks)
     return model

@@ -6,6 +6,7 @@ Read are ``model.safetensors``, ``pytorch_model.bin``, or several of either with
 import json
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -169,7 +170,9 @@ class Weights:
 
     def digest(self) -> str:
         """sha256 of the weight file; of several, sha256 over the lines ``name digest``."""
-        digests = {file.path.name: sha256_file(file.path) for file in self.files}
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda file: sha256_file(file.path), self.files)
+        digests = {file.path.name: each for file, each in zip(self.files, found, strict=True)}
         if len(digests) == 1:
             return next(iter(digests.values()))
         return sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode())
