@@ -17,6 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 import torch
+from specs import spec
 
 import mudd_interp
 from mudd_interp.analysis import Progress
@@ -217,12 +218,12 @@ class Frozen(go.Figure):
     """A figure that nobody changes: what Streamlit makes of it at each rerun is made once.
 
     Args:
-        figure: The figure; its traces and layout are in :meth:`to_dict` only.
+        figure: The figure; its traces and layout are in :meth:`to_dict` only, see ``specs.py``.
     """
 
     def __init__(self, figure: go.Figure):
         super().__init__()
-        self._whole: dict[str, Any] = figure.to_dict()
+        self._whole = spec(figure)
 
     def to_dict(self) -> dict[str, Any]:
         """The figure, ready for JSON; not to be changed."""

@@ -1,7 +1,7 @@
 """What every page has: the models and the prompt at the side, the tokens and the mode on top."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -280,6 +280,21 @@ def _cursor(study: Study) -> int | None:
 
 def _pick(position: int) -> None:
     state.put(position=position)
+
+
+def section(body: Callable[[], object]) -> None:
+    """A part of a page that is drawn at once, and anew without the rest when its choices change.
+
+    Args:
+        body: Draws it; no other part may depend on what is chosen in it.
+    """
+
+    @st.fragment
+    def part() -> None:
+        body()
+        state.write_link()
+
+    part()
 
 
 def choose_sinks() -> None:

@@ -41,32 +41,42 @@ charts.chart("head_activity")
 charts.chart("head_activity_by_head")
 charts.chart("sink_sensitivity")
 
-st.header("What do they do?", anchor=False)
-st.markdown(
-    "Scores are attention probabilities on random tokens that come three times over; activity and "
-    "entropy are over the text. The table below the picture holds them all: click a column to sort."
-)
-st.selectbox(
-    "Heads by",
-    SCORES,
-    format_func=lambda score: score.replace("_", " "),
-    width=220,
-    **state.bound("score"),
-)
-charts.chart("head_scores", table=True)
-charts.chart("head_scores_by_depth")
 
-st.header("Where do they look on this prompt?", anchor=False)
-st.markdown("Choose a head here, or click it in one of the maps above.")
-with st.container(horizontal=True):
-    frame.choose_layer(study)
-    last = min(model.cfg.n_heads for model in study.models.values()) - 1
-    state.number(f"Head, 0 to {last}", "head", 0, 0, last, width=160)
-charts.chart("attention_head")
-clicks.clicks("head_activity_by_head-model", "activity_clicks", choose_head)
-clicks.clicks("head_scores-model", "score_clicks", choose_scored)
-charts.chart("attention_maps")
-charts.chart("attention_maps_baseline")
+@frame.section
+def what_they_do() -> None:
+    """The heads by score."""
+    st.header("What do they do?", anchor=False)
+    st.markdown(
+        "Scores are attention probabilities on random tokens that come three times over; activity "
+        "and entropy are over the text. The table below the picture holds them all: click a column "
+        "to sort."
+    )
+    st.selectbox(
+        "Heads by",
+        SCORES,
+        format_func=lambda score: score.replace("_", " "),
+        width=220,
+        **state.bound("score"),
+    )
+    charts.chart("head_scores", table=True)
+    charts.chart("head_scores_by_depth")
+
+
+@frame.section
+def where_they_look() -> None:
+    """One head, and all of its layer, on the prompt."""
+    st.header("Where do they look on this prompt?", anchor=False)
+    st.markdown("Choose a head here, or click it in one of the maps above.")
+    with st.container(horizontal=True):
+        frame.choose_layer(study)
+        last = min(model.cfg.n_heads for model in study.models.values()) - 1
+        state.number(f"Head, 0 to {last}", "head", 0, 0, last, width=160)
+    charts.chart("attention_head")
+    clicks.clicks("head_activity_by_head-model", "activity_clicks", choose_head)
+    clicks.clicks("head_scores-model", "score_clicks", choose_scored)
+    charts.chart("attention_maps")
+    charts.chart("attention_maps_baseline")
+
 
 st.header("What does the strongest induction head read?", anchor=False)
 for part in study.parts:

@@ -29,30 +29,38 @@ study = frame.open_page(
     "their source, so that columns can be compared. A weight is no contribution, for $X_j$ "
     "contains what it read itself; and a contribution is no cause.",
 )
-st.header("Over the text", anchor=False)
-with st.container(horizontal=True, vertical_alignment="bottom"):
+st.toggle("Raw weights", **state.bound("raw"), help="Not times the norm of their source.")
+
+
+@frame.section
+def every_edge() -> None:
+    """All weights, over the text and at the chosen token."""
+    st.header("Over the text", anchor=False)
     st.segmented_control(
         "Statistic",
         ("mean", "std", "static", "dynamic"),
         **state.bound("statistic"),
         help="Nothing chosen: mean and standard deviation.",
     )
-    st.toggle("Raw weights", **state.bound("raw"), help="Not times the norm of their source.")
-charts.prepare("dense_weights", "edge_distribution")
-charts.chart("dense_weights")
-if state.view()["mode"] in ("overlay", "difference") or state.view()["baseline"] is None:
-    charts.chart("dense_weights_baseline", mode=None)
+    charts.prepare("dense_weights", "edge_distribution")
+    charts.chart("dense_weights")
+    if state.view()["mode"] in ("overlay", "difference") or state.view()["baseline"] is None:
+        charts.chart("dense_weights_baseline", mode=None)
 
-st.header("At the chosen token", anchor=False)
-charts.chart("token_weights", statistic=at_token(state.view()["statistic"]))
+    st.header("At the chosen token", anchor=False)
+    charts.chart("token_weights", statistic=at_token(state.view()["statistic"]))
 
-st.header("One edge", anchor=False)
-st.markdown(
-    "Which stream, after which block, reads which earlier output: choose here, or click a cell of "
-    "the triangles above."
-)
-frame.choose_edge(study, study.models["model"].cfg.n_layers)
-charts.chart("edge")
-charts.chart("edge_distribution")
-clicks.clicks("dense_weights-model", "statistic_clicks", choose_edge)
-clicks.clicks("token_weights-model", "weight_clicks", choose_edge)
+
+@frame.section
+def one_edge() -> None:
+    """One weight, over the tokens of the prompt and over the text."""
+    st.header("One edge", anchor=False)
+    st.markdown(
+        "Which stream, after which block, reads which earlier output: choose here, or click a cell "
+        "of the triangles above."
+    )
+    frame.choose_edge(study, study.models["model"].cfg.n_layers)
+    charts.chart("edge")
+    charts.chart("edge_distribution")
+    clicks.clicks("dense_weights-model", "statistic_clicks", choose_edge)
+    clicks.clicks("token_weights-model", "weight_clicks", choose_edge)

@@ -164,6 +164,7 @@ def _bars_and_heads(
         ticktext=list(rows),
         range=[-0.7, len(rows) - 0.3],
         showgrid=False,
+        zeroline=False,
         col=1,
     )
     figure.update_xaxes(title=axis, zerolinecolor="#888888", col=1)

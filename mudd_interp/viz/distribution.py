@@ -99,6 +99,7 @@ def edge_distribution_figure(
             "title": "weight × mean norm" if rectified else "weight",
             "range": limits or _reach(ends, edge["factor"] * _width(distribution)),
             "zerolinecolor": "#999999",
+            "showgrid": False,
         },
         yaxis={"title": "share of tokens", "range": [0, top], "zeroline": False},
         legend=LEGEND,

@@ -77,6 +77,7 @@ def edit_effects_figure(
         tickfont={"family": MONOSPACE, "size": 11},
         range=[len(rows) - 0.5, -0.5],
         showgrid=False,
+        zeroline=False,
     )
     figure.update_xaxes(title="nats per token", zeroline=True, zerolinecolor="#777777")
     without = ", ".join(f"{each.provenance.model} {each.loss:.4f}" for each, _ in given)

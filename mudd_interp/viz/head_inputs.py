@@ -111,6 +111,7 @@ def _add(figure: go.Figure, table: pd.DataFrame, column: int) -> None:
         range=[len(names) - 0.4, -0.6],
         ticklabelstandoff=5,
         showgrid=False,
+        zeroline=False,
         col=column,
     )
     figure.update_xaxes(title="share", zerolinecolor="#888888", col=column)

@@ -104,7 +104,7 @@ def activity_difference_figure(result: HeadActivity, baseline: HeadActivity) -> 
         f"Head activity by layer: {result.provenance.model} − {baseline.provenance.model}",
         f"{_definition([result, baseline])}; difference, −1..1",
         source_line([result.provenance, baseline.provenance]),
-        xaxis={**integer_ticks(n_layers, 24), "title": "layer"},
+        xaxis={**integer_ticks(n_layers, 24), "title": "layer", "showgrid": False},
         yaxis={
             "title": "active share, mean over heads: model − baseline",
             "range": [-end, end],

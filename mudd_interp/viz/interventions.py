@@ -301,8 +301,8 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
             )
             bar = _bars(part, labels, name, colour).update(showlegend=column == 1)
             figure.add_trace(bar, row=1, col=column)
-    figure.update_xaxes(type="category", title="stream", col=1)
-    figure.update_xaxes(type="category", title="layer i", col=2)
+    for column, name in enumerate(("stream", "layer i"), start=1):
+        figure.update_xaxes(type="category", title=name, showgrid=False, col=column)
     title = "change of loss, nats per token"
     figure.update_yaxes(title=title, zeroline=True, zerolinecolor="#999999")
     return finish(

@@ -51,7 +51,12 @@ def loss_comparison_figure(comparison: LossComparison) -> go.Figure:
         "difference of −log p, in nats; negative where the model is better"
         + (f"; {outside:,} of {summary.tokens:,} tokens lie outside" if outside else ""),
         source_line(provenances),
-        xaxis={"title": f"{DIFFERENCE}, nats", "range": [-reach, reach], "zeroline": False},
+        xaxis={
+            "title": f"{DIFFERENCE}, nats",
+            "range": [-reach, reach],
+            "zeroline": False,
+            "showgrid": False,
+        },
         yaxis={
             "title": "tokens",
             "type": "log",
