@@ -1,13 +1,15 @@
 """Figures as dicts that a browser draws once.
 
 Streamlit's front end draws each chart, then sets the same figure again, parsed anew. Plotly would
-draw all of it a second time: it compares a template and ``meta`` by identity, and arrays too unless
-``datarevision`` says that they are the same. Here a figure has neither, and it says so. (Lines it
-computes anew all the same.)
+draw all of it a second time: it takes for changed a template, ``meta`` and typed arrays, for they
+are other objects, and lists too unless ``datarevision`` says that they are the same. Here a figure
+has none of the three, and a ``datarevision``.
 """
 
+from base64 import b64decode
 from typing import Any, cast
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mudd_interp.files import sha256
@@ -24,7 +26,7 @@ def spec(figure: go.Figure) -> Fields:
     Args:
         figure: Its template gives one default for each type of trace, as Plotly's own do.
     """
-    whole: Fields = figure.to_dict()
+    whole: Fields = _untyped(figure.to_dict())
     layout: Fields = {**whole["layout"], "datarevision": sha256(str(figure.to_json()).encode())}
     layout.pop("meta", None)
     template: Fields = layout.pop("template", {})
@@ -45,6 +47,18 @@ def spec(figure: go.Figure) -> Fields:
     traces: dict[str, list[Fields]] = template.get("data", {})
     data = [_over(traces.get(each["type"], [{}])[0], each) for each in whole["data"]]
     return {**whole, "data": data, "layout": layout}
+
+
+def _untyped(value: Any) -> Any:
+    """The same with a list of numbers for each array of them that Plotly has encoded."""
+    if isinstance(value, list):
+        return [_untyped(each) for each in cast(list[Any], value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast(Fields, value)
+    if fields.keys() == {"dtype", "bdata"}:
+        return np.frombuffer(b64decode(fields["bdata"]), fields["dtype"]).tolist()
+    return {name: _untyped(each) for name, each in fields.items()}
 
 
 def _over(defaults: Fields, values: Fields) -> Fields:

@@ -73,7 +73,7 @@ def test_a_spec_looks_as_its_figure_on_a_light_and_a_dark_page(name: str, study:
         assert page.screenshot() == before
 
 
-@pytest.mark.parametrize("name", ["dense_weights", "similarity_matrix", "next_tokens"])
+@pytest.mark.parametrize("name", FIGURES)
 def test_setting_the_same_spec_again_computes_nothing(name: str, study: Study, page: Page):
     figure = draw_kind(find(name), study).figure
     for fields, kept in ((figure.to_dict(), False), (spec(figure), True)):
