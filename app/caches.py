@@ -17,7 +17,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 import torch
-from specs import spec
 
 import mudd_interp
 from mudd_interp.analysis import Progress
@@ -28,6 +27,7 @@ from mudd_interp.request import Request, canonical
 from mudd_interp.study import Study
 from mudd_interp.texts import text_digest
 from shelf import Entry, Shelf, cache_folder
+from specs import spec
 
 T = TypeVar("T")
 

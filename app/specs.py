@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.io.json import to_json_plotly
 
 from mudd_interp.files import sha256
+from mudd_interp.viz.theme import merged
 
 Fields = dict[str, Any]
 
@@ -27,25 +29,26 @@ def spec(figure: go.Figure) -> Fields:
         figure: Its template gives one default for each type of trace, as Plotly's own do.
     """
     whole: Fields = _untyped(figure.to_dict())
-    layout: Fields = {**whole["layout"], "datarevision": sha256(str(figure.to_json()).encode())}
+    revision = sha256(str(to_json_plotly(whole)).encode())
+    layout: Fields = {**whole["layout"], "datarevision": revision}
     layout.pop("meta", None)
     template: Fields = layout.pop("template", {})
     defaults: Fields = dict(template.get("layout", {}))
     listed: Fields = {name: defaults.pop(key, {}) for name, key in _LISTED.items()}
     axes: Fields = {kind: defaults.pop(kind, {}) for kind in _AXES}
-    layout = _over(defaults, layout)
+    layout = merged(defaults, layout)
     for kind in ("xaxis", "yaxis"):
         layout.setdefault(kind, {})
         # A colour of its own would have Plotly draw the line.
         axes[kind] = {"showline": False, **axes[kind]}
     for name, value in layout.items():
         if (kind := name.rstrip("0123456789")) in axes:
-            layout[name] = _over(axes[kind], value)
+            layout[name] = merged(axes[kind], value)
     for name, default in listed.items():
         if name in layout:
-            layout[name] = [_over(default, each) for each in layout[name]]
+            layout[name] = [merged(default, each) for each in layout[name]]
     traces: dict[str, list[Fields]] = template.get("data", {})
-    data = [_over(traces.get(each["type"], [{}])[0], each) for each in whole["data"]]
+    data = [merged(traces.get(each["type"], [{}])[0], each) for each in whole["data"]]
     return {**whole, "data": data, "layout": layout}
 
 
@@ -59,13 +62,3 @@ def _untyped(value: Any) -> Any:
     if fields.keys() == {"dtype", "bdata"}:
         return np.frombuffer(b64decode(fields["bdata"]), fields["dtype"]).tolist()
     return {name: _untyped(each) for name, each in fields.items()}
-
-
-def _over(defaults: Fields, values: Fields) -> Fields:
-    """Values, and defaults where there are none."""
-    whole = dict(defaults)
-    for name, value in values.items():
-        default = whole.get(name)
-        both = isinstance(default, dict) and isinstance(value, dict)
-        whole[name] = _over(cast(Fields, default), cast(Fields, value)) if both else value
-    return whole

@@ -170,14 +170,15 @@ class GenerateMethods(Generate):
         """An empty cache for :meth:`forward`'s ``past_kv_cache``: one entry for each block.
 
         Decoding keeps keys and values per block; of the outputs X_j, which the dense connections
-        mix within a token only, those of the current tokens are enough.
+        mix within a token only, those of the current tokens are enough. In memory the positions of
+        a head follow each other: so its newest query reads them in one go.
         """
-        shape = (batch, pos, self.config.kv_heads, self.config.head_width)
-        like = self.embed.W_E
-        return [
-            LayerKeyValues(like.new_empty(shape), like.new_empty(shape))
-            for _ in range(self.config.n_layers)
-        ]
+        shape = (batch, self.config.kv_heads, pos, self.config.head_width)
+
+        def empty() -> Float[Tensor, "batch pos kv_head d_head"]:
+            return self.embed.W_E.new_empty(shape).transpose(1, 2)
+
+        return [LayerKeyValues(empty(), empty()) for _ in range(self.config.n_layers)]
 
     def _continue(
         self: Any, tokens: Int[Tensor, "batch pos"], how: Decoding

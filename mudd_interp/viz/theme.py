@@ -203,7 +203,7 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
         # For a page that writes them itself, and breaks the lines where it ends.
         "meta": {"definition": escape(what), "source": source},
     }
-    whole = _merged(_merged(figure.layout.to_plotly_json(), common), layout)
+    whole = merged(merged(figure.layout.to_plotly_json(), common), layout)
     more = _LINE * (len(lines) - 2)
     whole["height"] += more
     whole["margin"]["t"] += more
@@ -212,12 +212,12 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
     return figure
 
 
-def _merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A layout with changes, as ``update_layout`` makes them, without Plotly's checks."""
     whole = dict(layout)
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(whole.get(key), Mapping):
-            value = _merged(whole[key], value)
+            value = merged(whole[key], value)
         whole[key] = value
     return whole
 

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from plotly.io.json import to_json_plotly
-from specs import spec
 
 import caches
 from mudd_interp.analysis import LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import Request
+from specs import spec
 
 SMALL = Request(
     sequences=2,

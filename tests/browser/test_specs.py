@@ -8,12 +8,12 @@ import plotly
 import pytest
 from playwright.sync_api import Browser, Page
 from plotly.io.json import to_json_plotly
-from specs import spec
 
 from mudd_interp.catalog import draw_kind, find
 from mudd_interp.request import Request
 from mudd_interp.study import Study
 from mudd_interp.viz import dark
+from specs import spec
 
 REQUEST = Request(sequences=1, context=32, prompt="for i in range(3):\n    print(i)\n")
 FIGURES = (
