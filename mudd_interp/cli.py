@@ -300,15 +300,18 @@ def bench(
         Path | None, typer.Option("--json", help="Write what was found here.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Write the figure of `growth` here, as a page.")
+        Path | None,
+        typer.Option(help="Draw `growth` here: .html, .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """Measure speed and memory on this machine, beside what one would use instead."""
-    from mudd_interp.bench import measure, print_report, write_growth
+    from mudd_interp.bench import check_figure, measure, print_report, write_growth
     from mudd_interp.files import try_folder, write_text
 
-    if figure is not None and "growth" not in (names or ()):
-        raise ValueError("--figure draws the bench `growth`: name it.")
+    if figure is not None:
+        if "growth" not in (names or ()):
+            raise ValueError("--figure draws the bench `growth`: name it.")
+        check_figure(figure)
     for path in (json_file, figure):
         if path is not None:
             try_folder(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.inputs import checked, require_evaluation
-from mudd_interp.analysis.predictions import as_float64, wide
+from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
@@ -32,6 +32,7 @@ from mudd_interp.edits import (
     edits_text,
     every_edge,
 )
+from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
 TOKENS_PER_PASS = 1024

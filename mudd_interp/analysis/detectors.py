@@ -15,6 +15,7 @@ from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.axes import Stream
 from mudd_interp.data import REPEATED_LENGTH
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
 Score = Literal["previous_token", "duplicate_token", "induction", "prefix_matching"]
@@ -128,8 +129,8 @@ class ScoreSums:
         hook: Any,  # noqa: ARG002
     ) -> None:
         for heads, keys in zip(pattern.detach(), self._keys, strict=True):
-            wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
-            weight = torch.einsum("hqk,sqk->shq", wide, keys.to(wide))
+            paid = wide(heads)
+            weight = torch.einsum("hqk,sqk->shq", paid, keys.to(paid))
             self._sums[:, layer] += weight.cpu().double().sum(-1).numpy()
 
     def finish(self, provenance: Provenance) -> HeadScores:

@@ -14,6 +14,7 @@ from mudd_interp.analysis.heads import HOLDS_NAN, pattern_hooks
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.axes import Stream
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -92,5 +93,4 @@ def row_entropy(
     pattern: Float[Tensor, "head query key"],
 ) -> Float[Tensor, "head query"]:
     """The entropy of each query's attention, in nats, computed in at least float32."""
-    wide = pattern.to(torch.promote_types(pattern.dtype, torch.float32))
-    return torch.special.entr(wide).sum(-1)
+    return torch.special.entr(wide(pattern)).sum(-1)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -123,4 +123,4 @@ class NormSums:
 
 def l2_norms(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape"]:
     """Lengths of vectors, in at least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)).norm(dim=-1)
+    return wide(x).norm(dim=-1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel
 
 
@@ -149,11 +150,6 @@ def _ranks(
     following = tokens[0, 1:, None].to(logits.device)
     larger = logits[0, :-1] > logits[0, :-1].gather(-1, following)
     return 1 + larger.sum(-1).cpu().numpy()
-
-
-def wide(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The logits in at least float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def as_float64(values: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:

@@ -13,6 +13,7 @@ from mudd_interp import axes
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel
 
 
@@ -84,7 +85,7 @@ def run_pass(
             remove_batch_dim=True,
             pos_slice=position,
         )
-    cache.cache_dict = {name: _wide(kept) for name, kept in cache.cache_dict.items()}
+    cache.cache_dict = {name: wide(kept) for name, kept in cache.cache_dict.items()}
     seen = TokensSeen()
     seen.add(batch)
     labels = {
@@ -92,7 +93,7 @@ def run_pass(
         "token_ids": batch[0].cpu().numpy().copy(),
         "tokens": token_texts(model, batch[0]),
     }
-    return Pass(cache, _wide(found[0]) if logits else None, labels)
+    return Pass(cache, wide(found[0]) if logits else None, labels)
 
 
 def last_position(tokens: Any, position: int | None) -> int:
@@ -115,7 +116,3 @@ def relative_error(parts: Float[Tensor, "..."], whole: Float[Tensor, "..."]) -> 
     """Largest difference over largest magnitude."""
     size = float(whole.abs().max())
     return float((parts - whole).abs().max()) / (size or 1.0)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -16,6 +16,7 @@ from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -104,15 +105,15 @@ class SimilaritySums:
         x: Float[Tensor, "batch pos d_model"],
         hook: Any,  # noqa: ARG002
     ) -> None:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        norm = l2_norms(wide)
+        vectors = wide(x)
+        norm = l2_norms(vectors)
         if layer > 0:
             before, norm_before = self._previous[row]
             norms = norm * norm_before
             # The zero vector has no direction: its cosine with anything is 0.
-            cosine = torch.linalg.vecdot(wide, before) / norms.masked_fill(norms == 0, 1)
+            cosine = torch.linalg.vecdot(vectors, before) / norms.masked_fill(norms == 0, 1)
             self._sums[row, layer - 1] += cosine.cpu().double().sum().item()
-        self._previous[row] = wide, norm
+        self._previous[row] = vectors, norm
 
     def finish(self, provenance: Provenance) -> LayerSimilarity:
         """The result of all batches so far."""

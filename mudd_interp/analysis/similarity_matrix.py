@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from mudd_interp import axes
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -137,6 +137,6 @@ def unit_vectors(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_
 
     The zero vector has no direction and stays zero, so that its cosine with anything is 0.
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    norm = wide.norm(dim=-1, keepdim=True)
-    return wide / norm.masked_fill(norm == 0, 1)
+    vectors = wide(x)
+    norm = vectors.norm(dim=-1, keepdim=True)
+    return vectors / norm.masked_fill(norm == 0, 1)

@@ -24,6 +24,7 @@ from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.analysis.weights import rectify
 from mudd_interp.axes import Aggregate, Stream
+from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel, Observer
 
 
@@ -187,7 +188,7 @@ class _Record:
         hook: Any,  # noqa: ARG002
     ) -> None:
         layer, stream = key
-        values = weights.detach()[0].cpu().to(torch.promote_types(weights.dtype, torch.float32))
+        values = wide(weights.detach()[0].cpu())
         row = self.weights[self._model.streams.index(stream), layer]
         row[: weights.shape[-1]] = values.numpy().T
 

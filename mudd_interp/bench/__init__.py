@@ -5,6 +5,7 @@ now and then; memory is the peak of a process of its own. Nothing here is a test
 """
 
 from mudd_interp.bench.report import BENCHES as BENCHES
+from mudd_interp.bench.report import check_figure as check_figure
 from mudd_interp.bench.report import measure as measure
 from mudd_interp.bench.report import print_report as print_report
 from mudd_interp.bench.report import write_growth as write_growth

@@ -20,8 +20,15 @@ from mudd_interp.bench.measure import Row
 from mudd_interp.bench.options import Options
 from mudd_interp.bench.sizes import SIZES, size_of
 from mudd_interp.bench.startup import figures, startup
-from mudd_interp.files import write_text
-from mudd_interp.viz import figure_html, growth_figure
+from mudd_interp.files import write_bytes
+from mudd_interp.viz import (
+    IMAGE_FORMATS,
+    ImageFormat,
+    figure_html,
+    figure_images,
+    find_browser,
+    growth_figure,
+)
 
 BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "forward": forward,
@@ -179,12 +186,31 @@ def _growth_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def write_growth(found: dict[str, Any], path: Path) -> None:
-    """Write the figure of the bench ``growth`` as a page.
+def check_figure(path: Path) -> ImageFormat | None:
+    """The format of a picture that a file's name asks for; ``None`` for a page.
 
     Raises:
+        ValueError: If its name ends with no known format, or a picture cannot be drawn here.
+    """
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix == "html":
+        return None
+    for image_format in IMAGE_FORMATS:
+        if suffix == image_format:
+            find_browser()
+            return image_format
+    known = ", ".join(f".{name}" for name in ("html", *IMAGE_FORMATS))
+    raise ValueError(f"a figure's file must end with one of {known}, got {path.name!r}.")
+
+
+def write_growth(found: dict[str, Any], path: Path) -> None:
+    """Write the figure of the bench ``growth``, as a page or a picture.
+
+    Raises:
+        ValueError: See :func:`check_figure`.
         OSError: If it cannot be written.
     """
+    image_format = check_figure(path)
     measured = found[GROWTH]
     points, slopes = pd.DataFrame(measured["points"]), pd.DataFrame(measured["exponents"])
     options, machine = found["options"], found["machine"]
@@ -192,4 +218,9 @@ def write_growth(found: dict[str, Any], path: Path) -> None:
         f"{options['size']} ({_shape(options['size'])}), batch 1, {options['dtype']} on "
         f"{options['device']}, {machine['threads']} threads, random weights"
     )
-    write_text(path, figure_html(growth_figure(points, slopes, source), "growth"))
+    figure = growth_figure(points, slopes, source)
+    if image_format is None:
+        data = figure_html(figure, "growth").encode()
+    else:
+        (data,) = figure_images([(figure, image_format)])
+    write_bytes(path, data)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.layers import RMSNorm, Rotary, wide
+from mudd_interp.model.layers import RMSNorm, Rotary
 from mudd_interp.model.points import has_hooks
+from mudd_interp.precision import wide
 
 
 @dataclass

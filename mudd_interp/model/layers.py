@@ -10,11 +10,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.config import ModelConfig, RotaryRounding
 from mudd_interp.model.points import has_hooks
-
-
-def wide(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """``x`` in at least float32: norms and softmax of half-precision models are computed there."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from mudd_interp.precision import wide
 
 
 def rms_scale(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape 1"]:

@@ -17,11 +17,12 @@ from mudd_interp.model.block import Block, Streams, same_streams
 from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
 from mudd_interp.model.generate import GenerateMethods
 from mudd_interp.model.hooking import CheckedHooks
-from mudd_interp.model.layers import Embed, Unembed, init_weights, make_norm, wide
+from mudd_interp.model.layers import Embed, Unembed, init_weights, make_norm
 from mudd_interp.model.live_config import LiveConfig
 from mudd_interp.model.points import enter
 from mudd_interp.model.tokens import TokenMethods, check_tokens
 from mudd_interp.model.weights import WeightMethods
+from mudd_interp.precision import wide
 from mudd_interp.protocol import ModelInfo
 
 

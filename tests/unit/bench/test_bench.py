@@ -63,13 +63,19 @@ def test_torch_compile_is_measured(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_growth_is_measured_and_drawn(tmp_path: Path):
+def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = measure(["growth"], **TOY)
     points = pd.DataFrame(found["growth"]["points"])
     assert set(points["axis"]) == {"tokens", "layers"}
     assert set(points["model"]) == {"MUDDPythia", "plain twin"}
     write_growth(found, tmp_path / "growth.html")
     assert "How the cost of a forward pass grows" in (tmp_path / "growth.html").read_text()
+    monkeypatch.setattr("mudd_interp.bench.report.find_browser", str)
+    monkeypatch.setattr(
+        "mudd_interp.bench.report.figure_images", lambda jobs: [repr(jobs).encode()]
+    )
+    write_growth(found, tmp_path / "growth.svg")
+    assert "'svg'" in (tmp_path / "growth.svg").read_text()
 
 
 def test_an_exponent_is_the_power_of_a_power_law():
@@ -141,6 +147,8 @@ def test_a_failed_process_is_an_error():
         (["--dtype", "int8"], "dtype must be float32"),
         (["--device", "warp"], "cannot be used here"),
         (["forward", "--figure", "x.html"], "name it"),
+        (["growth", "--figure", "x.gif"], "must end with one of .html, .png, .svg, .pdf"),
+        (["growth", "--figure", "x"], "got 'x'"),
         (["startup", "--json", "/proc/x.json"], "No such file"),
     ],
 )
