@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -153,8 +152,7 @@ class Attention(nn.Module):
         self, z: Float[Tensor, "batch pos head d_head"]
     ) -> Float[Tensor, "batch pos d_model"]:
         if not has_hooks(self.hook_result):
-            weight = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
-            return F.linear(z.flatten(2), weight, self.b_O)
+            return F.linear(z.flatten(2), self.W_O.permute(2, 0, 1).flatten(1), self.b_O)
         result = torch.einsum("bphe,hed->bphd", z, self.W_O)
         out = self.hook_result(result).sum(2)
         return out if self.b_O is None else out + self.b_O
@@ -166,6 +164,6 @@ def project(
     bias: Float[Tensor, "head d_head"] | None,
 ) -> Float[Tensor, "batch pos head d_head"]:
     """Project to heads: ``x W + b``."""
-    flat = rearrange(weight, "head d_model d_head -> (head d_head) d_model")
+    flat = weight.transpose(1, 2).flatten(0, 1)  # (head d_head) d_model, as it lies in memory
     out = F.linear(x, flat, None if bias is None else bias.flatten())
     return out.unflatten(-1, weight.shape[::2])

@@ -176,8 +176,8 @@ class Rotary(nn.Module):
         span = slice(start, start + x.shape[1])
         cos, sin = cos[span, None], sin[span, None]
         a, b = turned.chunk(2, dim=-1)
-        rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-        return rotated if self.dim == x.shape[-1] else torch.cat((rotated, rest), dim=-1)
+        rotated = (a * cos - b * sin, b * cos + a * sin)
+        return torch.cat((*(half.to(x.dtype) for half in rotated), rest), dim=-1)
 
 
 class MLP(nn.Module):
