@@ -18,6 +18,24 @@ NAMED = 5
 Layout = Callable[[Mapping[str, Shape]], dict[str, Source]]
 
 
+def check_numbers(name: str, stored: Float[Tensor, "*shape"], dtype: torch.dtype) -> None:
+    """Refuse NaN and infinity, and numbers that would become infinite in ``dtype``."""
+    low, high = (float(x) for x in torch.aminmax(stored))
+    largest = max(abs(low), abs(high))
+    if low != low or largest == float("inf"):
+        bad = int((~torch.isfinite(stored)).sum())
+        raise ValueError(
+            f"parameter `{name}` holds {'NaN' if low != low else 'infinity'} ({bad} of "
+            f"{stored.numel()} numbers are not finite): the checkpoint is damaged, or its training "
+            "diverged; use another one."
+        )
+    if largest > torch.finfo(dtype).max:
+        raise ValueError(
+            f"parameter `{name}` holds {largest:.3g}, which is infinite in {dtype}: load it with "
+            "dtype=torch.float32 or torch.bfloat16."
+        )
+
+
 def assemble(
     cfg: ModelConfig,
     weights: Weights,
@@ -25,6 +43,7 @@ def assemble(
     never_read: Callable[[str], bool],
     device: torch.device,
     dtype: torch.dtype | None,
+    check: Callable[[str, Tensor, torch.dtype], object] = check_numbers,
 ) -> HookedMUDDTransformer:
     """Build a model and fill it; memory never holds more than the model and one tensor.
 
@@ -35,10 +54,11 @@ def assemble(
         never_read: Which names of the checkpoint may be left unused.
         device: Where to put the weights.
         dtype: Their precision; ``None`` means that of most numbers in the checkpoint.
+        check: Called with each name, what is stored and ``dtype``; it reads every number once more.
 
     Raises:
-        ValueError: If a parameter is missing, unexpected, of another shape or kind, or not finite;
-            each is named.
+        ValueError: If a parameter is missing, unexpected, of another shape or kind, or refused by
+            the check; each is named.
     """
     with torch.device("meta"):
         model = HookedMUDDTransformer(cfg)
@@ -49,7 +69,7 @@ def assemble(
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         stored = weights.tensor(source.name)
-        check_numbers(source.name, stored, dtype)
+        check(source.name, stored, dtype)
         filled = fill(getattr(module, leaf), source.view(stored), device, dtype)
         setattr(module, leaf, nn.Parameter(filled))
     model.unembed.b_U = torch.zeros(cfg.d_vocab, device=device, dtype=dtype)
@@ -119,21 +139,3 @@ def _listed(problems: list[str], weights: Weights) -> str:
         + (f"; and {more} more" if more > 0 else "")
         + ". Correct config.json, or get it and the weights from one place."
     )
-
-
-def check_numbers(name: str, stored: Float[Tensor, "*shape"], dtype: torch.dtype) -> None:
-    """Refuse NaN and infinity, and numbers that would become infinite in ``dtype``."""
-    low, high = (float(x) for x in torch.aminmax(stored))
-    largest = max(abs(low), abs(high))
-    if low != low or largest == float("inf"):
-        bad = int((~torch.isfinite(stored)).sum())
-        raise ValueError(
-            f"parameter `{name}` holds {'NaN' if low != low else 'infinity'} ({bad} of "
-            f"{stored.numel()} numbers are not finite): the checkpoint is damaged, or its training "
-            "diverged; use another one."
-        )
-    if largest > torch.finfo(dtype).max:
-        raise ValueError(
-            f"parameter `{name}` holds {largest:.3g}, which is infinite in {dtype}: load it with "
-            "dtype=torch.float32 or torch.bfloat16."
-        )
