@@ -171,6 +171,11 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
         """The hook on X_source."""
         return axes.source_output(source)
 
+    @property
+    def fused_kernels(self) -> bool:
+        """``False``: attention is eager code, so a pass is the same whatever is cached of it."""
+        return False
+
     # --- The API of TransformerLens -------------------------------------------------------------
 
     def forward(

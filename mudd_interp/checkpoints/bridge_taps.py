@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 from mudd_interp import axes
 from mudd_interp.axes import Stream
 from mudd_interp.model.block import ATTENTION_STREAMS
-from mudd_interp.model.points import enter, has_hooks, may_change
+from mudd_interp.model.points import enter, has_gradient_hooks, has_hooks, may_change, same
 
 NO_PLACE = "this architecture's bridge has no place for it"
 
@@ -39,6 +39,18 @@ class Tap:
         return None if seen is tensor else seen
 
 
+class NormTap(Tap):
+    """A tap of a block's first norm that remembers whether its last pass was edited."""
+
+    edited: bool = False
+
+    def __call__(self, tensor: Tensor, hook: Any) -> Tensor | None:
+        """See :class:`Tap`."""
+        seen = super().__call__(tensor, hook)
+        self.edited = seen is not None and not same(seen, tensor)
+        return seen
+
+
 class Taps:
     """All hook points of a baseline by name, in the order in which they run.
 
@@ -62,24 +74,28 @@ class Taps:
         self.points[name] = point
         return point
 
-    def tie(self, name: str, root: Any, path: str, copy: bool = False) -> HookPoint | None:
+    def tie(
+        self, name: str, root: Any, path: str, copy: bool = False, kind: type[Tap] = Tap
+    ) -> Tap | None:
         """A hook point of ours on a place of the bridge; the name is absent if there is none."""
         place = hook_point(root, path)
         if place is None:
             self.absent[name] = NO_PLACE
             return None
-        point = self.add(name)
-        place.add_perma_hook(Tap(point, copy))
-        return point
+        tap = kind(self.add(name), copy)
+        place.add_perma_hook(tap)
+        return tap
 
-    def tie_norm(self, root: Any, path: str, name: str) -> None:
+    def tie_norm(self, root: Any, path: str, name: str) -> list[NormTap]:
         """The two hook points of a norm; the bridge cannot edit one that has no weight."""
         weight = getattr(getattr(root, path, None), "weight", None)
+        taps: list[Tap | None] = []
         for hook in NORM_HOOKS:
             if hook_point(root, f"{path}.{hook}") is not None and weight is None:
                 self.absent[f"{name}.{hook}"] = "the bridge cannot edit a norm without a weight"
             else:
-                self.tie(f"{name}.{hook}", root, f"{path}.{hook}", copy=True)
+                taps.append(self.tie(f"{name}.{hook}", root, f"{path}.{hook}", True, NormTap))
+        return [tap for tap in taps if isinstance(tap, NormTap)]
 
     def drop(self, name: str, reason: str) -> None:
         """Take a name out of the hook points, for a reason."""
@@ -100,7 +116,7 @@ class BlockTaps:
         self.block, self.layer, self.taps = block, layer, taps
         self.embed = taps.points[axes.EMBED] if layer == 0 else None
         self.resid_pre = self._on("hook_in", "hook_resid_pre", self.begin)
-        taps.tie_norm(block, "ln1", self._name("ln1"))
+        self.ln1 = taps.tie_norm(block, "ln1", self._name("ln1"))
         for stream in ATTENTION_STREAMS:
             self._on(f"attn.{stream}.hook_in", f"hook_{stream}_input", partial(self.split, stream))
         for name in ATTENTION_HOOKS:
@@ -159,24 +175,21 @@ class BlockTaps:
         if not may_change(point):
             point(self._input)
             return None
-        self._refuse_norm_hooks(stream)
-        return self._norm(enter(point, self._input)).to(normed.dtype)
+        own = enter(point, self._input)
+        edits = [tap.point.name for tap in self.ln1 if tap.edited]
+        if edits and same(own, self._input) and not has_gradient_hooks(point):
+            return None  # only looked at
+        if edits:
+            raise ValueError(
+                f"an edit of {edits[0]} would not reach stream {stream}, which is edited by itself "
+                f"at {axes.stream_input(self.layer, stream)} and normed apart: use one of the two."
+            )
+        return self._norm(own).to(normed.dtype)
 
     def _norm(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The block's first norm without its hooks, which belong to the unsplit input."""
         norm = getattr(self.block, "ln1", None)
         return x if norm is None else norm.original_component(x)
-
-    def _refuse_norm_hooks(self, stream: Stream) -> None:
-        for hook in NORM_HOOKS:
-            name = self._name(f"ln1.{hook}")
-            point = self.taps.points.get(name)
-            if point is not None and may_change(point):
-                raise ValueError(
-                    f"a hook on {name} would not reach stream {stream}, which is hooked by itself "
-                    f"at {axes.stream_input(self.layer, stream)} and normed apart: use one of the "
-                    "two."
-                )
 
     def keep_z(self, z: Float[Tensor, "batch pos head d_head"], hook: Any) -> Tensor | None:
         """The mixed values of each head; kept if the heads' outputs are asked for."""

@@ -70,8 +70,11 @@ class Attention(nn.Module):
     """Causal multi-head attention, MHA(X^Q, X^K, X^V) of the paper's section 2.4.
 
     The fused kernel is used unless a hook asks for scores or pattern; ``hook_result`` (the output
-    of each head, before their sum) is computed only when it is hooked.
+    of each head, before their sum) is computed only when it is hooked. With ``use_fused`` off all
+    of them are computed always.
     """
+
+    use_fused: bool = True
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -123,7 +126,7 @@ class Attention(nn.Module):
         v: Float[Tensor, "batch key kv_head d_head"],
     ) -> Float[Tensor, "batch query head d_head"]:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if not has_hooks(self.hook_attn_scores, self.hook_pattern):
+        if self.use_fused and not has_hooks(self.hook_attn_scores, self.hook_pattern):
             mixed = F.scaled_dot_product_attention(
                 q,
                 k,
@@ -151,7 +154,7 @@ class Attention(nn.Module):
     def _output(
         self, z: Float[Tensor, "batch pos head d_head"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        if not has_hooks(self.hook_result):
+        if self.use_fused and not has_hooks(self.hook_result):
             return F.linear(z.flatten(2), self.W_O.permute(2, 0, 1).flatten(1), self.b_O)
         result = torch.einsum("bphe,hed->bphd", z, self.W_O)
         out = self.hook_result(result).sum(2)

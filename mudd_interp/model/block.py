@@ -11,7 +11,14 @@ from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.layers import MLP, SharedNorm, make_norm
-from mudd_interp.model.points import enter, has_hooks, may_change
+from mudd_interp.model.points import (
+    enter,
+    has_gradient_hooks,
+    has_hooks,
+    is_hooked,
+    may_change,
+    same,
+)
 
 Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
 
@@ -28,6 +35,7 @@ class Block(nn.Module):
     off behind ``hook_resid_pre``, and there is one norm, ``ln1``. It runs once, unless the input
     or the norm of a stream is hooked by something other than the cache: that stream is then
     normed by itself, through ``ln1_q``, ``ln1_k`` or ``ln1_v``, with the parameters of ``ln1``.
+    Hooks may be on both; only where both *change* something is there no answer, and an error.
     """
 
     def __init__(self, cfg: ModelConfig, layer: int):
@@ -66,39 +74,52 @@ class Block(nn.Module):
     def inputs(self, streams: Streams) -> tuple[Float[Tensor, "batch pos d_model"], Streams]:
         """The R stream after its hook, and the q, k and v streams after hooks and norms."""
         residual = enter(self.hook_resid_pre, streams["r"])
-        if not self.single_input:
-            return residual, {
-                s: self._norm(s)(enter(self._hook(s), streams[s])) for s in ATTENTION_STREAMS
-            }
-        return residual, self._branch(residual)
+        if self.single_input:
+            streams = same_streams(residual)
+        own: Streams = {s: enter(self._hook(s), streams[s]) for s in ATTENTION_STREAMS}
+        if self.single_input:
+            return residual, self._branch(residual, own)
+        return residual, {s: self._norm(s)(own[s]) for s in ATTENTION_STREAMS}
 
-    def _branch(self, x: Float[Tensor, "batch pos d_model"]) -> Streams:
-        split: list[Stream] = [s for s in ATTENTION_STREAMS if self._is_split(s)]
-        if split:
-            self._refuse_shared_edits(split)
-        shared = self.ln1(x) if len(split) < len(ATTENTION_STREAMS) else x
-        normed: dict[Stream, Float[Tensor, "batch pos d_model"]] = {}
-        for stream in ATTENTION_STREAMS:
-            own = enter(self._hook(stream), x)
-            normed[stream] = self._norm(stream)(own) if stream in split else shared
+    def _branch(self, x: Float[Tensor, "batch pos d_model"], own: Streams) -> Streams:
+        """Each stream through the norm that they share, or by itself where it is hooked."""
+        apart: list[Stream] = [s for s in ATTENTION_STREAMS if self._is_apart(s)]
+        hooked = is_hooked(self.ln1) or has_hooks(self.ln1.hook_scale, self.ln1.hook_normalized)
+        shared = self.ln1(x) if hooked or len(apart) < len(ATTENTION_STREAMS) else x
+        normed: Streams = {
+            s: self._norm(s)(own[s]) if s in apart else shared for s in ATTENTION_STREAMS
+        }
+        if hooked and apart and not same(shared, self.ln1.unhooked(x)):
+            self._refuse_second_edits([s for s in apart if self._is_edited(s, x, own, normed)])
+            return same_streams(shared)
         return normed
 
-    def _refuse_shared_edits(self, split: list[Stream]) -> None:
-        """An edit of ``ln1`` would not reach a stream that is normed by itself."""
-        if may_change(self.ln1.hook_scale) or may_change(self.ln1.hook_normalized):
-            norms = ", ".join(f"ln1_{stream}" for stream in split)
+    def _refuse_second_edits(self, edited: list[Stream]) -> None:
+        """An edit of ``ln1`` cannot reach a stream that has an edit or a gradient of its own."""
+        if edited:
+            norms = ", ".join(f"ln1_{stream}" for stream in edited)
             raise ValueError(
-                f"{self.ln1.hook_normalized.name or 'ln1'} (or its scale) is hooked, but here it "
+                f"{self.ln1.hook_normalized.name or 'ln1'} (or its scale) is edited, but here it "
                 f"does not serve every stream: {norms} run by themselves, since their input or "
                 "norm is hooked. Hook ln1_q, ln1_k and ln1_v instead."
             )
 
-    def _is_split(self, stream: Stream) -> bool:
+    def _is_apart(self, stream: Stream) -> bool:
         norm = self._norm(stream)
-        return may_change(self._hook(stream)) or has_hooks(norm.hook_scale, norm.hook_normalized)
+        hooked = is_hooked(norm) or has_hooks(norm.hook_scale, norm.hook_normalized)
+        return hooked or may_change(self._hook(stream))
 
-    def _hook(self, stream: Stream) -> HookPoint:
-        return cast(HookPoint, self._modules[f"hook_{stream}_input"])
+    def _is_edited(
+        self, stream: Stream, x: Float[Tensor, "batch pos d_model"], own: Streams, normed: Streams
+    ) -> bool:
+        norm = self._norm(stream)
+        if has_gradient_hooks(self._hook(stream), norm, norm.hook_scale, norm.hook_normalized):
+            return True
+        unhooked = norm.unhooked(own[stream])
+        return not (same(own[stream], x) and same(normed[stream], unhooked))
+
+    def _hook(self, stream: Stream) -> nn.Module:
+        return cast(nn.Module, self._modules[f"hook_{stream}_input"])
 
     def _norm(self, stream: Stream) -> Any:
         return self._modules[f"ln1_{stream}"]

@@ -121,7 +121,7 @@ class DepthAggregation(nn.Module):
             weights = dynamic.unflatten(-1, shape) + self.a
         else:
             weights = self.a.expand(*x.shape[:2], *shape)
-        hooks = [cast(HookPoint, self._modules[f"hook_weights_{s}"]) for s in self.streams]
+        hooks = [cast(nn.Module, self._modules[f"hook_weights_{s}"]) for s in self.streams]
         if not has_hooks(*hooks):
             return weights
         if not self.dynamic:

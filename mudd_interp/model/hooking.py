@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Container, Generator, Iterable, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
-from typing import Any, cast
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,11 @@ from transformer_lens.utilities.slice import Slice
 from mudd_interp.axes import unknown_name
 from mudd_interp.edits import Edits, Means, edited
 from mudd_interp.model.cache import MUDDActivationCache
+from mudd_interp.model.points import hook_tables
 from mudd_interp.protocol import Hook, HookedModel, Observer
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -87,8 +91,37 @@ def _counterparts(name: str, known: Container[str]) -> set[str]:
     return {each for other in others if (each := f"{block}.{other}{suffix}") in known}
 
 
+def eager_where_hooked(forward: Callable[P, R]) -> Callable[P, R]:
+    """A forward pass that ``torch.compile`` leaves alone while something is hooked.
+
+    A compiled pass takes no notice of hooks that come later, since torch does not guard on them
+    (``torch._dynamo.config.skip_nnmodule_hook_guards``): here they count, at eager speed.
+    """
+
+    @wraps(forward)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling() and cast(CheckedHooks, args[0]).is_hooked:
+            eager: Any = torch.compiler.disable
+            return eager(forward)(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    return checked
+
+
 class CheckedHooks(HookedRootModule):
     """What every model here does by running itself: losses, hooks that are checked, our cache."""
+
+    def setup(self) -> None:
+        """TransformerLens' dictionaries; and where torch keeps the hooks of every module."""
+        super().setup()
+        self._hook_tables = [table for module in self.modules() for table in hook_tables(module)]
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether a module of the model has a hook, TransformerLens' or torch's own."""
+        return any(
+            len(table) for table in self._hook_tables
+        )  # lengths: a compiled pass guards on them
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook is left out of a cache of everything, and fires only when named."""
@@ -170,6 +203,10 @@ class CheckedHooks(HookedRootModule):
         **model_kwargs: Any,
     ) -> tuple[Any, Any]:
         """Run the model and keep its activations.
+
+        Where patterns or norm scales are kept, they are computed step by step instead of in fused
+        kernels, and the last bits of the output differ from those of a pass without (see
+        ``HookedMUDDTransformer.fused_kernels``, which makes them equal).
 
         Args:
             *model_args: Passed to :meth:`forward`, the input first.

@@ -26,8 +26,11 @@ def rms_norm(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape 
 class Norm(nn.Module):
     """What both norms have: a gain ``w`` and hooks on the scale and on the normalised input.
 
-    ``hook_scale`` is ``[... 1]``; ``hook_normalized`` is before the gain.
+    ``hook_scale`` is ``[... 1]``; ``hook_normalized`` is before the gain. Where neither is hooked
+    the norm is one fused kernel, unless ``use_fused`` is off.
     """
+
+    use_fused: bool = True
 
     def __init__(self, width: int, eps: float, gain: float = 1.0):
         super().__init__()
@@ -41,11 +44,28 @@ class Norm(nn.Module):
         return self.through(x, self.hook_scale, self.hook_normalized)
 
     def through(
-        self, x: Float[Tensor, "*shape d"], hook_scale: HookPoint, hook_normalized: HookPoint
+        self, x: Float[Tensor, "*shape d"], hook_scale: nn.Module, hook_normalized: nn.Module
     ) -> Float[Tensor, "*shape d"]:
         """The same with the hook points of somebody else."""
-        if not has_hooks(hook_scale, hook_normalized):
+        if self.use_fused and not has_hooks(hook_scale, hook_normalized):
             return self.fused(x)
+        return self._in_steps(x, hook_scale, hook_normalized)
+
+    def unhooked(
+        self,
+        x: Float[Tensor, "*shape d"],
+        hook_scale: nn.Module | None = None,
+        hook_normalized: nn.Module | None = None,
+    ) -> Float[Tensor, "*shape d"]:
+        """What :meth:`through` returns, to the bit, where its hooks change nothing."""
+        points = (hook_scale or self.hook_scale, hook_normalized or self.hook_normalized)
+        if self.use_fused and not has_hooks(*points):
+            return self.fused(x)
+        return self._in_steps(x, nn.Identity(), nn.Identity())
+
+    def _in_steps(
+        self, x: Float[Tensor, "*shape d"], hook_scale: nn.Module, hook_normalized: nn.Module
+    ) -> Float[Tensor, "*shape d"]:
         centred = self.centred(wide(x))
         scale = hook_scale(rms_scale(centred, self.eps))
         return self.affine(hook_normalized((centred / scale).to(x.dtype)))
@@ -114,6 +134,10 @@ class SharedNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         """The other norm, hooked here."""
         return self._norm[0].through(x, self.hook_scale, self.hook_normalized)
+
+    def unhooked(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """What it returns, to the bit, where its hooks change nothing."""
+        return self._norm[0].unhooked(x, self.hook_scale, self.hook_normalized)
 
 
 def make_norm(cfg: ModelConfig) -> Norm:

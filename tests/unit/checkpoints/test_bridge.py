@@ -292,11 +292,28 @@ def test_an_edit_in_place_counts_and_spares_the_cache(
 def test_a_norm_that_a_split_stream_does_not_pass_is_refused(
     pythia: BridgeBaseline, tokens: Tensor
 ) -> None:
-    edits = [
-        (n, plus(torch.zeros(()))) for n in ("blocks.1.ln1.hook_scale", "blocks.1.hook_q_input")
-    ]
+    norm, stream = "blocks.1.ln1.hook_scale", "blocks.1.hook_q_input"
+    one, nothing = (plus(torch.full((), value)) for value in (1.0, 0.0))
     with pytest.raises(ValueError, match=r"blocks\.1\.ln1\.hook_scale would not reach stream q"):
-        run(pythia, tokens, *edits)
+        run(pythia, tokens, (norm, one), (stream, one))
+    # What only looks is in nobody's way.
+    edited = run(pythia, tokens, (norm, one))
+    assert torch.equal(run(pythia, tokens, (norm, one), (stream, nothing)), edited)
+    assert same(
+        run(pythia, tokens, (norm, nothing), (stream, one)), run(pythia, tokens, (stream, one))
+    )
+
+
+@pytest.mark.parametrize("call", ["add_caching_hooks", "cache_all"])
+def test_transformer_lens_caching_hooks_fill_a_cache_of_everything(
+    pythia: BridgeBaseline, tokens: Tensor, call: str
+) -> None:
+    cache: dict[str, Tensor] = {}
+    getattr(pythia, call)(cache=cache)
+    found = run(pythia, tokens)
+    pythia.reset_hooks()
+    assert same(found, run(pythia, tokens))
+    assert set(cache) == set(pythia.hook_dict)
 
 
 def test_no_hook_stays_behind(pythia: BridgeBaseline, tokens: Tensor) -> None:
