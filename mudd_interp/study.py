@@ -30,6 +30,7 @@ from mudd_interp.analysis import (
     sweep_over_ranks,
     token_texts,
 )
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
 from mudd_interp.data import Batches, take, token_batches
@@ -365,6 +366,6 @@ def attention_pattern(
 ) -> Float[Tensor, "head query key"]:
     """The attention probabilities of all heads of a layer; rows sum to one."""
     name = axes.pattern(layer)
-    with torch.no_grad():
+    with torch.no_grad(), model.hooks(finite_hooks(model)):
         _, cache = model.run_with_cache(tokens, names_filter=name, return_type=None)
     return cache[name][0].cpu()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.finite import arrays_of, finite_hooks
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -100,7 +101,7 @@ class AblationSweep(Result):
         """Nothing: results of one set of edits have sequences of their own."""
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        names = self._arrays()
+        names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
 
 
@@ -284,7 +285,7 @@ class _Run:
         self._outputs: list[Float[Tensor, "batch pos d_model"]] = []
         sources = range(model.cfg.n_layers + 1) if isinstance(model, ResumableModel) else ()
         keep = Observer(lambda x, _: self._outputs.append(x))
-        hooks = [(axes.source_output(j), keep) for j in sources]
+        hooks = [*finite_hooks(model), *((axes.source_output(j), keep) for j in sources)]
         with lock, torch.no_grad(), model.hooks(hooks):
             self.logits = model(tokens, return_type="logits")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mudd_interp.analysis.ablation import edits_table
 from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.finite import arrays_of, finite_hooks
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -55,7 +56,7 @@ class EdgeAttribution(Result):
         """Nothing: results of one model have sequences of their own."""
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        names = self._arrays()
+        names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
 
 
@@ -109,7 +110,7 @@ def _estimates(
         (model.weights_hook(*key) or aggregate_hook(model, *key), partial(_keep, kept, key))
         for key in keys
     ]
-    with torch.enable_grad(), model.hooks(hooks):
+    with torch.enable_grad(), model.hooks([*finite_hooks(model), *hooks]):
         loss = token_losses(model(tokens, return_type="logits"), tokens).sum()
         gradients = torch.autograd.grad(loss, [kept[key] for key in keys])
     products = {

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
@@ -251,7 +252,8 @@ def _read(model: HookedModel, token: RankedToken, before: int) -> tuple[str, str
 def _losses(
     model: HookedModel, tokens: Int64[Tensor, "batch pos"]
 ) -> Float64[np.ndarray, "batch predicted"]:
-    return as_float64(token_losses(model(tokens, return_type="logits"), tokens))
+    with model.hooks(finite_hooks(model)):
+        return as_float64(token_losses(model(tokens, return_type="logits"), tokens))
 
 
 class _Sums:

@@ -1,7 +1,7 @@
 """How much of a head's query, key or value an earlier head wrote, and by which route."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,8 @@ class CompositionTable(SequenceResult):
         direct: Share by the dense edge; NaN where the first head is not the earlier one.
         total: Share by all routes.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("direct", "total")
 
     stream: InputStream
     direct: Float64[np.ndarray, "from_layer from_head to_layer to_head"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,8 @@ class WeightDistribution(Result):
         minimum: Smallest weight, exactly; NaN where there is no edge.
         maximum: Largest weight, exactly; NaN where there is no edge.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("minimum", "maximum")
 
     counts: Int64[np.ndarray, "stream layer source bin"]
     minimum: Float64[np.ndarray, "stream layer source"]

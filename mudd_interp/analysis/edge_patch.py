@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.ablation import edits_table
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_batch, require_evaluation
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -146,7 +147,8 @@ class _Run:
         self.outputs: list[Float[Tensor, "prompt pos d_model"]] = []
         self._weights: dict[str, Float[Tensor, "prompt pos source"]] = {}
         self._model = model
-        hooks: list[Any] = [
+        hooks: list[Any] = finite_hooks(model)
+        hooks += [
             (axes.source_output(j), Observer(lambda x, _: self.outputs.append(x)))
             for j in range(model.cfg.n_layers + 1)
         ]

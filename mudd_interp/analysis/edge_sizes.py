@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.edges import aggregates, edge_grid, weights_hooks
+from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
@@ -36,6 +37,8 @@ class EdgeSizes(Result):
         contribution_sum: Sum of the lengths of the weighted sources.
         stream_norm_sum: Sum of the lengths of the streams that the aggregations feed.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("weight_sum", "contribution_sum", "stream_norm_sum")
 
     weight_sum: Float64[np.ndarray, "stream layer source"]
     contribution_sum: Float64[np.ndarray, "stream layer source"]
@@ -65,7 +68,7 @@ class EdgeSizes(Result):
         )
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        return {name: array + getattr(other, name) for name, array in self._arrays().items()}
+        return {name: array + getattr(other, name) for name, array in arrays_of(self).items()}
 
 
 @dataclass(frozen=True)

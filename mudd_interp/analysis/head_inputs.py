@@ -18,6 +18,7 @@ from mudd_interp.analysis.composition import (
     reader_hooks,
     reading_directions,
 )
+from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.inputs import checked
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -101,7 +102,7 @@ class HeadInputs(Result):
         """Nothing: results of one model and head have sequences of their own."""
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        names = self._arrays()
+        names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
 
 

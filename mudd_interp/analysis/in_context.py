@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -103,7 +104,7 @@ def in_context_loss(
     loss_sum, count = np.zeros(model.cfg.n_ctx), np.zeros(model.cfg.n_ctx, dtype=np.int64)
     gains, seen = [np.zeros(0)], TokensSeen()
     for tokens in checked(batches, model):
-        with lock, torch.no_grad():
+        with lock, torch.no_grad(), model.hooks(finite_hooks(model)):
             losses = as_float64(token_losses(model(tokens, return_type="logits"), tokens))
         length = tokens.shape[1]
         loss_sum[1:length] += losses.sum(0)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ class StreamNorms(Result):
         mean: Mean norm.
         m2: Sum of squared differences from the mean; ``std`` is ``sqrt(m2 / tokens)``.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("mean", "m2")
 
     mean: Float64[np.ndarray, "stream layer_plus_1"]
     m2: Float64[np.ndarray, "stream layer_plus_1"]

@@ -1,7 +1,7 @@
 """How much of what each component wrote is in each stream, over all paths together."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,8 @@ class PathCoefficients(SequenceResult):
         spread: Its population standard deviation over d_model; 0 for a number.
         source_norm: L2 norm of what each component wrote.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("coefficient", "spread")
 
     streams: tuple[Stream, ...]
     coefficient: Float64[np.ndarray, "stream layer source pos"]

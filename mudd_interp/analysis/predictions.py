@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from mudd_interp.analysis.finite import finite_hooks, freeze
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
@@ -49,9 +50,7 @@ class Predictions:
     next_logit: Float64[np.ndarray, "pos k"]
 
     def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
+        freeze(self, self.provenance.dtype, absent=("loss",), impossible=("next_logit",))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -115,7 +114,8 @@ def predictions(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     batch = one_sequence(tokens)
-    logits = wide(model(batch, return_type="logits"))
+    with model.hooks(finite_hooks(model)):
+        logits = wide(model(batch, return_type="logits"))
     log_probs = logits.log_softmax(-1)[0]
     top = logits[0].topk(min(k, logits.shape[-1]), dim=-1)
     next_ids = top.indices.cpu()

@@ -17,6 +17,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from mudd_interp.analysis.finite import arrays_of, freeze
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.axes import Stream
 from mudd_interp.files import write_bytes
@@ -28,7 +29,7 @@ R = TypeVar("R", bound="Result")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result(ABC):
-    """A result of an analysis: frozen, its arrays read-only.
+    """A result of an analysis: frozen, its arrays read-only, its numbers finite.
 
     Attributes:
         provenance: Model, tokens and options that it was computed from.
@@ -36,6 +37,9 @@ class Result(ABC):
     """
 
     kinds: ClassVar[dict[str, type["Result"]]] = {}
+
+    absent: ClassVar[tuple[str, ...]] = ()
+    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
 
     provenance: Provenance
     streams: tuple[Stream, ...]
@@ -45,8 +49,7 @@ class Result(ABC):
         Result.kinds[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        for array in self._arrays().values():
-            array.setflags(write=False)
+        freeze(self, self.provenance.dtype, self.absent)
 
     @property
     @abstractmethod
@@ -73,17 +76,13 @@ class Result(ABC):
         return replace(self, provenance=provenance, **self._merged(other))
 
     def _check_shapes(self, other: "Result") -> None:
-        theirs = other._arrays()
-        for name, array in self._arrays().items():
+        theirs = arrays_of(other)
+        for name, array in arrays_of(self).items():
             if array.shape != theirs[name].shape or self.streams != other.streams:
                 raise ValueError(
                     f"cannot merge results of different models: {name} has shape {array.shape} "
                     f"here, {theirs[name].shape} there."
                 )
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result to one file (safetensors), whole or not at all and without loss."""
@@ -92,7 +91,7 @@ class Result(ABC):
             "streams": list(self.streams),
             "provenance": self.provenance.to_dict(),
         }
-        write_bytes(path, save(self._arrays(), metadata={_HEADER: json.dumps(header)}))
+        write_bytes(path, save(dict(arrays_of(self)), metadata={_HEADER: json.dumps(header)}))
 
     @classmethod
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:

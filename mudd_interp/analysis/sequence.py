@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.finite import finite_hooks, freeze
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.vocabulary import token_texts
@@ -34,10 +35,11 @@ class SequenceResult:
     tokens: tuple[str, ...]
     completeness_error: float
 
+    absent: ClassVar[tuple[str, ...]] = ()
+    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
+
     def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
+        freeze(self, self.provenance.dtype, self.absent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ def run_pass(
     batch = one_sequence(tokens)
     if position is not None:
         check_position(position, batch.shape[1])
-    with torch.no_grad():
+    with torch.no_grad(), model.hooks(finite_hooks(model)):
         found, cache = model.run_with_cache(
             batch,
             names_filter=lambda name: axes.is_weight(name) or name in names,

@@ -10,6 +10,7 @@ from mudd_interp.analysis.base import Analysis
 from mudd_interp.analysis.detectors import HeadScores, HeadScoresAnalysis
 from mudd_interp.analysis.distribution import WeightDistribution, WeightDistributionAnalysis
 from mudd_interp.analysis.entropy import HeadEntropy, HeadEntropyAnalysis
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.heads import HeadActivity, HeadActivityAnalysis
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.norms import StreamNorms, StreamNormsAnalysis
@@ -250,7 +251,8 @@ def _run(
     require_evaluation(model)
     sums = [analysis.start(model) for analysis in analyses]
     seen = TokensSeen()
-    hooks = [(name, Observer(look)) for each in sums for name, look in each.hooks()]
+    looks = [(name, Observer(look)) for each in sums for name, look in each.hooks()]
+    hooks = [*finite_hooks(model), *looks]  # what is not finite is named before it is summed
     for tokens in checked(batches, model):
         with lock, torch.no_grad(), model.hooks(hooks):
             for each in sums:

@@ -17,6 +17,7 @@ from mudd_interp.analysis.edges import (
     static_weights,
     weights_hooks,
 )
+from mudd_interp.analysis.finite import finite_hooks, freeze
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.predictions import as_float64, check_same_tokens
@@ -55,8 +56,7 @@ class TokenWeights:
     source_norm: Float64[np.ndarray, "source pos"]
 
     def __post_init__(self) -> None:
-        for array in (self.token_ids, self.weights, self.static, self.source_norm):
-            array.setflags(write=False)
+        freeze(self, self.provenance.dtype, absent=("weights", "static"))
 
     @property
     def n_layers(self) -> int:
@@ -116,7 +116,7 @@ def token_weights(model: HookedModel, tokens: Any, data: str = "the prompt") -> 
     require_evaluation(model)
     batch = one_sequence(tokens)
     record = _Record(model, batch.shape[1])
-    with torch.no_grad(), model.hooks(record.hooks()):
+    with torch.no_grad(), model.hooks([*finite_hooks(model), *record.hooks()]):
         model(batch, return_type=None)
     seen = TokensSeen()
     seen.add(batch)

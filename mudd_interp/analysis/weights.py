@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,8 @@ class DenseWeights(Result):
         static: The learned bias of the weights.
         source_norm_sum: Sum over tokens of the L2 norm of what the weights multiply.
     """
+
+    absent: ClassVar[tuple[str, ...]] = ("mean", "m2", "static")
 
     mean: Float64[np.ndarray, "stream layer source"]
     m2: Float64[np.ndarray, "stream layer source"]

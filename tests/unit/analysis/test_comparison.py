@@ -14,6 +14,7 @@ from mudd_interp.analysis import (
     compare_losses,
     ranked_texts,
 )
+from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.ranking import BEYOND
 from mudd_interp.protocol import ModelInfo
 from tests.parity.family import FAMILY, random_model, random_tokens
@@ -228,7 +229,7 @@ def test_both_models_are_in_the_provenance_and_must_agree():
 def test_memory_does_not_grow_with_the_corpus():
     def size(repeats):
         found = compare_losses(MODEL, BASELINE, BATCHES * repeats, top=2)
-        return {name: array.nbytes for name, array in found._arrays().items()}
+        return {name: array.nbytes for name, array in arrays_of(found).items()}
 
     assert size(2) == size(9)
 

@@ -1,0 +1,102 @@
+"""Numbers that are not finite: found where they begin, and kept out of results."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.protocol import Hook, HookedModel, Observer
+
+
+def finite_hooks(model: HookedModel) -> list[Hook]:
+    """Hooks that end a forward pass at the first tensor that is not finite.
+
+    They look at the streams that enter each block, at its output and at the final stream, so the
+    error, a ValueError, says where it began: the hook, the sequence of the batch, the position.
+    """
+    layers = range(model.cfg.n_layers)
+    streams = [axes.stream_input(layer, stream) for layer in layers for stream in model.streams]
+    outputs = [axes.source_output(source) for source in range(model.cfg.n_layers + 1)]
+    return [
+        (name, Observer(partial(_look, model, name)))
+        for name in (*streams, *outputs, axes.RESID_FINAL)
+    ]
+
+
+def _look(
+    model: HookedModel,
+    name: str,
+    x: Float[Tensor, "batch pos d_model"],
+    hook: Any,  # noqa: ARG001 (a hook's signature)
+) -> None:
+    # The sum is forty times as fast as a look at each number, and finite only if they all are.
+    if x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32)).isfinite():
+        return
+    finite = x.isfinite()
+    if not finite.all():
+        sequence, position, _ = (~finite).nonzero()[0].tolist()
+        what = "NaN" if x[sequence, position].isnan().any() else "infinity"
+        raise ValueError(
+            f"`{name}` of {model.info.name} holds {what} at position {position} of sequence "
+            f"{sequence} of its batch: {advice(str(x.dtype).removeprefix('torch.'))}"
+        )
+
+
+def advice(dtype: str) -> str:
+    """What to do about numbers that are not finite, in a model of this precision."""
+    largest = torch.finfo(getattr(torch, dtype)).max
+    if dtype == "float16":
+        return (
+            f"float16 ends at {largest:,.0f}, which this text goes beyond; load the model with "
+            "dtype bfloat16 or float32."
+        )
+    return "check the model's parameters, and its edits if there are any."
+
+
+def freeze(
+    result: Any, dtype: str, absent: Collection[str] = (), impossible: Collection[str] = ()
+) -> None:
+    """What is done to each new result: its numbers are checked, its arrays read-only from then on.
+
+    Args:
+        result: A dataclass with NumPy arrays, annotated with their axes.
+        dtype: The precision of the model, for the advice.
+        absent: Fields in which NaN means that there is nothing.
+        impossible: Fields of logits, in which minus infinity means that a token cannot be.
+
+    Raises:
+        ValueError: With the field, the place in it and what to do.
+    """
+    for name, array in arrays_of(result).items():
+        array.setflags(write=False)
+        if array.dtype.kind != "f":
+            continue
+        meant = (name in absent) & np.isnan(array) | (name in impossible) & np.isneginf(array)
+        wrong = ~(np.isfinite(array) | meant)
+        if wrong.any():
+            at = np.argwhere(wrong)[0].tolist()
+            axes_at = zip(_axes(result, name), at, strict=True)
+            place = ", ".join(f"{axis} {index}" for axis, index in axes_at)
+            what = "NaN" if np.isnan(array[tuple(at)]) else "infinite"
+            raise ValueError(
+                f"{type(result).__name__}.{name} is {what} at {place} "
+                f"({int(wrong.sum()):,} of {array.size:,} numbers are not finite): {advice(dtype)}"
+            )
+
+
+def arrays_of(result: Any) -> Mapping[str, np.ndarray]:
+    """The arrays of a dataclass by field."""
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _axes(result: Any, name: str) -> list[str]:
+    """The names of an array's axes, from its annotation."""
+    annotation: Any = next(field.type for field in fields(result) if field.name == name)
+    return annotation.dim_str.split()
