@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,12 +190,22 @@ def _draw(
         find_browser()
     with _progress("sweeping") as progress:
         study = Study(request, progress=progress, states=resume)
+        if _is_first_process():
+            _say_left_out(study.batches("model").left_out)
         drawn = draw_figures(study, choose(names, request))
     if expected is not None:
         check_same(study, expected)
     if rank_and_world_size()[0] == 0:
         written = write_figures(study, drawn, out, names, formats)
         typer.echo(f"{len(written['figures'])} figures in {out}: open {_first(out, written)}")
+
+
+def _say_left_out(left_out: Mapping[Path, str], most: int = 10) -> None:
+    """Name on stderr what of a folder of texts is not read; the figures have only how much."""
+    for path, reason in islice(left_out.items(), most):
+        typer.echo(f"left out: {path} ({reason})", err=True)
+    if len(left_out) > most:
+        typer.echo(f"left out: {len(left_out) - most} more", err=True)
 
 
 def _first(out: Path, written: dict[str, Any]) -> Path:

@@ -110,6 +110,20 @@ def document_batches(
     return _text_source(lambda: map(_pieces, texts), tokenizer, packing, description)
 
 
+def id_batches(
+    documents: Sequence[Sequence[int]], tokenizer: Any, packing: Packing, description: str
+) -> Batches:
+    """Batches of documents that are token ids already, packed as texts are."""
+    before = tokenizer.get_vocab().get(packing.separator)
+    start = [] if before is None else [before]
+
+    def source() -> Iterator[Int64[Tensor, "batch pos"]]:
+        ids = ([*start, *document] for document in documents)
+        return pack(ids, packing.n_ctx, packing.batch_size)
+
+    return Batches(source, description)
+
+
 def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) -> Batches:
     """Batches of text files, one document a file, read as they are needed.
 

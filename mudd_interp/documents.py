@@ -123,7 +123,7 @@ def _readable(found: dict[Path, tuple[bool, Path]], left_out: dict[Path, str]) -
 
 def _why_not(path: Path, real: Path, seen: Collection[Path]) -> str | None:
     if not path.is_file():
-        return "leading nowhere" if path.is_symlink() else "no file"
+        return "leading nowhere" if path.is_symlink() else "not a file"
     if real in seen:
         return READ_ALREADY
     mark = codecs.BOM_UTF8

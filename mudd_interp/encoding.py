@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from string import printable
 from typing import Any
 
+LARGEST_ID = 2**31 - 1
+"""Larger than any vocabulary; a number beyond it is no token id."""
+
 _WINDOW = 2**16  # characters
 _SHARED = 2**12  # characters of two windows that follow each other
 
@@ -266,8 +269,13 @@ def decode(tokenizer: Any, ids: list[int]) -> str:
 
     Where the tokens of a text are given, it is that text, if the tokenizer keeps all of it: some
     change letters, or drop spaces. Ids that no token has stand for nothing.
+
+    Raises:
+        ValueError: If a number is no id.
     """
-    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    if ids and not 0 <= min(ids) <= max(ids) <= LARGEST_ID:
+        raise ValueError(f"token ids must lie in 0..{LARGEST_ID}, got {min(ids)} to {max(ids)}.")
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def token_text(tokenizer: Any, token: int) -> str:

@@ -29,8 +29,8 @@ def id_tensor(given: Any, what: str = "token ids") -> Int64[Tensor, "..."]:
         return given
     if given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
         raise ValueError(
-            f"{what} must be integers, got {str(given.dtype).removeprefix('torch.')}: convert them "
-            "with .long() if they are ids."
+            f"{what} must be integers, got {str(given.dtype).removeprefix('torch.')} of shape "
+            f"{list(given.shape)}: convert them with .long() if they are ids."
         )
     if given.dtype == torch.uint64:
         return _of_lists(given.tolist(), what).to(given.device)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.encoding import LARGEST_ID
 
 Part = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
@@ -28,8 +29,6 @@ Score = Literal[
 
 PARTS: tuple[Part, ...] = get_args(Part)
 MODES: tuple[Mode, ...] = get_args(Mode)
-LARGEST_ID = 2**31 - 1
-"""Larger than any vocabulary; a number beyond it is no token id."""
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 SCORES: tuple[Score, ...] = get_args(Score)
 
