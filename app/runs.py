@@ -134,7 +134,8 @@ def _go(request: Request, run: Run) -> None:
     plan = passes(study)
     todo = missing(study, plan)
     with st.spinner("Counting the sequences"):
-        counts = {part: count_sequences(study.batches(part)) for part in {t.part for t in todo}}
+        parts: set[Part] = {each.part for each in todo}
+        counts = {part: count_sequences(study.batches(part)) for part in parts}
         run.total = sum(counts[each.part] for each in todo)
 
     with bar(lambda: run.total, state.plain(run.title)) as report:

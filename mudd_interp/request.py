@@ -180,7 +180,7 @@ def plain_ids(given: Any, what: str = "token ids") -> Any:
         what: What they are, for the message.
 
     Raises:
-        ValueError: If one is no integer; booleans are none.
+        ValueError: If one is no integer (booleans are none), or larger than any vocabulary.
     """
     given = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(given, list | tuple | range):
@@ -190,6 +190,8 @@ def plain_ids(given: Any, what: str = "token ids") -> Any:
             f"{what} must be integers, got {type(given).__name__}: give a list, a NumPy array or "
             "a tensor of them."
         )
+    if abs(given) > LARGEST_ID:
+        raise ValueError(f"{what} holds {given}: token ids are at most {LARGEST_ID}.")
     return given
 
 
@@ -207,9 +209,8 @@ def _check(values: Mapping[str, Any]) -> None:
         if values.get(name) == "":
             raise ValueError(f"{name} is empty: give {expected}.")
     for name in _IDS:
-        for token in values.get(name) or ():
-            if token > LARGEST_ID:
-                raise ValueError(f"{name} holds {token}: token ids are at most {LARGEST_ID}.")
+        if values.get(name) is not None:
+            plain_ids(values[name], name)
 
 
 def changed(request: Request, names: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Text to token ids and back, in one place, for every model of the package."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Int, Int64
@@ -137,16 +137,21 @@ class TokenMethods:
         """
         if padding_side is not None:
             raise refused("to_tokens", "padding_side", NEVER_PADDED)
-        tokens = self._rows(input, bool(prepend_bos)) if is_text(input) else as_batch(input)
-        tokens = tokens[:, : self.cfg.n_ctx] if truncate else tokens
+        longest = self.cfg.n_ctx if truncate else None
+        if is_text(input):
+            tokens = self._rows(input, bool(prepend_bos), longest)
+        else:
+            tokens = as_batch(input)[:, :longest]
         return tokens.to(self.cfg.device) if move_to_device else tokens
 
-    def _rows(self, given: Any, prepend_bos: bool) -> Int64[Tensor, "batch pos"]:
+    def _rows(
+        self, given: Any, prepend_bos: bool, longest: int | None = None
+    ) -> Int64[Tensor, "batch pos"]:
         texts = [given] if isinstance(given, str) else given
         other = [type(text).__name__ for text in texts if not isinstance(text, str)]
         if other:
             raise ValueError(f"expected a list of texts, got {other[0]} among them.")
-        rows = [self._encode(text, prepend_bos) for text in texts]
+        rows = [self._encode(text, prepend_bos)[:longest] for text in texts]
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f"the texts have {sorted({len(row) for row in rows})} tokens: {NEVER_PADDED}, so "
@@ -222,7 +227,7 @@ class TokenMethods:
 
     def _one_row(self, tokens: Any) -> Int64[Tensor, " pos"]:
         batch = as_batch(tokens)
-        if batch.ndim != 2 or len(batch) != 1:
+        if len(batch) != 1:
             raise ValueError(f"expected one prompt, got ids of shape {list(batch.shape)}.")
         return batch[0]
 
@@ -253,7 +258,7 @@ class TokenMethods:
         self,
         single_token: Any,
         input: Any,
-        mode: Literal["first", "last"] = "first",
+        mode: str = "first",
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
     ) -> int:
@@ -281,7 +286,13 @@ class TokenMethods:
         return int(places[0 if mode == "first" else -1])
 
 
-def as_batch(tokens: Any) -> Int64[Tensor, "..."]:
-    """Ids ``[batch pos]``, of whatever form; ``[pos]`` is a row, and an id one of one token."""
+def as_batch(tokens: Any) -> Int64[Tensor, "batch pos"]:
+    """Ids ``[batch pos]``, of whatever form; ``[pos]`` is a row, and an id one of one token.
+
+    Raises:
+        ValueError: If they are no ids, or have more axes.
+    """
     ids = id_tensor(tokens)
+    if ids.ndim > 2:
+        raise ValueError(f"expected token ids of shape [batch pos], got {list(ids.shape)}.")
     return ids.reshape(1, -1) if ids.ndim < 2 else ids
