@@ -134,7 +134,9 @@ def _go(request: Request, run: Run) -> None:
     plan = passes(study)
     todo = missing(study, plan)
     with st.spinner("Counting the sequences"):
-        run.total = sum(count_sequences(study.batches(each.part)) for each in todo)
+        parts: set[Part] = {each.part for each in todo}
+        counts = {part: count_sequences(study.batches(part)) for part in parts}
+        run.total = sum(counts[each.part] for each in todo)
 
     with bar(lambda: run.total, state.plain(run.title)) as report:
 

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from mudd_interp.documents import decoded
 from mudd_interp.files import sha256, write_bytes
 from shelf import cache_folder, prune
 
 LARGEST = 5 * 10**6
-"""Bytes of an upload: a text is read and encoded as one piece, at some 250 bytes of memory each."""
+"""Bytes of an upload: the session that uploads a text holds all of it in memory."""
 
 UPLOADS_LIMIT = 100 * 10**6
 """Bytes of all uploads together; beyond it the oldest go."""
@@ -32,20 +33,9 @@ def _check(name: str, data: bytes) -> None:
     if len(data) > LARGEST:
         raise ValueError(
             f"{name} has {len(data) / 1e6:,.1f} MB, and an upload may have {LARGEST / 1e6:g}: cut "
-            "it, or give the path of a folder with smaller files."
+            "it, or give its path on the machine that runs this app."
         )
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is not UTF-8 text (byte {error.start}): if it is text, convert it to UTF-8 "
-            "first."
-        ) from error
-    if "\0" in text:
-        raise ValueError(
-            f"{name} holds NUL characters (the first at {text.index(chr(0))}), so it is no plain "
-            "text: give a text file."
-        )
+    text = "".join(decoded([data], name))
     if not text.strip():
         raise ValueError(f"{name} is empty: give a file with text.")
 

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,16 @@ app = typer.Typer(
 )
 
 
+def _place(given: str) -> Path:
+    """The path of an option; an empty one, as of a shell variable that is not set, is no path."""
+    if not given:
+        raise typer.BadParameter("it is empty: give a path, or leave the option out.")
+    return Path(given)
+
+
+_path = partial(typer.Option, parser=_place, metavar="PATH")
+
+
 def main() -> None:
     """Run the command line; bad input ends it with one message on stderr and exit code 2."""
     # A process that is told to stop cleans up first, as after Ctrl-C.
@@ -47,7 +58,7 @@ def main() -> None:
 
 @app.command()
 def figures(
-    out: Annotated[Path | None, typer.Option(help="Folder to make.")] = None,
+    out: Annotated[Path | None, _path(help="Folder to make.")] = None,
     model: Annotated[str, typer.Option(help="Name, folder or hub id.")] = "mudd-tiny",
     baseline: Annotated[str, typer.Option(help="The same, or `none`.")] = "tfm-tiny",
     text: Annotated[str | None, typer.Option(help="Text file or folder of text files.")] = None,
@@ -81,12 +92,12 @@ def figures(
     against: Annotated[str | None, typer.Option(help="A token to subtract from it.")] = None,
     corrupted: Annotated[str | None, typer.Option(help="A prompt to hold against it.")] = None,
     edits: Annotated[str | None, typer.Option(help="Edits: `cut v 5<-2; cut head 7.2`.")] = None,
-    format: Annotated[str, typer.Option(help="Pictures too: png,svg,pdf.")] = "",
-    only: Annotated[str, typer.Option(help="Some figures, by name: a,b.")] = "",
-    manifest: Annotated[Path | None, typer.Option(help="Make those figures again.")] = None,
+    format: Annotated[str | None, typer.Option(help="Pictures too: png,svg,pdf.")] = None,
+    only: Annotated[str | None, typer.Option(help="Some figures, by name: a,b.")] = None,
+    manifest: Annotated[Path | None, _path(help="Make those figures again.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Keep the sweeps here, and go on from what is there.")
+        Path | None, _path(help="Keep the sweeps here, and go on from what is there.")
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
 ) -> None:
@@ -104,7 +115,8 @@ def figures(
         return
     if out is None:
         raise ValueError("give --out DIR, the folder to make.")
-    request, names, formats, expected = _request(given), _listed(only), _listed(format), None
+    request, expected = _request(given), None
+    names, formats = _names("only", only), _names("format", format)
     if manifest is not None:
         if names or replace(request, device=None) != Request():
             raise ValueError("--manifest says which models, text and figures: give no others.")
@@ -147,6 +159,14 @@ def _ids(name: str, listed: str | None) -> tuple[int, ...] | None:
     return tuple(int(word) for word in words)
 
 
+def _names(option: str, listed: str | None) -> tuple[str, ...]:
+    """The names of an option that may be left out, but not be empty."""
+    names = _listed(listed or "")
+    if listed is not None and not names:
+        raise ValueError(f"--{option} is empty: give names with commas between, or leave it out.")
+    return names
+
+
 def _listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",") if name.strip())
 
@@ -170,12 +190,22 @@ def _draw(
         find_browser()
     with _progress("sweeping") as progress:
         study = Study(request, progress=progress, states=resume)
+        if _is_first_process():
+            _say_left_out(study.batches("model").left_out)
         drawn = draw_figures(study, choose(names, request))
     if expected is not None:
         check_same(study, expected)
     if rank_and_world_size()[0] == 0:
         written = write_figures(study, drawn, out, names, formats)
         typer.echo(f"{len(written['figures'])} figures in {out}: open {_first(out, written)}")
+
+
+def _say_left_out(left_out: Mapping[Path, str], most: int = 10) -> None:
+    """Name on stderr what of a folder of texts is not read; the figures have only how much."""
+    for path, reason in islice(left_out.items(), most):
+        typer.echo(f"left out: {path} ({reason})", err=True)
+    if len(left_out) > most:
+        typer.echo(f"left out: {len(left_out) - most} more", err=True)
 
 
 def _first(out: Path, written: dict[str, Any]) -> Path:
@@ -214,10 +244,13 @@ def dashboard(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port [8501].")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
+        Path | None, _path(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
     ] = None,
 ) -> None:
     """Open the dashboard. Streamlit's own settings (STREAMLIT_SERVER_PORT, ...) are honoured."""
+    for name, value in (("model", model), ("baseline", baseline), ("host", host)):
+        if value == "":
+            raise ValueError(f"--{name} is empty: give one, or leave the option out.")
     given = {
         # Also where a settings file of the user says otherwise; a variable goes before it.
         "server.address": host or os.environ.get("STREAMLIT_SERVER_ADDRESS", "127.0.0.1"),
@@ -262,8 +295,8 @@ def inspect(
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
-    out: Annotated[Path, typer.Option(help="Folder of the runs; a run there goes on.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the prepared tokens.")] = None,
+    out: Annotated[Path, _path(help="Folder of the runs; a run there goes on.")],
+    data: Annotated[Path | None, _path(help="Folder of the prepared tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads a process.")] = None,
@@ -296,12 +329,10 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, ...")] = "float32",
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 5,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write what was found here.")
-    ] = None,
+    json_file: Annotated[Path | None, _path("--json", help="Write what was found here.")] = None,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Draw `growth` here: .html, .png, .svg or .pdf."),
+        _path(help="Draw `growth` here: .html, .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """Measure speed and memory on this machine, beside what one would use instead."""

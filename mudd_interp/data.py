@@ -6,13 +6,16 @@ fill a batch, then the last, shorter row by itself. So no position is padding an
 
 Each document stands behind one ``<|endoftext|>`` where the tokenizer has that token (as the models
 of this project, and Pythia, were trained), and behind nothing where it has not. The paper does not
-say how its sequences were joined, so the separator is a parameter.
+say how its sequences were joined, so the separator is a parameter. The same characters inside a
+document are text, and no separator; a byte order mark at its start is no part of it.
+
+Documents are read and encoded in pieces: memory does not grow with them.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mudd_interp.axes import END_OF_TEXT
+from mudd_interp.documents import BYTE_ORDER_MARK, read_pieces, text_files_of
+from mudd_interp.documents import read_text as read_text
+from mudd_interp.encoding import check_text, encode_document, token_ids
+from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import HookedModel
 
 REPEATED_LENGTH = 50
@@ -35,6 +42,9 @@ TokenBatches = Iterable[Any]
 """Batches from anywhere: int64 tensors ``[batch pos]``, without padding. What a caller brings is
 checked, and named, where it is used; hence no type for the elements."""
 
+_Documents = Callable[[], Iterable[Iterable[str]]]
+"""Starts a new walk over documents, each given in pieces."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -44,11 +54,13 @@ class Batches:
         source: Starts a new walk.
         description: What the tokens are, in words: it is written on every figure.
         n_sequences: How many rows a walk yields, or ``None`` where that is not known before.
+        left_out: What of a folder is not read, by path, each with the reason.
     """
 
     source: Callable[[], Iterator[Int64[Tensor, "batch pos"]]]
     description: str
     n_sequences: int | None = None
+    left_out: Mapping[Path, str] = field(default_factory=dict[Path, str])
 
     def __iter__(self) -> Iterator[Int64[Tensor, "batch pos"]]:
         return self.source()
@@ -84,7 +96,7 @@ def text_batches(text: str, tokenizer: Any, packing: Packing) -> Batches:
     """
     if not text:
         raise ValueError("the text is empty: give at least one character.")
-    return _text_source(lambda: [text], tokenizer, packing, f"text of {len(text):,} characters")
+    return document_batches([text], tokenizer, packing, f"text of {len(text):,} characters")
 
 
 def document_batches(
@@ -95,22 +107,37 @@ def document_batches(
     Raises:
         ValueError: While walking: if all of them are empty.
     """
-    return _text_source(lambda: texts, tokenizer, packing, description)
+    return _text_source(lambda: map(_pieces, texts), tokenizer, packing, description)
+
+
+def id_batches(
+    documents: Sequence[Sequence[int]], tokenizer: Any, packing: Packing, description: str
+) -> Batches:
+    """Batches of documents that are token ids already, packed as texts are."""
+    before = tokenizer.get_vocab().get(packing.separator)
+    start = [] if before is None else [before]
+
+    def source() -> Iterator[Int64[Tensor, "batch pos"]]:
+        ids = ([*start, *document] for document in documents)
+        return pack(ids, packing.n_ctx, packing.batch_size)
+
+    return Batches(source, description)
 
 
 def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) -> Batches:
     """Batches of text files, one document a file, read as they are needed.
 
     Raises:
-        ValueError: If no file is named, or one is missing. While walking: if one is empty,
-            unreadable or not UTF-8.
+        ValueError: If no file is named, or one is missing or can be read once only (a pipe). While
+            walking: if one is empty, unreadable or not UTF-8.
     """
-    files = [Path(path) for path in paths]
+    files = [_path(path) for path in paths]
     if not files:
         raise ValueError("expected at least one text file, got none: name one.")
     for file in files:
         if not file.is_file():
-            raise ValueError(f"no text file {file}: check the path.")
+            why = "it is no file, and a text is read more than once" if file.exists() else ""
+            raise ValueError(f"no text file {file}: {why or 'check the path'}.")
     description = files[0].name if len(files) == 1 else f"{len(files)} files"
     return _text_source(lambda: map(_read_nonempty, files), tokenizer, packing, description)
 
@@ -120,6 +147,10 @@ def folder_batches(
 ) -> Batches:
     """Batches of the text files of a folder, in the order of their paths.
 
+    Each is read once, those of linked folders too. What is left out (what is hidden or empty, and
+    links to what is read already) is counted in the description, and named in ``left_out``: see
+    :func:`mudd_interp.documents.text_files_of`.
+
     Args:
         folder: Where to look.
         tokenizer: A Hugging Face tokenizer.
@@ -127,18 +158,22 @@ def folder_batches(
         pattern: Which files, as in ``Path.glob``: ``"**/*.py"`` for Python sources.
 
     Raises:
-        ValueError: If nothing matches. While walking: if a file is unreadable or not UTF-8, or
-            all files are empty (single empty ones are passed over).
+        ValueError: If nothing matches, or a folder is unreadable. While walking: if a file is
+            unreadable or not UTF-8, or there is none with text.
     """
-    root = Path(folder)
+    root = _path(folder)
     if not root.is_dir():
         raise ValueError(f"no folder {root}: check the path.")
-    files = sorted(path for path in root.glob(pattern) if path.is_file())
-    if not files:
+    found = text_files_of(root, pattern)
+    files = found.files
+    if not files and not found.left_out:
         raise ValueError(f"no file in {root} matches {pattern!r}: change the pattern.")
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     description = f"{count} of {root.resolve().name}/{pattern}"
-    return _text_source(lambda: map(read_text, files), tokenizer, packing, description)
+    if found.left_out:
+        description += f" (left out: {found.left_out_in_words()})"
+    batches = _text_source(lambda: map(read_pieces, files), tokenizer, packing, description)
+    return replace(batches, left_out=found.left_out)
 
 
 def dataset_batches(
@@ -150,7 +185,7 @@ def dataset_batches(
     split: str = "validation",
     column: str = "text",
 ) -> Batches:
-    """Batches of a Hugging Face dataset, streamed: one document a row.
+    """Batches of a Hugging Face dataset, streamed: one document a row, none for an empty one.
 
     Args:
         name: A dataset's hub id, or a local folder in a format that ``datasets`` reads.
@@ -169,25 +204,31 @@ def dataset_batches(
         for row in islice(rows(), 1):
             _cell(row, column, name)
 
-    def texts() -> Iterator[str]:
-        return (_cell(row, column, name) for row in rows())
+    def texts() -> Iterator[Iterable[str]]:
+        return (_pieces(_cell(row, column, name)) for row in rows())
 
     title = Path(name).name if Path(name).is_dir() else name
     part = split if config is None else f"{config}, {split}"
     return _text_source(texts, tokenizer, packing, f"{title} ({part})")
 
 
-def token_batches(
-    tokens: Int64[Tensor, "sequence pos"], batch_size: int = 8, description: str = "token ids"
-) -> Batches:
+def token_batches(tokens: Any, batch_size: int = 8, description: str = "token ids") -> Batches:
     """Batches of token ids that are there already, one sequence a row.
 
+    Args:
+        tokens: Ids ``[sequence pos]``: see :func:`mudd_interp.ids.id_tensor`.
+        batch_size: Rows in a batch.
+        description: What they are, in words.
+
     Raises:
-        ValueError: If there are no tokens.
+        ValueError: If there are no tokens, or they are no ids of that shape.
     """
     _check_positive("batch_size", batch_size)
-    if tokens.numel() == 0:
-        raise ValueError(f"expected at least one token, got shape {list(tokens.shape)}.")
+    tokens = id_tensor(tokens)
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(
+            f"expected [sequence pos] with at least one token, got shape {list(tokens.shape)}."
+        )
     return Batches(lambda: iter(tokens.split(batch_size)), description, len(tokens))
 
 
@@ -274,7 +315,7 @@ def take(batches: Batches, n_sequences: int) -> Batches:
                 return
 
     known = None if batches.n_sequences is None else min(batches.n_sequences, n_sequences)
-    return Batches(source, batches.description, known)
+    return replace(batches, source=source, n_sequences=known)
 
 
 def shuffled(batches: Batches, seed: int = 0) -> Batches:
@@ -290,7 +331,7 @@ def shuffled(batches: Batches, seed: int = 0) -> Batches:
             order = np.random.default_rng([seed, number]).permutation(tokens.shape[1])
             yield tokens[:, torch.from_numpy(order)]
 
-    return Batches(source, f"{batches.description}, tokens shuffled", batches.n_sequences)
+    return replace(batches, source=source, description=f"{batches.description}, tokens shuffled")
 
 
 def count_sequences(batches: Batches) -> int:
@@ -324,7 +365,10 @@ def shard(batches: TokenBatches, rank: int, world_size: int) -> Batches:
 def pack(
     documents: Iterable[Sequence[int]], n_ctx: int, batch_size: int
 ) -> Iterator[Int64[Tensor, "batch pos"]]:
-    """Join documents, given as token ids, and cut them into batches; the tail is the last one."""
+    """Join documents, given as token ids, and cut them into batches; the tail is the last one.
+
+    A document may come in several lists.
+    """
     size, pending = n_ctx * batch_size, list[int]()
     for ids in documents:
         pending.extend(ids)
@@ -339,50 +383,50 @@ def pack(
         yield _rows(pending[whole:], len(pending) - whole)
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, its line ends as they stand.
-
-    Raises:
-        ValueError: If the file cannot be read or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}): convert it, or leave it out."
-        ) from error
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}.") from error
+def _path(given: str | Path) -> Path:
+    if given == "":
+        raise ValueError("the path of the text is empty: name a file or a folder.")
+    return Path(given)
 
 
-def _read_nonempty(path: Path) -> str:
-    text = read_text(path)
-    if not text:
+def _pieces(text: str) -> Iterable[str]:
+    """A text that is there already, as a document."""
+    check_text(text)
+    return [text.removeprefix(BYTE_ORDER_MARK)]
+
+
+def _read_nonempty(path: Path) -> Iterator[str]:
+    is_empty = True
+    for piece in read_pieces(path):
+        yield piece
+        is_empty = is_empty and not piece
+    if is_empty:
         raise ValueError(f"{path} is empty: leave it out, or give a file with text.")
-    return text
 
 
 def _text_source(
-    texts: Callable[[], Iterable[str]], tokenizer: Any, packing: Packing, description: str
+    documents: _Documents, tokenizer: Any, packing: Packing, description: str
 ) -> Batches:
     def source() -> Iterator[Int64[Tensor, "batch pos"]]:
-        documents = _encode(texts(), tokenizer, packing.separator, description)
-        return pack(documents, packing.n_ctx, packing.batch_size)
+        ids = _encode(documents(), tokenizer, packing.separator, description)
+        return pack(ids, packing.n_ctx, packing.batch_size)
 
     return Batches(source, description)
 
 
 def _encode(
-    texts: Iterable[str], tokenizer: Any, separator: str | None, description: str
+    documents: Iterable[Iterable[str]], tokenizer: Any, separator: str | None, description: str
 ) -> Iterator[list[int]]:
+    """The ids of documents, some at a time, each behind its separator; empty ones are none."""
     before, empty = tokenizer.get_vocab().get(separator), True
-    for text in filter(None, texts):
-        # As in training: "<|endoftext|>" that is written in a text is text, and no separator.
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        yield ids if before is None else [before, *ids]
+    for document in documents:
+        pieces = filter(None, document)
+        if (first := next(pieces, None)) is None:
+            continue
         empty = False
+        if before is not None:
+            yield [before]
+        yield from encode_document(tokenizer, chain([first], pieces))
     if empty:
         raise ValueError(f"{description}: no text in it, every document is empty.")
 
@@ -393,7 +437,7 @@ def _ordinary(tokenizer: Any, d_vocab: int) -> Int64[np.ndarray, " id"]:
         return np.arange(d_vocab, dtype=np.int64)
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-    ids = range(min(len(tokenizer), d_vocab))
+    ids = token_ids(tokenizer, d_vocab)
     return np.array([i for i in ids if i not in special], dtype=np.int64)
 
 

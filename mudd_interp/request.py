@@ -5,12 +5,14 @@ torch, so a link can be read before anything is loaded.
 """
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.encoding import LARGEST_ID
 
 Part = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
@@ -27,8 +29,6 @@ Score = Literal[
 
 PARTS: tuple[Part, ...] = get_args(Part)
 MODES: tuple[Mode, ...] = get_args(Mode)
-LARGEST_ID = 2**31 - 1
-"""Larger than any vocabulary; a number beyond it is no token id."""
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 SCORES: tuple[Score, ...] = get_args(Score)
 
@@ -51,7 +51,7 @@ class Request:
         dtype: Precision of the weights; ``None`` for that of the checkpoints.
         device: Where to run; ``None`` for torch's default.
         prompt: One text to look at closely; ``None`` for the first tokens of the corpus.
-        prompt_ids: Token ids instead of a prompt.
+        prompt_ids: Token ids instead of a prompt: one sequence.
         scope: Whether averages are over the corpus or over the prompt.
         mode: How two models share a figure; ``None`` for the figure's own way.
         of: Which of the two, where a figure shows one.
@@ -116,15 +116,17 @@ class Request:
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> "Request":
-        """A request of values from outside: a command, a link, a manifest.
+        """A request of values from outside: a command, a link, a manifest, a caller in Python.
+
+        Ids may be a list, a NumPy array or a tensor, a path a ``Path``, a number NumPy's.
 
         Raises:
-            ValueError: If a choice is unknown, or the prompt is empty or given twice.
+            ValueError: If a choice is unknown, a name or path is empty, ids are none, or the prompt
+                is empty or given twice.
             TypeError: If a name is unknown.
         """
-        _check(values)
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        arguments: dict[str, Any] = values
+        arguments: dict[str, Any] = {name: _plain(name, v) for name, v in values.items()}
+        _check(arguments)
         return cls(**arguments)
 
 
@@ -137,11 +139,60 @@ _CHOICES: dict[str, Sequence[str]] = {
     "score": SCORES,
 }
 
+_IDS = ("prompt_ids", "sinks")
+
 _TEXTS = {
-    "answer": "one token",
-    "against": "one token",
-    "corrupted": "a prompt with as many tokens",
+    "model": "a name, a folder or a hub id",
+    "baseline": "a name, a folder or a hub id, or none",
+    "text": "a text file or a folder of them, or leave it out",
+    "dataset_config": "the name of a configuration, or leave it out",
+    "split": "the name of a split, such as validation",
+    "column": "the name of a column, such as text",
+    "dtype": "a precision, such as float32, or leave it out",
+    "device": "a device, such as cpu, or leave it out",
+    "answer": "the text of one token",
+    "against": "the text of one token",
+    "corrupted": "the text of a prompt with as many tokens",
 }
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as a request keeps it: ids as a tuple, paths as text, numbers as Python's."""
+    if name in _IDS and value is not None:
+        ids = plain_ids(value, name)
+        ids = ids if isinstance(ids, list) else [ids]
+        rows = [row for row in ids if isinstance(row, list)]
+        if rows and len(ids) != 1:
+            raise ValueError(f"{name} must be one sequence of ids, got {len(ids)}.")
+        return tuple(rows[0] if rows else ids)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    number = getattr(value, "item", None)
+    return value if number is None else number()
+
+
+def plain_ids(given: Any, what: str = "token ids") -> Any:
+    """Ids as Python's integers: a number, or (nested) lists of them. Needs no torch.
+
+    Args:
+        given: What has ``tolist`` (a tensor, a NumPy array or number), an integer, or lists, tuples
+            and ranges of such.
+        what: What they are, for the message.
+
+    Raises:
+        ValueError: If one is no integer (booleans are none), or larger than any vocabulary.
+    """
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, list | tuple | range):
+        return [plain_ids(each, what) for each in given]
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise ValueError(
+            f"{what} must be integers, got {type(given).__name__}: give a list, a NumPy array or "
+            "a tensor of them."
+        )
+    if abs(given) > LARGEST_ID:
+        raise ValueError(f"{what} holds {given}: token ids are at most {LARGEST_ID}.")
+    return given
 
 
 def _check(values: Mapping[str, Any]) -> None:
@@ -156,11 +207,10 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError("the prompt is empty: give at least one token.")
     for name, expected in _TEXTS.items():
         if values.get(name) == "":
-            raise ValueError(f"{name} is empty: give the text of {expected}.")
-    for name in ("prompt_ids", "sinks"):
-        for token in values.get(name) or ():
-            if token > LARGEST_ID:
-                raise ValueError(f"{name} holds {token}: token ids are at most {LARGEST_ID}.")
+            raise ValueError(f"{name} is empty: give {expected}.")
+    for name in _IDS:
+        if values.get(name) is not None:
+            plain_ids(values[name], name)
 
 
 def changed(request: Request, names: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.data import (
@@ -21,8 +22,11 @@ from mudd_interp.data import (
     document_batches,
     file_batches,
     folder_batches,
+    id_batches,
     take,
 )
+from mudd_interp.documents import text_files_of
+from mudd_interp.encoding import decode
 from mudd_interp.files import sha256_file
 from mudd_interp.model.tokens import check_tokens
 from mudd_interp.protocol import HookedModel
@@ -75,13 +79,22 @@ def _named_text(request: Request, tokenizer: Any, how: Packing) -> Batches:
 
 
 def _bundled_text(model: HookedModel, how: Packing) -> Batches:
-    """The bundled held-out text: as it is for the bundled tokenizer, else encoded anew."""
+    """The bundled held-out text.
+
+    In the context that it was cut for it is as it is. In another one each of its sequences, an
+    excerpt of a file, is a document: for the bundled tokenizer its ids, else its text encoded anew.
+    """
     pack = bundled_batches(batch_size=how.batch_size)
     reader, tokenizer = load_tokenizer(BUNDLED_FOLDER / "tokenizer.json"), require_tokenizer(model)
-    width = next(iter(pack)).shape[1]
-    if tokenizer.get_vocab() == reader.get_vocab() and how.n_ctx == width:
+    is_readers = tokenizer.get_vocab() == reader.get_vocab()
+    rows = [row for tokens in pack for row in tokens.tolist()]
+    if is_readers and how.n_ctx == len(rows[0]):
         return pack
-    texts = [reader.decode(row.tolist()) for tokens in pack for row in tokens]
+    separator = reader.get_vocab()[END_OF_TEXT]  # before an excerpt that a file begins with
+    documents = [row[row[0] == separator :] for row in rows]
+    if is_readers:
+        return id_batches(documents, tokenizer, how, f"{pack.description}, cut anew")
+    texts = [decode(reader, ids) for ids in documents]
     return document_batches(texts, tokenizer, how, f"{pack.description}, encoded anew")
 
 
@@ -151,15 +164,15 @@ def text_digest(request: Request) -> str:
 
 
 def text_files(request: Request) -> dict[str, str]:
-    """The text files of a request by path, each with its sha256; none for a text of another kind.
+    """The text files that a request reads, each with its sha256; none for a text of another kind.
 
-    A file that is missing is left out.
+    A file that is missing is left out, and so is what :func:`folder_batches` leaves out.
     """
     if request.text is None:
         return {}
     path = Path(request.text)
-    files = [each for each in (path, *path.rglob("*")) if each.is_file()]
-    return {str(each): sha256_file(each) for each in sorted(files)}
+    files = text_files_of(path).files if path.is_dir() else (path,)
+    return {str(each): sha256_file(each) for each in files if each.is_file()}
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:

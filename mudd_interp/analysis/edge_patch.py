@@ -13,12 +13,13 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis.ablation import edits_table
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import check_batch, require_evaluation
+from mudd_interp.analysis.inputs import require_evaluation, token_batch
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.axes import Aggregate, n_sources
 from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge, multiplies_normed
+from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
 
@@ -76,15 +77,15 @@ class EdgePatch(Result):
 @torch.no_grad()
 def edge_patch(
     model: HookedModel,
-    clean: Int64[Tensor, "prompt pos"],
-    corrupted: Int64[Tensor, "..."],
-    answers: Int64[Tensor, "..."] | None = None,
+    clean: Any,
+    corrupted: Any,
+    answers: Any = None,
 ) -> EdgePatch:
     """Patch each edge of a clean run from a corrupted one, exactly, and each whole stream.
 
     Args:
         model: A hooked model in evaluation mode.
-        clean: Prompts of equal length, as int64 ids.
+        clean: Prompts of equal length, as ids ``[prompt pos]``.
         corrupted: As many prompts of the same length, position by position.
         answers: The two tokens of each prompt whose logits are compared; ``None`` takes the
             likeliest of the clean run and of the corrupted one.
@@ -95,8 +96,7 @@ def edge_patch(
             aggregate passes a norm there together with the others).
     """
     require_evaluation(model)
-    for tokens in (clean, corrupted):
-        check_batch(tokens)
+    clean, corrupted = token_batch(clean), token_batch(corrupted)
     if clean.shape != corrupted.shape:
         raise ValueError(
             f"expected clean and corrupted prompts of one shape, got {list(clean.shape)} and "
@@ -191,10 +191,10 @@ def _patched(
     return logits.unflatten(0, (times, -1))
 
 
-def _answers(
-    model: HookedModel, runs: Sequence[_Run], given: Int64[Tensor, "..."] | None
-) -> Int64[Tensor, "prompt 2"]:
-    if given is None:
+def _answers(model: HookedModel, runs: Sequence[_Run], answers: Any) -> Int64[Tensor, "prompt 2"]:
+    if answers is not None:
+        given = id_tensor(answers, "answers")
+    else:
         given = torch.stack([run.logits[:, -1].argmax(-1) for run in runs], dim=1)
         same = (given[:, 0] == given[:, 1]).nonzero().flatten().tolist()
         if same:

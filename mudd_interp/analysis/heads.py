@@ -1,7 +1,7 @@
 """How often an attention head attends to something other than a sink (paper, Fig. 8)."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,8 @@ from mudd_interp import axes
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.axes import Stream
+from mudd_interp.encoding import token_ids, token_text
+from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import Hook, HookedModel
 
 SINK_TEXTS = ("<bos>", "<|endoftext|>", ".", "\n")
@@ -64,12 +66,19 @@ class SinkTokens:
         sink_token_ids: The sink tokens; ``None`` means those that read one of ``SINK_TEXTS``.
     """
 
-    sink_token_ids: Iterable[int] | None = None
+    sink_token_ids: Iterable[int] | Any = None
 
     def __post_init__(self) -> None:
-        """Keep the sinks: an iterator would be used up by the first model."""
-        if self.sink_token_ids is not None:
-            object.__setattr__(self, "sink_token_ids", tuple(self.sink_token_ids))
+        """Keep the sinks, as numbers: an iterator would be used up by the first model.
+
+        Raises:
+            ValueError: If they are no ids.
+        """
+        given = self.sink_token_ids
+        if given is not None:
+            ids = list(given) if isinstance(given, Iterator | Set) else given
+            sinks = id_tensor(ids, "sink_token_ids").flatten().tolist()
+            object.__setattr__(self, "sink_token_ids", tuple(sinks))
 
     def _sink_options(self, model: HookedModel) -> dict[str, Any]:
         """The sinks of one model: their ids, and what they read where that is known.
@@ -82,15 +91,15 @@ class SinkTokens:
         if self.sink_token_ids is None:
             ids = default_sinks(tokenizer, d_vocab)
         else:
-            ids = sorted({int(token) for token in self.sink_token_ids})
+            ids = sorted(set(self.sink_token_ids))
         outside = [token for token in ids if not 0 <= token < d_vocab]
         if outside:
             raise ValueError(
                 f"sink token id {outside[0]} is outside the vocabulary of {d_vocab} "
                 f"(ids 0 to {d_vocab - 1})."
             )
-        known = tokenizer is not None and all(token < len(tokenizer) for token in ids)
-        texts = [_reads(tokenizer, token) for token in ids] if known else None
+        known = tokenizer is not None and {*ids} <= {*token_ids(tokenizer, d_vocab)}
+        texts = [token_text(tokenizer, token) for token in ids] if known else None
         return {"sink_token_ids": ids, "sink_texts": texts}
 
 
@@ -208,10 +217,4 @@ def default_sinks(tokenizer: Any, d_vocab: int) -> list[int]:
             "head activity needs to know the sink tokens, and this model has no tokenizer: pass "
             "sink_token_ids (an empty list for none)."
         )
-    ids = range(min(len(tokenizer), d_vocab))
-    return [i for i in ids if _reads(tokenizer, i) in SINK_TEXTS]
-
-
-def _reads(tokenizer: Any, token: int) -> str:
-    """What a token reads, special or not, exactly."""
-    return tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return [i for i in token_ids(tokenizer, d_vocab) if token_text(tokenizer, i) in SINK_TEXTS]

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
 
 from mudd_interp.data import TokenBatches
+from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import HookedModel
 
 
@@ -25,34 +26,33 @@ def checked(batches: TokenBatches, model: HookedModel) -> Iterable[Int64[Tensor,
     """The batches, each looked at before a model sees it.
 
     Raises:
-        ValueError: While walking: if one is no int64 tensor ``[batch pos]``, or is padded.
+        ValueError: While walking: if one is no batch ``[batch pos]`` of ids, or is padded.
     """
-    if isinstance(batches, Tensor | str):
+    if isinstance(batches, Tensor | np.ndarray | str):
         raise ValueError(
             f"expected an iterable of batches, got a {type(batches).__name__}: wrap a tensor as "
             "[tokens], and turn text into batches with mudd_interp.data."
         )
-    for tokens in batches:
-        check_batch(tokens)
+    for given in batches:
+        tokens = token_batch(given)
         _check_padding(tokens, model.tokenizer)
         yield tokens
 
 
-def check_batch(tokens: Any) -> None:
-    """Refuse what is no batch of token ids.
+def token_batch(given: Any) -> Int64[Tensor, "batch pos"]:
+    """A batch of token ids, in any form that :func:`mudd_interp.ids.id_tensor` takes.
 
     Raises:
-        ValueError: With what was expected and what came.
+        ValueError: If it is none, with what was expected and what came.
     """
-    if not isinstance(tokens, Tensor):
+    tokens = id_tensor(given)
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        kind = "int64" if isinstance(given, Tensor) else f"a {type(given).__name__}"
         raise ValueError(
-            f"expected batches that are int64 tensors [batch pos], got a {type(tokens).__name__}."
+            f"expected batches that are int64 tensors [batch pos], got {kind} of shape "
+            f"{list(tokens.shape)}: give at least one row of at least one token."
         )
-    if tokens.dtype != torch.int64 or tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(
-            "expected batches that are int64 tensors [batch pos] with at least one token, got "
-            f"{str(tokens.dtype).removeprefix('torch.')} of shape {list(tokens.shape)}."
-        )
+    return tokens
 
 
 def one_sequence(tokens: Any) -> Int64[Tensor, "1 pos"]:
@@ -61,8 +61,8 @@ def one_sequence(tokens: Any) -> Int64[Tensor, "1 pos"]:
     Raises:
         ValueError: If it is anything else.
     """
-    batch = tokens[None] if torch.is_tensor(tokens) and tokens.ndim == 1 else tokens
-    check_batch(batch)
+    ids = id_tensor(tokens)
+    batch = token_batch(ids[None] if ids.ndim == 1 else ids)
     if len(batch) != 1:
         raise ValueError(f"expected one sequence, got {len(batch)}: run them one by one.")
     return batch

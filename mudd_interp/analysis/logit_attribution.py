@@ -18,6 +18,7 @@ from mudd_interp.analysis.sequence import (
     written_hooks,
 )
 from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import DecomposableModel
 
 
@@ -104,8 +105,8 @@ class LogitAttribution(SequenceResult):
 def direct_logit_attribution(
     model: DecomposableModel,
     tokens: Any,
-    answer: int | str | None = None,
-    against: int | str | None = None,
+    answer: Any = None,
+    against: Any = None,
     position: int | None = None,
     data: str = "the prompt",
 ) -> LogitAttribution:
@@ -113,7 +114,7 @@ def direct_logit_attribution(
 
     Args:
         model: Any hooked model, in evaluation mode.
-        tokens: int64 token ids ``[pos]`` or ``[1 pos]``.
+        tokens: Token ids ``[pos]`` or ``[1 pos]``.
         answer: The token in question, as text or id; ``None`` is the likeliest next one.
         against: A token whose logit is subtracted, as text or id.
         position: Whose prediction to look at; ``None`` is the last one.
@@ -125,6 +126,10 @@ def direct_logit_attribution(
         NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
     """
     n_layers, position = model.cfg.n_layers, last_position(tokens, position)
+    answer, against = (
+        token if token is None or isinstance(token, str) else token_id(model, token)
+        for token in (answer, against)
+    )
     options = {"answer": answer, "against": against, "position": position}
     found = run_pass(model, tokens, _names(n_layers), data, options, position, logits=True)
     cache, logits = found.cache, found.logits
@@ -180,8 +185,8 @@ def _names(n_layers: int) -> set[str]:
     }
 
 
-def token_id(model: DecomposableModel, token: int | str) -> int:
-    """An id of a text or id that is one token.
+def token_id(model: DecomposableModel, token: Any) -> int:
+    """An id of a text or id that is one token; an id may also be a NumPy number or a tensor.
 
     Raises:
         ValueError: If it is not.
@@ -190,7 +195,10 @@ def token_id(model: DecomposableModel, token: int | str) -> int:
         if not token.isdecimal():
             raise ValueError(f"the model has no tokenizer: give a token id, not {token!r}.")
         token = int(token)
-    found = model.to_single_token(token) if isinstance(token, str) else token
+    ids = id_tensor(model.to_single_token(token) if isinstance(token, str) else token)
+    if ids.numel() != 1:
+        raise ValueError(f"expected one token, got {ids.numel()} ids.")
+    found = int(ids)
     if not 0 <= found < model.cfg.d_vocab:
         raise ValueError(f"token ids must lie in 0..{model.cfg.d_vocab - 1}, got {found}.")
     return found

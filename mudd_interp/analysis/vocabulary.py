@@ -3,6 +3,7 @@
 from jaxtyping import Int64
 from torch import Tensor
 
+from mudd_interp.encoding import decode
 from mudd_interp.protocol import HookedModel
 
 
@@ -21,7 +22,7 @@ def joined_text(model: HookedModel, ids: Int64[Tensor, " pos"]) -> str:
     """
     if model.tokenizer is None:
         return " ".join(token_texts(model, ids))
-    return model.tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False)
+    return decode(model.tokenizer, ids.tolist())
 
 
 def check_same_vocabulary(model: HookedModel, baseline: HookedModel) -> None:

@@ -50,7 +50,8 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
     Attributes:
         bridge: The TransformerBridge. Do not turn on its compatibility mode, or hooks and weights
             no longer belong together; what is hooked there is reset there.
-        tokenizer: A Hugging Face tokenizer, or ``None``.
+        tokenizer: A Hugging Face tokenizer, or ``None``. The bridge has a copy of its own, which
+            only its own methods read.
         info: Name, revision and digest, and what was checked.
         absent: Names of hooks that other models have, each with the reason why this one has not.
     """
@@ -180,7 +181,7 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
 
     def forward(
         self,
-        input: str | list[str] | Int[Tensor, "..."],
+        input: Any,
         return_type: Literal["logits", "loss", "both"] | None = "logits",
         prepend_bos: bool | None = None,
         loss_per_token: bool = False,

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
+from mudd_interp.checkpoints.json_files import without_marks
 from mudd_interp.checkpoints.load import read_config
 from mudd_interp.checkpoints.names import locate
 from mudd_interp.checkpoints.weight_files import open_weights
@@ -65,10 +66,12 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
     _refuse_code(folder)
     open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        with _silent():
+        with _silent(), without_marks(folder) as clean:
+            config = AutoConfig.from_pretrained(
+                clean, trust_remote_code=False, local_files_only=True
+            )
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
+                clean,
                 config=config,
                 dtype=dtype,
                 attn_implementation="eager",
@@ -148,7 +151,10 @@ def load_auto_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with without_marks(folder) as clean:
+            return AutoTokenizer.from_pretrained(
+                clean, trust_remote_code=False, local_files_only=True
+            )
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ValueError(
             f"the tokenizer in {folder} cannot be read ({error}): remove its files to work on "

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import Stream
@@ -60,9 +60,7 @@ class BaselineWeights:
         bias = getattr(self.ln_final.original_component, "bias", None)
         return torch.zeros_like(self.W_U[:, 0]) if bias is None else bias
 
-    def tokens_to_residual_directions(
-        self: Any, tokens: str | int | Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape d_model"]:
+    def tokens_to_residual_directions(self: Any, tokens: Any) -> Float[Tensor, "*shape d_model"]:
         """The directions of the final stream, before the norm's gain, that raise tokens' logits.
 
         They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, which the bridge's own
@@ -73,21 +71,17 @@ class BaselineWeights:
             ValueError: If that was not tried.
         """
         self._require_linear_head()
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
+        index = self.vocabulary_index(tokens)
         return self.W_U.T[index] * self.final_gain()
 
-    def logit_constant(
-        self: Any, tokens: str | int | Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+    def logit_constant(self: Any, tokens: Any) -> Float[Tensor, "*shape"]:
         """The part of tokens' logits that no component wrote: ``b . W_U[:, t] + b_U[t]``.
 
         ``b`` is the bias of the final norm. Errors are those of
         :meth:`tokens_to_residual_directions`.
         """
         self._require_linear_head()
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
+        index = self.vocabulary_index(tokens)
         return self.W_U.T[index] @ self.final_bias() + self.b_U[index]
 
     def output_bias(self, layer: int, part: Literal["attn", "mlp"]) -> Float[Tensor, " d_model"]:

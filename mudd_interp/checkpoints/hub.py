@@ -12,6 +12,8 @@ SMALL = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
     # Older kinds of tokenizers, which a baseline may have.
     "tokenizer.model",
     "spiece.model",

@@ -1,6 +1,5 @@
 """``load_model``: a name, a folder or a hub id -> a model, checked."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.checks import NOT_TRIED, check_runs
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.hub import fetch_weights
+from mudd_interp.checkpoints.json_files import read_object
 from mudd_interp.checkpoints.names import BUNDLED, Place, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
@@ -79,12 +79,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no model: expected a config.json, with the weights beside it."
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): download or copy it again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}: expected a JSON object.")
+    config = read_object(path)
     if not isinstance(config.get("model_type"), str):
         raise ValueError(
             f"{path} has no model_type: expected {', '.join(RELEASED_TYPES)} (the released "

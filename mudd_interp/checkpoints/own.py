@@ -43,6 +43,8 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
             f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer. Save a "
             "baseline with its own library."
         )
+    if folder == "":
+        raise ValueError("the folder to make has no name: give one.")
     target = Path(folder).expanduser().resolve()
     _check_target(target, overwrite)
     try:

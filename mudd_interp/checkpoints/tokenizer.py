@@ -1,51 +1,115 @@
-"""The tokenizer that comes with a model: one ``tokenizer.json``."""
+"""The tokenizer that comes with a model: ``tokenizer.json``, and what the files beside it name."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import END_OF_TEXT
+from mudd_interp.checkpoints.json_files import read_object
 from mudd_interp.files import write_text
+
+SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+EXTRA = "additional_special_tokens"
+SETTINGS = ("model_max_length", "padding_side", "truncation_side", "chat_template")
+"""What else is kept of a ``tokenizer_config.json``."""
+
+CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def load_tokenizer(path: Path) -> Any:
     """A Hugging Face tokenizer from a ``tokenizer.json``, or ``None`` if there is none.
 
-    Its end-of-text token (also the beginning-of-text token) is ``<|endoftext|>`` or, if a
-    ``tokenizer_config.json`` beside it names another ``eos_token``, that one.
+    Its special tokens are those that the files beside it name (``tokenizer_config.json``, else
+    ``special_tokens_map.json``), as far as it knows them; ``added_tokens.json`` adds tokens. Where
+    no end-of-text token is named it is ``<|endoftext|>``, and where no beginning-of-text token is
+    named, that one. A byte order mark in front of a file is no fault.
 
     Raises:
-        ValueError: If the file is not a tokenizer.
+        ValueError: If a file cannot be read, or one names a token under another id.
     """
     if not path.is_file():
         return None
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    tokenizer, named = _read_backend(path), _named(path.parent)
+    _add_tokens(tokenizer, named, path.parent)
+    given: dict[str, Any] = {name: _content(named.get(name)) for name in SPECIAL}
+    given["eos_token"] = given["eos_token"] or END_OF_TEXT
+    given["bos_token"] = given["bos_token"] or given["eos_token"]
+    known = {name: token for name, token in given.items() if _knows(tokenizer, token)}
+    extra = [token for token in _extra(named) if _knows(tokenizer, token)]
+    settings = {name: named[name] for name in SETTINGS if named.get(name) is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        **known,
+        **settings,
+        **({EXTRA: extra} if extra else {}),
+    )
+
+
+def _read_backend(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
     except Exception as error:  # tokenizers raises no other class
         raise ValueError(
             f"{path} is not a tokenizer ({error}): download or copy it again, or remove it and "
             "work on token ids."
         ) from error
-    end = _end_of_text(path.with_name("tokenizer_config.json"))
-    known = end if tokenizer.token_to_id(end) is not None else None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=known,
-        bos_token=known,
-        clean_up_tokenization_spaces=False,
-    )
 
 
-def _end_of_text(path: Path) -> str:
-    try:
-        token = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
-        return END_OF_TEXT
+def _named(folder: Path) -> dict[str, Any]:
+    """What the files beside a ``tokenizer.json`` say."""
+    named: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found = read_object(folder / name)
+            named |= {key: value for key, value in found.items() if value is not None}
+    if (folder / CHAT_TEMPLATE).is_file():
+        named["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8-sig")
+    return named
+
+
+def _add_tokens(tokenizer: Any, named: dict[str, Any], folder: Path) -> None:
+    """Add what ``added_tokens.json`` and ``tokenizer_config.json`` have more, each as its id."""
+    from tokenizers import AddedToken
+
+    added: dict[int, Any] = {}
+    if (folder / "added_tokens.json").is_file():
+        added = {i: token for token, i in read_object(folder / "added_tokens.json").items()}
+    added |= {int(i): token for i, token in named.get("added_tokens_decoder", {}).items()}
+    special = {*filter(None, (_content(named.get(name)) for name in SPECIAL)), *_extra(named)}
+    for i, token in sorted(added.items(), key=lambda item: item[0]):
+        content = _content(token) or ""
+        if not _knows(tokenizer, content):
+            is_special = content in special or (isinstance(token, dict) and token.get("special"))
+            tokenizer.add_tokens([AddedToken(content, special=bool(is_special), normalized=False)])
+        if tokenizer.token_to_id(content) != i:
+            raise ValueError(
+                f"the tokenizer files in {folder} do not belong together: {content!r} is id "
+                f"{tokenizer.token_to_id(content)} and named as {i}. Get them from one place."
+            )
+
+
+def _extra(named: dict[str, Any]) -> Iterator[str]:
+    """The special tokens that have no role, as transformers wrote them over the years."""
+    for name in (EXTRA, "extra_special_tokens"):
+        listed = named.get(name, [])
+        for token in listed.values() if isinstance(listed, dict) else listed:
+            if content := _content(token):
+                yield content
+
+
+def _content(token: Any) -> str | None:
     token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else END_OF_TEXT
+    return token if isinstance(token, str) else None
+
+
+def _knows(tokenizer: Any, token: str | None) -> bool:
+    return token is not None and tokenizer.token_to_id(token) is not None
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -61,5 +125,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
             "Set model.tokenizer = None, and save the tokenizer by itself."
         )
     write_text(folder / "tokenizer.json", backend.to_str())
-    config = {"eos_token": tokenizer.eos_token}
-    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    config = {name: getattr(tokenizer, name, None) for name in (*SPECIAL, *SETTINGS)}
+    roles = {token for name in SPECIAL if (token := config[name]) is not None}
+    config[EXTRA] = [token for token in tokenizer.all_special_tokens if token not in roles]
+    kept = {name: value for name, value in config.items() if value}
+    write_text(folder / "tokenizer_config.json", json.dumps(kept, indent=2) + "\n")

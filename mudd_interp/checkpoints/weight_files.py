@@ -3,7 +3,6 @@
 Read are ``model.safetensors``, ``pytorch_model.bin``, or several of either with their index.
 """
 
-import json
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mudd_interp.checkpoints.json_files import read_object
 from mudd_interp.files import sha256, sha256_file
 
 LAYOUTS = (
@@ -214,12 +214,7 @@ def _open(path: Path) -> WeightFile:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    try:
-        placed = json.loads(path.read_text(encoding="utf-8")).get("weight_map")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a JSON object ({error}): download or copy it again."
-        ) from error
+    placed = read_object(path).get("weight_map")
     if not isinstance(placed, dict) or not all(isinstance(v, str) for v in placed.values()):
         raise ValueError(f"{path} has no weight_map of parameter names to file names.")
     if not placed:

@@ -15,11 +15,11 @@ from transformers.generation.stopping_criteria import (
 )
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.model.tokens import check_tokens
+from mudd_interp.model.tokens import NEVER_PADDED, check_tokens, is_text, refused
 
 REFUSED = {
-    "padding_side": "batches are never padded",
-    "attention_mask": "batches are never padded, so every token of a prompt counts",
+    "padding_side": NEVER_PADDED,
+    "attention_mask": f"{NEVER_PADDED}, so every token of a prompt counts",
     "pixel_values": "the models read text only",
     "forced_bos_token_id": "it is for encoder-decoder models",
 }
@@ -106,7 +106,7 @@ def refuse(**given: Any) -> None:
             known = ("max_new_tokens", "do_sample", "temperature", "return_type", *REFUSED)
             raise ValueError(f"generate: {unknown_name('argument', name, known)}")
         if value is not None:
-            raise ValueError(f"generate takes no {name} here ({REFUSED[name]}): leave it out.")
+            raise refused("generate", name, REFUSED[name])
 
 
 def check_room(model: Any, tokens: Int[Tensor, "batch pos"], max_new_tokens: int) -> None:
@@ -135,7 +135,7 @@ def wants_text(given: Any, return_type: str | None) -> bool:
         raise ValueError(
             f"return_type must be 'input', 'str', 'tokens' or None, got {return_type!r}."
         )
-    return return_type == "str" or (return_type == "input" and not isinstance(given, Tensor))
+    return return_type == "str" or (return_type == "input" and is_text(given))
 
 
 def end_of_text(model: Any, given: int | None) -> int:

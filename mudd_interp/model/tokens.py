@@ -1,11 +1,15 @@
 """Text to token ids and back, in one place, for every model of the package."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 from torch import Tensor
+
+from mudd_interp.encoding import decode, encode, token_text
+from mudd_interp.ids import id_tensor
+
+NEVER_PADDED = "batches are never padded"
 
 
 def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int) -> None:
@@ -20,11 +24,6 @@ def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int
     Raises:
         ValueError: If there are no tokens, too many, or ids outside the vocabulary.
     """
-    if tokens.dtype != torch.int64:
-        raise ValueError(
-            f"token ids must be int64, got {str(tokens.dtype).removeprefix('torch.')}: convert "
-            "them with .long() if they are ids."
-        )
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             "expected token ids of shape [batch pos] with at least one token, got shape "
@@ -35,7 +34,18 @@ def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int
             f"{seen + tokens.shape[1]} tokens do not fit the context of {n_ctx}: shorten the "
             "prompt, or cut it into batches with mudd_interp.data."
         )
-    low, high = int(tokens.min()), int(tokens.max())
+    check_vocabulary(tokens, d_vocab)
+
+
+def check_vocabulary(ids: Int[Tensor, "..."], d_vocab: int) -> None:
+    """Refuse ids outside the vocabulary.
+
+    Raises:
+        ValueError: With one of them.
+    """
+    if not ids.numel():
+        return
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= d_vocab:
         raise ValueError(
             f"token id {low if low < 0 else high} is outside the vocabulary of {d_vocab} (ids 0 "
@@ -43,57 +53,128 @@ def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int
         )
 
 
+def refused(call: str, name: str, reason: str) -> ValueError:
+    """The error for an argument of TransformerLens' that means nothing here."""
+    return ValueError(f"{call} takes no {name} here ({reason}): leave it out.")
+
+
+def is_text(given: Any) -> bool:
+    """Whether a text or texts are given, and not ids."""
+    return isinstance(given, str) or (
+        isinstance(given, list | tuple) and any(isinstance(each, str) for each in given)
+    )
+
+
 class TokenMethods:
     """TransformerLens' tokenisation methods over a Hugging Face tokenizer.
 
     No token is put in front of a text unless asked for: the models here were trained without one.
+    A special token that a prompt spells (``<|endoftext|>``) is that token; in a corpus it is text
+    (:mod:`mudd_interp.data`). Token ids may be a tensor or a NumPy array of any integer type, an
+    integer, or lists and tuples of them.
+
+    Where a text's tokens are put together again, :meth:`to_string` gives that text, if the
+    tokenizer keeps all of it. The pieces of :meth:`to_str_tokens` are what each token reads by
+    itself: bytes that are part of a character only read ``�``, and a tokenizer of SentencePiece's
+    kind begins with the space that it puts in front of a text.
     """
 
-    tokenizer: Any
+    _tokenizer: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """A Hugging Face tokenizer, or ``None``: then the model works on token ids only."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        usable = all(hasattr(tokenizer, name) for name in ("__call__", "decode", "get_vocab"))
+        if tokenizer is not None and not usable:
+            raise ValueError(
+                f"expected a Hugging Face tokenizer or None, got {type(tokenizer).__name__}: one "
+                "of the package tokenizers is wrapped by transformers' "
+                "PreTrainedTokenizerFast(tokenizer_object=...)."
+            )
+        self._tokenizer = tokenizer
+
+    def set_tokenizer(self, tokenizer: Any, default_padding_side: str | None = None) -> None:
+        """Set :attr:`tokenizer`, as TransformerLens spells it.
+
+        Raises:
+            ValueError: If it is no tokenizer, or a padding side is given.
+        """
+        if default_padding_side is not None:
+            raise refused("set_tokenizer", "default_padding_side", NEVER_PADDED)
+        self.tokenizer = tokenizer
 
     @property
     def cfg(self) -> Any:
-        """Read for the device only."""
+        """Read for the device, the context and the size of the vocabulary only."""
         raise NotImplementedError
 
     def to_tokens(
-        self, input: str | Sequence[str], prepend_bos: bool | None = None
-    ) -> Int[Tensor, "batch pos"]:
+        self,
+        input: Any,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        move_to_device: bool = True,
+        truncate: bool = False,
+    ) -> Int64[Tensor, "batch pos"]:
         """Token ids of one text, or of several that have the same length in tokens.
 
+        Args:
+            input: A text or a list of texts. Ids are returned as a batch.
+            prepend_bos: Put the beginning-of-text token in front of text; ``None`` means no.
+            padding_side: Refused: batches are never padded.
+            move_to_device: Put the ids where the model is; else they are on the CPU.
+            truncate: Keep the first ``n_ctx`` tokens. Other than in TransformerLens that is not the
+                default: a text is never cut without a word, and running one that is too long is an
+                error.
+
         Raises:
-            ValueError: If there is no tokenizer, a text is empty, lengths differ, or it is no text.
+            ValueError: If there is no tokenizer, a text is empty or cannot be encoded, lengths
+                differ, it is neither text nor ids, or a padding side is given.
         """
-        texts: list[Any] = [input] if isinstance(input, str) else list(input)
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(
-                f"expected a text, a list of texts or an int64 tensor of token ids, got "
-                f"{type(input).__name__}: turn ids into a tensor, torch.tensor(ids)."
-            )
-        rows = [self._encode(text, bool(prepend_bos)) for text in texts]
+        if padding_side is not None:
+            raise refused("to_tokens", "padding_side", NEVER_PADDED)
+        longest = self.cfg.n_ctx if truncate else None
+        if is_text(input):
+            tokens = self._rows(input, bool(prepend_bos), longest)
+        else:
+            tokens = as_batch(input)[:, :longest]
+        return tokens.to(self.cfg.device) if move_to_device else tokens
+
+    def _rows(
+        self, given: Any, prepend_bos: bool, longest: int | None = None
+    ) -> Int64[Tensor, "batch pos"]:
+        texts = [given] if isinstance(given, str) else given
+        other = [type(text).__name__ for text in texts if not isinstance(text, str)]
+        if other:
+            raise ValueError(f"expected a list of texts, got {other[0]} among them.")
+        rows = [self._encode(text, prepend_bos)[:longest] for text in texts]
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
-                f"the texts have {sorted({len(row) for row in rows})} tokens: batches are never "
-                "padded, so give texts of one length, or run them one by one."
+                f"the texts have {sorted({len(row) for row in rows})} tokens: {NEVER_PADDED}, so "
+                "give texts of one length, or run them one by one."
             )
-        return torch.tensor(rows, dtype=torch.int64, device=self.cfg.device)
+        return torch.tensor(rows, dtype=torch.int64)
 
-    def tokens_of(
-        self, given: str | Sequence[str] | Int[Tensor, "..."], prepend_bos: bool | None
-    ) -> Int[Tensor, "batch pos"]:
+    def tokens_of(self, given: Any, prepend_bos: bool | None) -> Int64[Tensor, "batch pos"]:
         """Ids ``[batch pos]`` on the model's device, from text or from ids; ``[pos]`` is a row."""
-        if not isinstance(given, Tensor):
-            return self.to_tokens(given, prepend_bos=prepend_bos)
-        return (given[None] if given.ndim == 1 else given).to(self.cfg.device)
+        return self.to_tokens(given, prepend_bos)
+
+    def vocabulary_index(self, tokens: Any) -> Int64[Tensor, "*shape"]:
+        """Ids of this model's vocabulary, on its device, from the text of one token or from ids.
+
+        Raises:
+            ValueError: If the text is not one token, or an id is outside the vocabulary.
+        """
+        ids = id_tensor(self.to_single_token(tokens) if isinstance(tokens, str) else tokens)
+        check_vocabulary(ids, self.cfg.d_vocab)
+        return ids.to(self.cfg.device)
 
     def _encode(self, text: str, prepend_bos: bool) -> list[int]:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:  # from a command line in another encoding
-            raise ValueError(
-                f"the prompt holds what is no text at character {error.start}: give it as UTF-8."
-            ) from error
-        ids = self._require_tokenizer()(text, add_special_tokens=False)["input_ids"]
+        ids = encode(self._require_tokenizer(), text)
         if prepend_bos and self.tokenizer.bos_token_id is None:
             raise ValueError("prepend_bos=True, but the tokenizer has no such token: leave it out.")
         if prepend_bos:
@@ -110,33 +191,45 @@ class TokenMethods:
             )
         return self.tokenizer
 
-    def to_string(self, tokens: Int[Tensor, "..."] | Sequence[int] | int) -> str | list[str]:
-        """The text of token ids: one string, or a list of them for a batch."""
-        ids = torch.as_tensor(tokens)
-        if ids.ndim == 2:
-            return [self._decode(row) for row in ids.tolist()]
-        return self._decode(ids.reshape(-1).tolist())
-
-    def _decode(self, ids: list[int]) -> str:
-        return self._require_tokenizer().decode(ids, clean_up_tokenization_spaces=False)
-
-    def to_str_tokens(
-        self,
-        input: str | Sequence[str] | Int[Tensor, "..."] | Sequence[int],
-        prepend_bos: bool | None = None,
-    ) -> list[str]:
-        """The text of each token of one prompt.
+    def to_string(self, tokens: Any) -> str | list[str]:
+        """The text of token ids: one string, or a list of them for a batch ``[batch pos]``.
 
         Raises:
-            ValueError: If there are several prompts, or :meth:`to_tokens` refuses it.
+            ValueError: If there is no tokenizer, or they are no ids of one or two axes.
         """
-        is_text = isinstance(input, str) or (
-            not isinstance(input, Tensor) and any(isinstance(each, str) for each in input)
-        )
-        ids = self.to_tokens(input, prepend_bos) if is_text else torch.as_tensor(input)  # pyright: ignore[reportArgumentType]  (by then it is text)
-        if ids.ndim == 2 and ids.shape[0] != 1:
-            raise ValueError(f"expected one prompt, got a batch of {ids.shape[0]}.")
-        return [self._decode([token]) for token in ids.reshape(-1).tolist()]
+        ids, tokenizer = id_tensor(tokens), self._require_tokenizer()
+        if ids.ndim > 2:
+            raise ValueError(f"expected ids [pos] or [batch pos], got shape {list(ids.shape)}.")
+        if ids.ndim == 2:
+            return [decode(tokenizer, row) for row in ids.tolist()]
+        return decode(tokenizer, ids.reshape(-1).tolist())
+
+    def to_str_tokens(
+        self, input: Any, prepend_bos: bool | None = None, padding_side: str | None = None
+    ) -> list[Any]:
+        """The text of each token of one prompt; of a list of texts, such a list for each.
+
+        Args:
+            input: A text, a list of texts, or ids ``[pos]`` or ``[1 pos]``.
+            prepend_bos: As in :meth:`to_tokens`; of ids it changes nothing.
+            padding_side: Refused, as in :meth:`to_tokens`.
+
+        Raises:
+            ValueError: If there are several rows of ids, or :meth:`to_tokens` refuses it.
+        """
+        if is_text(input) and not isinstance(input, str):
+            return [self.to_str_tokens(text, prepend_bos, padding_side) for text in input]
+        if padding_side is not None:
+            raise refused("to_str_tokens", "padding_side", NEVER_PADDED)
+        ids = self._one_row(self._rows(input, bool(prepend_bos)) if is_text(input) else input)
+        tokenizer = self._require_tokenizer()
+        return [token_text(tokenizer, token) for token in ids.tolist()]
+
+    def _one_row(self, tokens: Any) -> Int64[Tensor, " pos"]:
+        batch = as_batch(tokens)
+        if len(batch) != 1:
+            raise ValueError(f"expected one prompt, got ids of shape {list(batch.shape)}.")
+        return batch[0]
 
     def to_single_token(self, string: str) -> int:
         """The id of a text that is exactly one token.
@@ -146,11 +239,60 @@ class TokenMethods:
         """
         ids = self._encode(string, prepend_bos=False)
         if len(ids) != 1:
-            raise ValueError(
-                f"{string!r} is {len(ids)} tokens, not one: {[self._decode([i]) for i in ids]}."
-            )
+            texts = [token_text(self.tokenizer, token) for token in ids]
+            raise ValueError(f"{string!r} is {len(ids)} tokens, not one: {texts}.")
         return ids[0]
 
-    def to_single_str_token(self, token: int) -> str:
-        """The text of one token."""
-        return self._decode([token])
+    def to_single_str_token(self, int_token: Any) -> str:
+        """The text of one token, as in :meth:`to_str_tokens`.
+
+        Raises:
+            ValueError: If it is not one id.
+        """
+        ids = id_tensor(int_token)
+        if ids.numel() != 1:
+            raise ValueError(f"expected one token id, got {ids.numel()}.")
+        return token_text(self._require_tokenizer(), int(ids))
+
+    def get_token_position(
+        self,
+        single_token: Any,
+        input: Any,
+        mode: str = "first",
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+    ) -> int:
+        """Where a token stands in one prompt, from 0.
+
+        Args:
+            single_token: The token, as text or id.
+            input: A text, or ids ``[pos]`` or ``[1 pos]``.
+            mode: Where it stands more than once, ``"first"`` or ``"last"``.
+            prepend_bos: As in :meth:`to_tokens`; of ids it changes nothing.
+            padding_side: Refused, as in :meth:`to_tokens`.
+
+        Raises:
+            ValueError: If it is not there, or not one token; or see :meth:`to_tokens`.
+        """
+        if mode not in ("first", "last"):
+            raise ValueError(f"mode must be 'first' or 'last', got {mode!r}.")
+        tokens = self._one_row(self.to_tokens(input, prepend_bos, padding_side))
+        wanted = self.vocabulary_index(single_token)
+        if wanted.numel() != 1:
+            raise ValueError(f"expected one token id, got {wanted.numel()}.")
+        places = (tokens == wanted.reshape(())).nonzero()
+        if not len(places):
+            raise ValueError(f"the token {single_token!r} does not occur in the prompt.")
+        return int(places[0 if mode == "first" else -1])
+
+
+def as_batch(tokens: Any) -> Int64[Tensor, "batch pos"]:
+    """Ids ``[batch pos]``, of whatever form; ``[pos]`` is a row, and an id one of one token.
+
+    Raises:
+        ValueError: If they are no ids, or have more axes.
+    """
+    ids = id_tensor(tokens)
+    if ids.ndim > 2:
+        raise ValueError(f"expected token ids of shape [batch pos], got {list(ids.shape)}.")
+    return ids.reshape(1, -1) if ids.ndim < 2 else ids

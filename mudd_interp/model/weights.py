@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp.axes import Stream
@@ -58,29 +58,29 @@ class WeightMethods:
     def _stacked(self, name: Literal["W_Q", "W_K", "W_V", "W_O"]) -> Float[Tensor, "..."]:
         return torch.stack([block.get_parameter(f"attn.{name}") for block in self.blocks])
 
-    def tokens_to_residual_directions(
-        self: Any, tokens: str | int | Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape d_model"]:
+    def tokens_to_residual_directions(self: Any, tokens: Any) -> Float[Tensor, "*shape d_model"]:
         """The directions of the final stream, before the norm's gain, that raise tokens' logits.
 
         They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, so that a component
         divided by the norm's scale gives its exact share of the logit. The norm's bias and the
         unembedding's belong to no component.
+
+        Args:
+            tokens: The text of one token, or ids of any shape and form.
+
+        Raises:
+            ValueError: If the text is not one token, or an id is outside the vocabulary.
         """
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
+        index = self.vocabulary_index(tokens)
         return self.W_U.T[index] * self.ln_final.w
 
-    def logit_constant(
-        self: Any, tokens: str | int | Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+    def logit_constant(self: Any, tokens: Any) -> Float[Tensor, "*shape"]:
         """The part of tokens' logits that no component wrote: ``b . W_U[:, t] + b_U[t]``.
 
         ``b`` is the bias of the final norm. Contributions along
         :meth:`tokens_to_residual_directions` and this sum to the logit.
         """
-        ids = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(ids, device=self.W_U.device)
+        index = self.vocabulary_index(tokens)
         bias = getattr(self.ln_final, "b", None)
         constant = self.b_U[index].to(self.W_U.dtype)
         return constant if bias is None else self.W_U.T[index] @ bias + constant

@@ -24,6 +24,12 @@ class Texts:
     def __len__(self):
         return len(self.texts)
 
+    def get_vocab(self):
+        return {text: i for i, text in enumerate(self.texts)}
+
+    def convert_ids_to_tokens(self, token):
+        return self.texts[token]
+
     def decode(self, ids, **options):
         assert options == {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         return "".join(self.texts[i] for i in ids)

@@ -3,8 +3,10 @@
 from contextlib import nullcontext
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from mudd_interp import analysis, data
 from mudd_interp.analysis import DenseWeightsAnalysis, HeadActivityAnalysis, LayerSimilarityAnalysis
@@ -114,7 +116,8 @@ def test_hooks_of_the_user_stay_and_count(model, batches):
         ("def f():", "turn text into batches"),
         ([[1, 2, 3]], r"int64 tensors \[batch pos\], got a list"),
         ([torch.zeros(2, 3)], r"got float32 of shape \[2, 3\]"),
-        ([torch.zeros(2, 3, dtype=torch.int32)], r"got int32 of shape \[2, 3\]"),
+        ([torch.zeros(2, 3, dtype=torch.bool)], r"got bool of shape \[2, 3\]"),
+        (np.zeros((2, 3), dtype=np.int64), r"wrap a tensor as \[tokens\]"),
         ([torch.zeros(3, dtype=torch.int64)], r"got int64 of shape \[3\]"),
         ([torch.zeros(0, 3, dtype=torch.int64)], r"got int64 of shape \[0, 3\]"),
     ],
@@ -122,6 +125,13 @@ def test_hooks_of_the_user_stay_and_count(model, batches):
 def test_bad_batches_are_named(model, bad, message):
     with pytest.raises(ValueError, match=message):
         analysis.layer_similarity(model, bad)
+
+
+def test_batches_may_be_ids_in_any_form(model, batches):
+    expected = analysis.layer_similarity(model, batches).frame
+    for form in (Tensor.int, Tensor.numpy, Tensor.tolist):
+        found = analysis.layer_similarity(model, [form(tokens) for tokens in batches])
+        pd.testing.assert_frame_equal(found.frame, expected)
 
 
 def test_bad_analyses_are_named(model, batches):

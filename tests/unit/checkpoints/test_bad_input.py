@@ -337,8 +337,8 @@ def test_an_index_that_names_a_link_out_of_its_folder(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", ["not a JSON object", "download"]),
-        ("[]", ["not a JSON object"]),
+        ("{", ["is not JSON", "download"]),
+        ("[]", ["holds a list", "expected a JSON object"]),
         ("{}", ["no weight_map"]),
         ('{"weight_map": {"a": 3}}', ["no weight_map of parameter names to file names"]),
         ('{"weight_map": {}}', ["empty weight_map"]),
