@@ -200,9 +200,9 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
 
     loss_fn = staticmethod(HookedMUDDTransformer.loss_fn)
 
-    def _run(self, tokens: Int[Tensor, "batch pos"], **kwargs: Any) -> Float[Tensor, "..."]:
+    def _run(self, given: Tensor, return_type: str = "logits", **kwargs: Any) -> Any:
         with self._quiet():
-            return self.bridge(tokens, return_type="logits", **kwargs)
+            return self.bridge(given, return_type=return_type, **kwargs)
 
     def _run_to_final_norm(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Leave out the unembedding, a large share of a small model's work."""

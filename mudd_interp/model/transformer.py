@@ -15,8 +15,8 @@ from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import LayerKeyValues
 from mudd_interp.model.block import Block, Streams, same_streams
 from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
-from mudd_interp.model.generate import GenerateMethods
 from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.key_values import GenerateMethods
 from mudd_interp.model.layers import Embed, Unembed, init_weights, make_norm
 from mudd_interp.model.live_config import LiveConfig
 from mudd_interp.model.points import enter
