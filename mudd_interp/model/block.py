@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.layers import MLP, SharedNorm, make_norm
+from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import enter, has_hooks, may_change
 
 Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
@@ -18,7 +19,7 @@ Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
 ATTENTION_STREAMS: tuple[Stream, ...] = ("q", "k", "v")
 
 
-class Block(nn.Module):
+class Block(NearestNames):
     """B'(X^Q, X^K, X^V, X^R) of the paper's section 2.4, sequential or parallel.
 
     Sequential: ``X_A = MHA(LN X^Q, LN X^K, LN X^V) + X^R``, output ``FFN(LN X_A) + X_A``.

@@ -111,7 +111,8 @@ def test_a_great_penalty_leaves_what_did_not_occur():
 
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize(
-    ("row", "found"), [([1.0, math.nan], "nan"), ([1.0, math.inf], "inf"), ([-math.inf] * 2, "-inf")]
+    ("row", "found"),
+    [([1.0, math.nan], "nan"), ([1.0, math.inf], "inf"), ([-math.inf] * 2, "-inf")],
 )
 def test_logits_that_leave_no_choice_are_refused_in_words(greedy: bool, row: Any, found: str):
     how = sampling(temperature=0.0 if greedy else 1.0)
