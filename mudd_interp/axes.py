@@ -14,6 +14,7 @@ Numbering
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -132,8 +133,57 @@ def aggregates(n_layers: int, streams: tuple[Stream, ...]) -> Iterator[Aggregate
                 yield i, stream
 
 
+_ELSEWHERE = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "hook_attn_in": "hook_q_input",
+    "hook_mlp_in": "hook_resid_mid",
+    "hook_pos_embed": "hook_embed",
+    "embed.hook_out": "hook_embed",
+    "attn.hook_q_input": "hook_q_input",
+    "attn.hook_k_input": "hook_k_input",
+    "attn.hook_v_input": "hook_v_input",
+    "attn.hook_in": "hook_q_input",
+    "attn.hook_out": "hook_attn_out",
+    "attn.q.hook_in": "hook_q_input",
+    "attn.k.hook_in": "hook_k_input",
+    "attn.v.hook_in": "hook_v_input",
+    "attn.q.hook_out": "attn.hook_q",
+    "attn.k.hook_out": "attn.hook_k",
+    "attn.v.hook_out": "attn.hook_v",
+    "attn.o.hook_in": "attn.hook_z",
+    "attn.o.hook_out": "hook_attn_out",
+    "attn.hook_attn_out": "hook_attn_out",
+    "mlp.hook_in": "ln2.hook_normalized",
+    "mlp.hook_out": "hook_mlp_out",
+    "mlp.gate.hook_out": "mlp.hook_pre",
+    "mlp.in.hook_out": "mlp.hook_pre",
+    "mlp.out.hook_in": "mlp.hook_post",
+    "mlp.out.hook_out": "hook_mlp_out",
+    "ln1.hook_in": "hook_resid_pre",
+    "ln1.hook_out": "ln1.hook_normalized",
+    "ln2.hook_in": "hook_resid_mid",
+    "ln2.hook_out": "ln2.hook_normalized",
+    "ln_final.hook_in": RESID_FINAL,
+    "ln_final.hook_out": "ln_final.hook_normalized",
+    "unembed.hook_in": "ln_final.hook_normalized",
+}
+"""Names of TransformerLens' bridge (of a block's hooks, behind ``blocks.{l}.``), and what to hook
+here: the same tensor, or the one next to it before or behind a norm."""
+
+
+def counterpart(name: str) -> str:
+    """The name to use here for one of TransformerLens' bridge; any other name as it is."""
+    found = re.fullmatch(r"(blocks\.\d+\.)?(.*)", name, re.DOTALL)
+    assert found is not None
+    place, rest = found.groups(default="")
+    return place + _ELSEWHERE.get(rest, rest)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist, with the nearest names that do."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    names = list(known)
+    meant = [each for each in (counterpart(name),) if each in names]
+    near = meant or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(f'`{candidate}`' for candidate in near)}?" if near else "."
     return f"no {kind} `{name}`{hint}"

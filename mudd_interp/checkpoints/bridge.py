@@ -7,9 +7,9 @@ functions that need it.
 import os
 import re
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,15 +27,30 @@ from mudd_interp.checkpoints.checks import NOT_TRIED
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.load import read_config
 from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.model.arguments import FORWARD, FORWARD_TAKES, check_return_type, refuse
 from mudd_interp.model.dense import one_hot_newest
+from mudd_interp.model.forward import LossMethods, ReturnType, layer_index, stream_to_start
 from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import may_change
+from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.tokens import TokenMethods, check_tokens
-from mudd_interp.model.transformer import HookedMUDDTransformer
 from mudd_interp.protocol import ModelInfo
 
+KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
+REFUSED = {**FORWARD, "past_kv_cache": KEPT_BY, "past_key_values": KEPT_BY}
+PROCESSED = "a baseline is the model as it is, no norm is folded and nothing is centred"
 
-class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHooks):
+
+class BridgeBaseline(
+    TokenMethods,
+    BaselineGenerate,
+    BaselineWeights,
+    LossMethods,
+    HookSwitches,
+    NearestNames,
+    CheckedHooks,
+):
     """A plain Transformer as a :class:`~mudd_interp.protocol.HookedModel`.
 
     It computes what Hugging Face's eager code computes: no weights are folded or centred. Hooks
@@ -55,6 +70,11 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
         info: Name, revision and digest, and what was checked.
         absent: Names of hooks that other models have, each with the reason why this one has not.
     """
+
+    elsewhere: Mapping[str, str] = {
+        "enable_compatibility_mode": PROCESSED,
+        "process_weights": PROCESSED,
+    }
 
     def __init__(
         self,
@@ -181,36 +201,54 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
 
     def forward(
         self,
-        input: Any,
-        return_type: Literal["logits", "loss", "both"] | None = "logits",
-        prepend_bos: bool | None = None,
+        input: str | list[str] | Int[Tensor, "..."] | Float[Tensor, "..."],
+        return_type: ReturnType | None = "logits",
         loss_per_token: bool = False,
+        prepend_bos: bool | None = None,
+        start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
+        **refused: Any,
     ) -> Any:
-        """Run the model; arguments and errors are those of ``HookedMUDDTransformer``."""
-        if return_type not in ("logits", "loss", "both", None):
-            raise ValueError(
-                f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}."
-            )
+        """Run the model; arguments and errors are those of ``HookedMUDDTransformer``.
+
+        ``past_kv_cache`` is refused: ``generate`` keeps keys and values, and so does the bridge.
+        """
+        refuse("forward", REFUSED, FORWARD_TAKES, refused)
+        check_return_type(return_type)
+        stop = None if stop_at_layer is None else layer_index(self, "stop_at_layer", stop_at_layer)
+        if start_at_layer is not None:
+            start = layer_index(self, "start_at_layer", start_at_layer)
+            given = stream_to_start(self, input, start, stop, return_type)
+            if start == self.cfg.n_layers:
+                raise ValueError(f"a baseline starts at a block, 0 to {start - 1}, got {start}.")
+            with self._taps.from_block(start):
+                return self._answer(given, return_type, stop, start)
         tokens = self.tokens_of(input, prepend_bos)
         check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
-        if stop_at_layer is not None:
-            return self._stream_before(tokens, stop_at_layer)
-        if return_type is None:
-            return self._run_to_final_norm(tokens)
+        if stop is not None or return_type in ("logits", None):
+            return self._answer(tokens, return_type, stop)
         logits = self._run(tokens)
-        if return_type == "logits":
-            return logits
         loss = self.loss_fn(logits, tokens, per_token=loss_per_token)
         return loss if return_type == "loss" else (logits, loss)
 
-    loss_fn = staticmethod(HookedMUDDTransformer.loss_fn)
+    def _answer(
+        self,
+        given: Tensor,
+        return_type: ReturnType | None,
+        stop: int | None,
+        start: int | None = None,
+    ) -> Any:
+        if stop is not None:
+            return self._stream_before(given, stop, start)
+        if return_type is None:
+            return self._run_to_final_norm(given, start)
+        return self._run(given, start_at_layer=start)
 
-    def _run(self, tokens: Int[Tensor, "batch pos"], **kwargs: Any) -> Float[Tensor, "..."]:
+    def _run(self, given: Tensor, return_type: str = "logits", **kwargs: Any) -> Any:
         with self._quiet():
-            return self.bridge(tokens, return_type="logits", **kwargs)
+            return self.bridge(given, return_type=return_type, **kwargs)
 
-    def _run_to_final_norm(self, tokens: Int[Tensor, "batch pos"]) -> None:
+    def _run_to_final_norm(self, given: Tensor, start: int | None = None) -> None:
         """Leave out the unembedding, a large share of a small model's work."""
         from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
@@ -218,19 +256,16 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
             raise StopAtLayerException(inputs[0])  # the bridge catches it, as for its blocks
 
         with self.bridge.unembed.register_forward_pre_hook(stop):
-            self._run(tokens)
+            self._run(given, start_at_layer=start)
 
     def _stream_before(
-        self, tokens: Int[Tensor, "batch pos"], stop_at_layer: int
+        self, given: Tensor, stop: int, start: int | None
     ) -> Float[Tensor, "batch pos d_model"]:
-        last = self.cfg.n_layers
-        if not -last <= stop_at_layer <= last:
-            raise ValueError(f"stop_at_layer must lie in -{last}..{last}, got {stop_at_layer}.")
-        if stop_at_layer != last:
-            return self._run(tokens, stop_at_layer=stop_at_layer % last)
+        if stop != self.cfg.n_layers:
+            return self._run(given, stop_at_layer=stop, start_at_layer=start)
         kept: list[Tensor] = []
         with self.hooks([(axes.RESID_FINAL, lambda x, hook: kept.append(x))]):  # noqa: ARG005
-            self._run_to_final_norm(tokens)
+            self._run_to_final_norm(given, start)
         return kept[0]
 
     @contextmanager
@@ -245,20 +280,34 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
             warnings.filterwarnings("ignore", message="Backward hooks on hook_scale")
             yield
 
+    def missing(self, name: str) -> str:
+        """The message for an attribute that is not there; the bridge may have it."""
+        bridge = self._modules.get("bridge")
+        if name not in self.elsewhere and bridge is not None and hasattr(bridge, name):
+            return f"BridgeBaseline has no `{name}`, but its bridge has: model.bridge.{name}."
+        return super().missing(name)
+
     def to(self, *args: Any, **kwargs: Any) -> "BridgeBaseline":
         """Move or convert the weights."""
         self.bridge.to(*args, **kwargs, print_details=False)
         return self
 
     def parameters(self, recurse: bool = True) -> Any:
-        """The parameters of the Hugging Face model."""
-        return self.bridge.original_model.parameters(recurse)
+        """The parameters that the model computes with, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Any:
-        """The same with their names."""
-        return self.bridge.named_parameters(prefix, recurse, remove_duplicate)
+        """The same with their names, the Hugging Face model's with the bridge's parts in them.
+
+        Where the bridge computes with parts of a joint matrix, these are its parameters: the joint
+        one stays in the module, and nothing reads it.
+        """
+        read = set(map(id, self.bridge.state_dict(keep_vars=True).values()))
+        for name, each in self.bridge.named_parameters(prefix, recurse, remove_duplicate):
+            if id(each) in read:
+                yield name, each
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The bridge's state: the Hugging Face model's names."""

@@ -4,15 +4,16 @@ from typing import Any
 
 import torch
 
-from mudd_interp.axes import Stream
+from mudd_interp.axes import Stream, unknown_name
+from mudd_interp.model.live_config import ConfigView
 
 
-class BaselineConfig:
+class BaselineConfig(ConfigView):
     """A live view of a TransformerBridge's configuration.
 
     What is not here is read from the bridge's own. A baseline has no dense connections, and its
     streams are one. The ``use_*`` flags of TransformerLens are off: ``attn.hook_result`` and the
-    stream inputs are hooked directly.
+    stream inputs are hooked directly. Nothing can be set.
     """
 
     dense = "none"
@@ -20,11 +21,6 @@ class BaselineConfig:
     plain_streams: tuple[Stream, ...] = ()
     pre_post_norm = "none"
     streams: tuple[Stream, ...] = ("r",)
-    use_attn_result = False
-    use_split_qkv_input = False
-    use_attn_in = False
-    use_hook_mlp_in = False
-    default_prepend_bos = False
 
     def __init__(self, bridge: Any):
         self._bridge = (bridge,)
@@ -33,7 +29,15 @@ class BaselineConfig:
         """Fields of the bridge's configuration."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._bridge[0].cfg, name)
+        config = self._bridge[0].cfg
+        if not hasattr(config, name):
+            raise AttributeError(unknown_name("configuration field", name, dir(config)))
+        return getattr(config, name)
+
+    @property
+    def d_vocab_out(self) -> int:
+        """Columns of the unembedding."""
+        return self._bridge[0].unembed.W_U.shape[1]
 
     @property
     def n_key_value_heads(self) -> int:

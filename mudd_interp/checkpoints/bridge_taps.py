@@ -1,5 +1,7 @@
 """Our hook points, each tied to the place in a TransformerBridge where its tensor is."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,9 @@ ATTENTION_HOOKS = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "ho
                    "hook_pattern")  # fmt: skip
 MLP_HOOKS = ("hook_pre", "hook_pre_linear", "hook_post")
 NORM_HOOKS = ("hook_scale", "hook_normalized")
+
+HOOKS = ("fwd_hooks", "bwd_hooks", "_forward_hooks", "_backward_hooks")
+"""Where a hook point keeps its hooks: TransformerLens' lists, and PyTorch's."""
 
 
 class Tap:
@@ -96,6 +101,20 @@ class Taps:
             else:
                 taps.append(self.tie(f"{name}.{hook}", root, f"{path}.{hook}", True, NormTap))
         return [tap for tap in taps if isinstance(tap, NormTap)]
+
+    @contextmanager
+    def from_block(self, start: int) -> Generator[None]:
+        """No hook of ours fires before a block: the bridge runs what it then throws away."""
+        before = (axes.EMBED, *(axes.block(layer, "") for layer in range(start)))
+        muted = [point for name, point in self.points.items() if name.startswith(before)]
+        kept = [{name: point.__dict__[name] for name in HOOKS} for point in muted]
+        for point in muted:
+            point.__dict__.update({name: type(point.__dict__[name])() for name in HOOKS})
+        try:
+            yield
+        finally:
+            for point, hooks in zip(muted, kept, strict=True):
+                point.__dict__.update(hooks)
 
     def drop(self, name: str, reason: str) -> None:
         """Take a name out of the hook points, for a reason."""

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import Stream
+from mudd_interp.model.stacked import StackedWeights
 
 
-class BaselineWeights:
+class BaselineWeights(StackedWeights):
     """The weights of a bridge under TransformerLens' names, and directions in the final stream."""
 
     bridge: Any
@@ -19,6 +20,11 @@ class BaselineWeights:
     def blocks(self) -> Any:
         """The bridge's blocks, with TransformerLens' weights (``blocks[0].attn.W_Q``)."""
         return self.bridge.blocks
+
+    @property
+    def embed(self) -> Any:
+        """The bridge's token embedding."""
+        return self.bridge.embed
 
     @property
     def ln_final(self) -> Any:
@@ -124,3 +130,12 @@ class BaselineWeights:
     ) -> Float[Tensor, " d_model"]:
         """The sum of the output biases that reach a block (or its FFN)."""
         return self.bridge.accumulated_bias(layer, mlp_input, include_mlp_biases).to(self.W_U.dtype)
+
+    @property
+    def n_params_total(self) -> int:
+        """How many parameters the Hugging Face model has, without the bridge's views of them."""
+        return self.bridge.n_params_total
+
+    def tl_parameters(self) -> dict[str, Tensor]:
+        """The parameters under TransformerLens' names; zeros for biases that there are not."""
+        return self.bridge.tl_parameters()

@@ -11,6 +11,7 @@ from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.layers import MLP, SharedNorm, make_norm
+from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import (
     enter,
     has_gradient_hooks,
@@ -25,7 +26,7 @@ Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
 ATTENTION_STREAMS: tuple[Stream, ...] = ("q", "k", "v")
 
 
-class Block(nn.Module):
+class Block(NearestNames):
     """B'(X^Q, X^K, X^V, X^R) of the paper's section 2.4, sequential or parallel.
 
     Sequential: ``X_A = MHA(LN X^Q, LN X^K, LN X^V) + X^R``, output ``FFN(LN X_A) + X_A``.

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import ActivationCache
 from transformer_lens.utilities.slice import Slice
 
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.model.lookup import LookupCache
 from mudd_interp.model.mixing import mixing_weights
 from mudd_interp.paths import unroll
 
@@ -23,10 +23,8 @@ class Place(NamedTuple):
     mlp_input: bool
 
 
-class ComponentCache(ActivationCache):
+class ComponentCache(LookupCache):
     """A cache that knows what each component is multiplied by in each stream."""
-
-    model: Any
 
     @property
     def additive(self) -> bool:
@@ -113,16 +111,6 @@ class ComponentCache(ActivationCache):
             )
         return axes.norm_scale(place.layer, f"ln1_{stream}")
 
-    def _require(self, name: str) -> None:
-        if name in self.cache_dict:
-            return
-        reason = getattr(self.model, "absent", {}).get(name)
-        if reason is not None or name not in self.model.hook_dict:
-            raise ValueError(f"this model has no hook `{name}`{f': {reason}' if reason else ''}.")
-        raise ValueError(
-            f"the cache does not hold `{name}`: keep it too, with names_filter, or keep all."
-        )
-
     def _kept(self, name: str, pos: Slice) -> Float[Tensor, "..."]:
         self._require(name)
         per_head = name.endswith(("hook_z", "hook_result"))
@@ -137,9 +125,7 @@ class ComponentCache(ActivationCache):
         result = axes.attn(layer, "hook_result")
         if result in self.cache_dict or result not in self.model.hook_dict:
             return self._kept(result, pos)
-        z, weight = self._kept(axes.attn(layer, "hook_z"), pos), self.model.blocks[layer].attn.W_O
-        wide = torch.promote_types(z.dtype, weight.dtype)
-        return torch.einsum("...he,hed->...hd", z.to(wide), weight.to(wide))
+        return self.head_results(layer, self._kept(axes.attn(layer, "hook_z"), pos))
 
     def _neurons(
         self,

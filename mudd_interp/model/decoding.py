@@ -1,12 +1,12 @@
-"""What a call of ``generate`` asks for, checked before anything runs."""
+"""What a call of ``generate`` asks for, checked before anything runs, and the steps that follow."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
+from rich.progress import track
 from torch import Tensor
 from transformers.generation.stopping_criteria import (
     StoppingCriteria,
@@ -14,48 +14,12 @@ from transformers.generation.stopping_criteria import (
     StopStringCriteria,
 )
 
-from mudd_interp.axes import unknown_name
-from mudd_interp.model.tokens import NEVER_PADDED, check_tokens, is_text, refused
+from mudd_interp.edits import edits_by_position
+from mudd_interp.model.sampling import Sampling, is_integer, require
+from mudd_interp.model.tokens import check_tokens, is_text
 
-REFUSED = {
-    "padding_side": NEVER_PADDED,
-    "attention_mask": f"{NEVER_PADDED}, so every token of a prompt counts",
-    "pixel_values": "the models read text only",
-    "forced_bos_token_id": "it is for encoder-decoder models",
-}
-"""Arguments of ``TransformerBridge.generate`` that mean nothing here, each with the reason."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a token is drawn: the arguments of TransformerLens' ``sample_logits``, checked.
-
-    Raises:
-        ValueError: If a number is out of range, or both ``top_k`` and ``top_p`` are given.
-    """
-
-    top_k: int | None
-    top_p: float | None
-    temperature: float
-    freq_penalty: float
-    repetition_penalty: float
-
-    def __post_init__(self):
-        if self.top_k is not None:
-            _require(_is_integer(self.top_k, 1), "top_k", "an integer from 1", self.top_k)
-        if self.top_p is not None:
-            _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
-        if self.top_k is not None and self.top_p is not None:
-            raise ValueError("top_k and top_p exclude each other: give one of them.")
-        for name in ("temperature", "freq_penalty"):
-            number = getattr(self, name)
-            _require(0 <= number < math.inf, name, "a finite number from 0", number)
-        penalty = self.repetition_penalty
-        _require(0 < penalty < math.inf, "repetition_penalty", "finite and above 0", penalty)
-
-    def greedy(self) -> "Sampling":
-        """The same at temperature 0, which is how ``sample_logits`` is told to be greedy."""
-        return replace(self, temperature=0.0)
+Reader = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch d_vocab"]]
+"""From all tokens so far to the logits of the next; asked again, they have grown by one."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +27,13 @@ class Decoding:
     """How to go on from a prompt.
 
     Attributes:
-        max_new_tokens: How many tokens to add at most; at least 1.
+        max_new_tokens: How many tokens to add at most.
         eos: The token that ends a row; ``None`` if no token does.
         fill: What a row that has ended is filled up with.
         criteria: What else ends a row, by Hugging Face's interface.
         sampling: How each token is drawn.
         use_past_kv_cache: Keep keys and values instead of running the whole prefix again.
         verbose: Show a progress bar.
-        keep_logits: Return the logits of each step.
     """
 
     max_new_tokens: int
@@ -80,7 +43,6 @@ class Decoding:
     sampling: Sampling
     use_past_kv_cache: bool
     verbose: bool
-    keep_logits: bool
 
     def ended(
         self, tokens: Int[Tensor, "batch pos"], logits: Float[Tensor, "batch d_vocab"]
@@ -95,18 +57,67 @@ class Decoding:
         return ended if self.eos is None else ended | (tokens[:, -1] == self.eos)
 
 
-def refuse(**given: Any) -> None:
-    """Refuse arguments that mean nothing here, and those that do not exist.
+class Steps:
+    """The loop of decoding, the same for every model."""
+
+    def _reader(self, how: Decoding, rows: int, room: int) -> Reader:
+        """What reads tokens: each time all so far, of which it may have kept the earlier ones.
+
+        Args:
+            how: How to go on.
+            rows: How many sequences there are.
+            room: The most tokens that each will have.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def steps(
+        self, tokens: Int[Tensor, "batch pos"], how: Decoding
+    ) -> Iterator[tuple[Int[Tensor, "batch longer"], Float[Tensor, "batch d_vocab"]]]:
+        """After each new token: all so far, and the logits that it was drawn from."""
+        read = self._reader(how, len(tokens), tokens.shape[1] + how.max_new_tokens)
+        done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        for _ in track(range(how.max_new_tokens), "generating", disable=not how.verbose):
+            logits = read(tokens)
+            choice = how.sampling.draw(logits, tokens).masked_fill(done, how.fill)
+            tokens = torch.cat((tokens, choice[:, None]), dim=1)
+            done = done | how.ended(tokens, logits)
+            yield tokens, logits
+            if done.all():
+                return
+
+
+def asked(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    eos_token_id: int | None,
+    stop_at_eos: bool,
+    stop_strings: str | Sequence[str] | None,
+    stopping_criteria: Any,
+    use_past_kv_cache: bool,
+    max_new_tokens: int,
+    sampling: Sampling,
+    verbose: bool,
+) -> Decoding:
+    """How to go on from a prompt, after a look at whether the model can.
 
     Raises:
-        ValueError: If one is given, with the reason or the nearest name.
+        ValueError: See :func:`check_room`, :func:`end_of_text`, :func:`stopping` and
+            :func:`fill_token`.
     """
-    for name, value in given.items():
-        if name not in REFUSED:
-            known = ("max_new_tokens", "do_sample", "temperature", "return_type", *REFUSED)
-            raise ValueError(f"generate: {unknown_name('argument', name, known)}")
-        if value is not None:
-            raise refused("generate", name, REFUSED[name])
+    check_room(model, tokens, max_new_tokens)
+    eos = end_of_text(model, eos_token_id) if stop_at_eos else None
+    criteria = stopping(model, stop_strings, stopping_criteria)
+    return Decoding(
+        max_new_tokens=max_new_tokens,
+        eos=eos,
+        fill=fill_token(model, eos, len(tokens)) if criteria else eos or 0,
+        criteria=criteria,
+        sampling=sampling,
+        use_past_kv_cache=use_past_kv_cache and not edits_by_position(model),
+        verbose=verbose,
+    )
 
 
 def check_room(model: Any, tokens: Int[Tensor, "batch pos"], max_new_tokens: int) -> None:
@@ -115,7 +126,7 @@ def check_room(model: Any, tokens: Int[Tensor, "batch pos"], max_new_tokens: int
     Raises:
         ValueError: See :func:`check_tokens`; or if the new tokens do not fit the context.
     """
-    _require(_is_integer(max_new_tokens, 0), "max_new_tokens", "an integer from 0", max_new_tokens)
+    require(is_integer(max_new_tokens, 0), "max_new_tokens", "an integer from 0", max_new_tokens)
     check_tokens(tokens, 0, model.cfg.n_ctx, model.cfg.d_vocab)
     room = model.cfg.n_ctx - tokens.shape[1]
     if max_new_tokens > room:
@@ -201,15 +212,6 @@ def fill_token(model: Any, eos: int | None, rows: int) -> int:
 
 
 def _id(model: Any, name: str, token: int) -> int:
-    valid = _is_integer(token, 0) and token < model.cfg.d_vocab
-    _require(valid, name, f"an id of the vocabulary, 0 to {model.cfg.d_vocab - 1}", token)
+    valid = is_integer(token, 0) and token < model.cfg.d_vocab
+    require(valid, name, f"an id of the vocabulary, 0 to {model.cfg.d_vocab - 1}", token)
     return token
-
-
-def _is_integer(number: Any, least: int) -> bool:
-    return isinstance(number, Integral) and int(number) >= least
-
-
-def _require(valid: bool, name: str, expected: str, value: Any) -> None:
-    if not valid:
-        raise ValueError(f"{name} must be {expected}, got {value!r}.")

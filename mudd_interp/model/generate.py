@@ -1,38 +1,21 @@
-"""Decoding: ``generate`` of every model, and the loop of ours with a cache of keys and values."""
+"""Decoding: ``generate`` and ``generate_stream`` of every model."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from rich.progress import track
+from jaxtyping import Int
 from torch import Tensor
-from transformer_lens.utilities.logits_utils import sample_logits
 
-from mudd_interp.edits import edits_by_position
-from mudd_interp.model.attention import LayerKeyValues
-from mudd_interp.model.decoding import (
-    Decoding,
-    Sampling,
-    check_room,
-    end_of_text,
-    fill_token,
-    refuse,
-    stopping,
-    wants_text,
-)
+from mudd_interp.model.arguments import GENERATE, GENERATE_TAKES, refuse
+from mudd_interp.model.decoding import Decoding, Steps, asked, wants_text
 from mudd_interp.model.hooking import NamesFilter
+from mudd_interp.model.pieces import TextPieces, decoded
+from mudd_interp.model.sampling import Sampling, is_integer, require
 
 
-class Generate:
-    """``generate``, with the arguments of TransformerBridge's; a model says how it decodes."""
-
-    def _continue(
-        self: Any, tokens: Int[Tensor, "batch pos"], how: Decoding
-    ) -> tuple[Int[Tensor, "batch longer"], tuple[Float[Tensor, "batch d_vocab"], ...]]:
-        """Prompt and new tokens, and the logits of each step (none unless they are to be kept)."""
-        raise NotImplementedError
+class Generate(Steps):
+    """Decoding with the names and arguments of TransformerBridge's."""
 
     @torch.no_grad()
     def generate(
@@ -123,11 +106,16 @@ class Generate:
                 criterion does not return one bool for each row.
         """
         refuse(
-            padding_side=padding_side,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            forced_bos_token_id=forced_bos_token_id,
-            **multimodal_kwargs,
+            "generate",
+            GENERATE,
+            GENERATE_TAKES,
+            {
+                "padding_side": padding_side,
+                "pixel_values": pixel_values,
+                "attention_mask": attention_mask,
+                "forced_bos_token_id": forced_bos_token_id,
+                **multimodal_kwargs,
+            },
         )
         sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
         text = wants_text(input, return_type) and not output_logits
@@ -135,25 +123,28 @@ class Generate:
         if return_cache:
             self.matching(names_filter)
         tokens = self.tokens_of(input, prepend_bos)
-        check_room(self, tokens, max_new_tokens)
-        eos = end_of_text(self, eos_token_id) if stop_at_eos else None
-        criteria = stopping(self, stop_strings, stopping_criteria)
-        how = Decoding(
+        how = asked(
+            self,
+            tokens,
             max_new_tokens=max_new_tokens,
-            eos=eos,
-            fill=fill_token(self, eos, len(tokens)) if criteria else eos or 0,
-            criteria=criteria,
+            eos_token_id=eos_token_id,
+            stop_at_eos=stop_at_eos,
+            stop_strings=stop_strings,
+            stopping_criteria=stopping_criteria,
             sampling=sampling if do_sample else sampling.greedy(),
-            use_past_kv_cache=use_past_kv_cache and not edits_by_position(self),
+            use_past_kv_cache=use_past_kv_cache,
             verbose=verbose,
-            keep_logits=output_logits,
         )
-        longer, logits = self._continue(tokens, how) if max_new_tokens else (tokens, ())
+        longer, kept = tokens, []
+        for longer, logits in self.steps(tokens, how):  # noqa: B007 (the last one is used)
+            if output_logits:
+                kept.append(logits)
         result: Any = longer
         if output_logits:
-            result = _model_output(sequences=longer, logits=logits)
+            result = _model_output(sequences=longer, logits=tuple(kept))
         elif text:
-            result = _text(tokenizer, longer)
+            texts = decoded(tokenizer, longer)
+            result = texts[0] if len(texts) == 1 else texts
         further = []
         if return_cache:
             options = {"names_filter": names_filter, "device": device, "return_type": None}
@@ -162,51 +153,101 @@ class Generate:
             further.append(tokens)
         return (result, *further) if further else result
 
+    def generate_stream(
+        self: Any,
+        input: str | list[str] | Int[Tensor, "..."] = "",
+        max_new_tokens: int = 10,
+        max_tokens_per_yield: int = 25,
+        stop_at_eos: bool = True,
+        eos_token_id: int | None = None,
+        do_sample: bool = True,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        freq_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        use_past_kv_cache: bool = True,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        return_type: str | None = "input",
+        verbose: bool = True,
+        stop_strings: str | Sequence[str] | None = None,
+        stopping_criteria: Any = None,
+        attention_mask: Tensor | None = None,
+        forced_bos_token_id: int | None = None,
+    ) -> Iterator[Any]:
+        """What :meth:`generate` returns, in pieces as it comes.
 
-class GenerateMethods(Generate):
-    """The decoding of ``HookedMUDDTransformer``."""
+        Args:
+            input: See :meth:`generate`, as for all arguments that are not here.
+            max_new_tokens: How many tokens to add at most.
+            max_tokens_per_yield: A piece is given as soon as it has so many tokens. The first one
+                begins with the prompt, whose tokens count.
+            stop_at_eos: End a row at the end-of-text token.
+            eos_token_id: That token.
+            do_sample: Sample; else take the token of the largest logit.
+            top_k: Sample among the k most likely only.
+            top_p: Sample among the most likely that make up this probability.
+            temperature: Divides the logits.
+            freq_penalty: Subtracted from a token's logit for each time it occurred.
+            repetition_penalty: Divides logits of tokens that occurred.
+            use_past_kv_cache: Keep keys and values.
+            prepend_bos: As in :meth:`forward`.
+            padding_side: Refused.
+            return_type: ``"str"``, ``"tokens"`` (or ``None``), or ``"input"``.
+            verbose: Show a progress bar.
+            stop_strings: End a row where its text comes to end with one of these.
+            stopping_criteria: End a row where these say so.
+            attention_mask: Refused.
+            forced_bos_token_id: Refused.
 
-    def new_kv_cache(self: Any, batch: int, pos: int) -> list[LayerKeyValues]:
-        """An empty cache for :meth:`forward`'s ``past_kv_cache``: one entry for each block.
+        Returns:
+            An iterator over pieces: ids ``[batch pos]``, or text without special tokens, a string
+            for one row and a list for several. A character whose bytes are not all there waits for
+            the next piece. Put together they are what :meth:`generate` returns.
 
-        Decoding keeps keys and values per block; of the outputs X_j, which the dense connections
-        mix within a token only, those of the current tokens are enough. In memory the positions of
-        a head follow each other: so its newest query reads them in one go.
+        Raises:
+            ValueError: At the call: see :meth:`generate`; or if ``max_tokens_per_yield`` is no
+                integer from 1.
         """
-        shape = (batch, self.config.kv_heads, pos, self.config.head_width)
+        refused = {
+            "padding_side": padding_side,
+            "attention_mask": attention_mask,
+            "forced_bos_token_id": forced_bos_token_id,
+        }
+        refuse("generate_stream", GENERATE, GENERATE_TAKES, refused)
+        valid = is_integer(max_tokens_per_yield, 1)
+        require(valid, "max_tokens_per_yield", "an integer from 1", max_tokens_per_yield)
+        sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
+        tokenizer = self._require_tokenizer() if wants_text(input, return_type) else None
+        tokens = self.tokens_of(input, prepend_bos)
+        how = asked(
+            self,
+            tokens,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=eos_token_id,
+            stop_at_eos=stop_at_eos,
+            stop_strings=stop_strings,
+            stopping_criteria=stopping_criteria,
+            sampling=sampling if do_sample else sampling.greedy(),
+            use_past_kv_cache=use_past_kv_cache,
+            verbose=verbose,
+        )
+        return self._pieces(tokens, how, max_tokens_per_yield, tokenizer)
 
-        def empty() -> Float[Tensor, "batch pos kv_head d_head"]:
-            return self.embed.W_E.new_empty(shape).transpose(1, 2)
-
-        return [LayerKeyValues(empty(), empty()) for _ in range(self.config.n_layers)]
-
-    def _continue(
-        self: Any, tokens: Int[Tensor, "batch pos"], how: Decoding
-    ) -> tuple[Int[Tensor, "batch longer"], tuple[Float[Tensor, "batch d_vocab"], ...]]:
-        room = tokens.shape[1] + how.max_new_tokens
-        past = self.new_kv_cache(len(tokens), room) if how.use_past_kv_cache else None
-        done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-        kept: list[Tensor] = []
-        for step in track(range(how.max_new_tokens), "generating", disable=not how.verbose):
-            unseen = tokens[:, -1:] if step and past is not None else tokens
-            logits = self.logits(unseen, past)[:, -1].clone()  # a view would keep the prompt's
-            choice = sample_logits(logits, tokens=tokens, **asdict(how.sampling))
-            choice = choice.masked_fill(done, how.fill)
-            tokens = torch.cat((tokens, choice[:, None]), dim=1)
-            done = done | how.ended(tokens, logits)
-            if how.keep_logits:
-                kept.append(logits)
-            if done.all():
-                break
-        return tokens, tuple(kept)
-
-
-def _text(tokenizer: Any, tokens: Int[Tensor, "batch pos"]) -> str | list[str]:
-    texts = [
-        tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for row in tokens.tolist()
-    ]
-    return texts[0] if len(texts) == 1 else texts
+    def _pieces(
+        self, tokens: Int[Tensor, "batch pos"], how: Decoding, size: int, tokenizer: Any
+    ) -> Iterator[Any]:
+        texts, given = TextPieces(tokenizer), 0
+        for longer, _ in self.steps(tokens, how):
+            if longer.shape[1] - given >= size:
+                yield longer[:, given:] if tokenizer is None else texts.next(longer)
+                given = longer.shape[1]
+            tokens = longer
+        if tokenizer is None and tokens.shape[1] > given:
+            yield tokens[:, given:]
+        if tokenizer is not None and (rest := texts.next(tokens, last=True)):
+            yield rest
 
 
 def _model_output(**fields: Any) -> Any:

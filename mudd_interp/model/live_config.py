@@ -1,28 +1,87 @@
 """``model.cfg``: the frozen configuration under the names that TransformerLens' tools read."""
 
+from dataclasses import FrozenInstanceError, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mudd_interp.axes import unknown_name
+from mudd_interp.config import ModelConfig
+
 if TYPE_CHECKING:
     from mudd_interp.model.transformer import HookedMUDDTransformer
 
+FLAGS = {
+    "use_attn_result": "`attn.hook_result` is always there, and computed when it is named",
+    "use_split_qkv_input": "`hook_q_input`, `hook_k_input` and `hook_v_input` are always there, "
+    "[batch pos d_model], the same for all heads",
+    "use_attn_in": "`hook_q_input`, `hook_k_input` and `hook_v_input` are always there, "
+    "[batch pos d_model], the same for all heads",
+    "use_hook_mlp_in": "`ln2.hook_normalized` is what the FFN alone reads, and "
+    "`hook_resid_mid` the stream in the middle of a block",
+}
+"""TransformerLens' switches for hooks, with what is there without them."""
 
-class LiveConfig:
+ABSENT = object()
+
+
+class ConfigView:
+    """A configuration that is read live and never written."""
+
+    use_attn_result = False
+    use_split_qkv_input = False
+    use_attn_in = False
+    use_hook_mlp_in = False
+    default_prepend_bos = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse: a model does not change with its configuration.
+
+        Raises:
+            FrozenInstanceError: Unless it is a private name, or what it is already.
+        """
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+            return
+        present = getattr(self, name, ABSENT)
+        if present is ABSENT or present != value:
+            raise FrozenInstanceError(f"cannot set cfg.{name}: {_instead(name, present)}.")
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse."""
+        raise FrozenInstanceError(f"cannot delete cfg.{name}: a model keeps its configuration.")
+
+
+def _instead(name: str, present: Any) -> str:
+    if name in FLAGS:
+        return f"it would switch nothing, {FLAGS[name]}"
+    if name in ("device", "dtype"):
+        return "it is where the weights are and what they are; use model.to(...)"
+    if name == "default_prepend_bos":
+        return "these models read text without one; give prepend_bos=True with the text"
+    if present is ABSENT:
+        return "there is no such field"
+    return (
+        f"the model is built with {name} = {present!r}, and would not change; make another one, of "
+        "a configuration from dataclasses.replace(model.config, ...)"
+    )
+
+
+class LiveConfig(ConfigView):
     """A live view of a model's configuration.
 
     Every field of ``ModelConfig`` is readable here; ``device`` and ``dtype`` are those of the
-    model's weights now. ``d_mlp`` is a number where every block has the same width. The three
-    ``use_*`` flags of TransformerLens are always off: their hooks do not exist here, or need none
-    (``attn.hook_result`` and the stream inputs are hooked directly).
+    model's weights now. ``d_mlp`` is a number where every block has the same width. The ``use_*``
+    flags of TransformerLens are always off: their hooks do not exist here, or need none
+    (``attn.hook_result`` and the stream inputs are hooked directly). Nothing can be set.
     """
 
     attn_only = False
-    use_attn_result = False
-    use_split_qkv_input = False
-    use_hook_mlp_in = False
-    default_prepend_bos = False
+    attention_dir = "causal"
+    final_rms = False
+    n_devices = 1
     positional_embedding_type = "rotary"
+    use_attn_scale = True
 
     def __init__(self, model: "HookedMUDDTransformer"):
         self._model = (model,)
@@ -31,7 +90,11 @@ class LiveConfig:
         """Fields of the frozen configuration."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._model[0].config, name)
+        config = self._model[0].config
+        if not hasattr(config, name):
+            known = [each.name for each in fields(ModelConfig)] + dir(type(self))
+            raise AttributeError(unknown_name("configuration field", name, known))
+        return getattr(config, name)
 
     @property
     def d_mlp(self) -> int | tuple[int, ...]:
@@ -43,6 +106,21 @@ class LiveConfig:
     def d_head(self) -> int:
         """Width of a head, also where the configuration leaves it to ``d_model``."""
         return self._model[0].config.head_width
+
+    @property
+    def d_vocab_out(self) -> int:
+        """Columns of the unembedding: as many as the embedding has rows."""
+        return self._model[0].config.d_vocab
+
+    @property
+    def attn_scale(self) -> float:
+        """What scores are divided by: the root of the width of a head."""
+        return self.d_head**0.5
+
+    @property
+    def uses_rms_norm(self) -> bool:
+        """Whether the norms are RMSNorms."""
+        return self._model[0].config.normalization_type == "RMS"
 
     @property
     def n_key_value_heads(self) -> int:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from mudd_interp.encoding import decode, encode, token_text
 from mudd_interp.ids import id_tensor
-
-NEVER_PADDED = "batches are never padded"
+from mudd_interp.model.arguments import PADDING, TOKENS, refuse
 
 
 def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int) -> None:
@@ -51,11 +50,6 @@ def check_vocabulary(ids: Int[Tensor, "..."], d_vocab: int) -> None:
             f"token id {low if low < 0 else high} is outside the vocabulary of {d_vocab} (ids 0 "
             f"to {d_vocab - 1}): was the text encoded with another model's tokenizer?"
         )
-
-
-def refused(call: str, name: str, reason: str) -> ValueError:
-    """The error for an argument of TransformerLens' that means nothing here."""
-    return ValueError(f"{call} takes no {name} here ({reason}): leave it out.")
 
 
 def is_text(given: Any) -> bool:
@@ -103,8 +97,7 @@ class TokenMethods:
         Raises:
             ValueError: If it is no tokenizer, or a padding side is given.
         """
-        if default_padding_side is not None:
-            raise refused("set_tokenizer", "default_padding_side", NEVER_PADDED)
+        refuse("set_tokenizer", TOKENS, (), {"default_padding_side": default_padding_side})
         self.tokenizer = tokenizer
 
     @property
@@ -135,8 +128,7 @@ class TokenMethods:
             ValueError: If there is no tokenizer, a text is empty or cannot be encoded, lengths
                 differ, it is neither text nor ids, or a padding side is given.
         """
-        if padding_side is not None:
-            raise refused("to_tokens", "padding_side", NEVER_PADDED)
+        refuse("to_tokens", TOKENS, (), {"padding_side": padding_side})
         longest = self.cfg.n_ctx if truncate else None
         if is_text(input):
             tokens = self._rows(input, bool(prepend_bos), longest)
@@ -154,7 +146,7 @@ class TokenMethods:
         rows = [self._encode(text, prepend_bos)[:longest] for text in texts]
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
-                f"the texts have {sorted({len(row) for row in rows})} tokens: {NEVER_PADDED}, so "
+                f"the texts have {sorted({len(row) for row in rows})} tokens: {PADDING}, so "
                 "give texts of one length, or run them one by one."
             )
         return torch.tensor(rows, dtype=torch.int64)
@@ -219,8 +211,7 @@ class TokenMethods:
         """
         if is_text(input) and not isinstance(input, str):
             return [self.to_str_tokens(text, prepend_bos, padding_side) for text in input]
-        if padding_side is not None:
-            raise refused("to_str_tokens", "padding_side", NEVER_PADDED)
+        refuse("to_str_tokens", TOKENS, (), {"padding_side": padding_side})
         ids = self._one_row(self._rows(input, bool(prepend_bos)) if is_text(input) else input)
         tokenizer = self._require_tokenizer()
         return [token_text(tokenizer, token) for token in ids.tolist()]

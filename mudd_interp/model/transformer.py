@@ -1,10 +1,9 @@
 """``HookedMUDDTransformer``: the whole family as one hooked model."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -15,23 +14,28 @@ from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.block import Block, Streams, same_streams
 from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
-from mudd_interp.model.generate import GenerateMethods
-from mudd_interp.model.hooking import CheckedHooks, eager_where_hooked
+from mudd_interp.model.forward import ForwardMethods
+from mudd_interp.model.hooking import CheckedHooks
+from mudd_interp.model.key_values import GenerateMethods
 from mudd_interp.model.layers import Embed, Norm, Unembed, init_weights, make_norm
 from mudd_interp.model.live_config import LiveConfig
+from mudd_interp.model.named import ELSEWHERE, NearestNames
 from mudd_interp.model.points import enter
-from mudd_interp.model.tokens import TokenMethods, check_tokens
+from mudd_interp.model.tokens import TokenMethods
 from mudd_interp.model.weights import WeightMethods
-from mudd_interp.precision import wide
 from mudd_interp.protocol import ModelInfo
 
 
-class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, CheckedHooks):
+class HookedMUDDTransformer(
+    TokenMethods, GenerateMethods, WeightMethods, ForwardMethods, NearestNames, CheckedHooks
+):
     """MUDDFormer, MUDDPythia, their plain twins and every rung between, by configuration.
 
     A fresh model has random weights with the paper's initialisation of the dense connections (so
     it *is* its plain twin) and is in evaluation mode, as TransformerLens' patching tools expect.
     """
+
+    elsewhere = ELSEWHERE
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
 
         ``X̄_0 = X_0``, ``X_{l+1} = B_l(X̄_l)``, ``X̄_{l+1} = DA_{l+1}(X_0..X_{l+1})`` (paper, 2.1).
         """
-        return self._run_blocks([self.hook_embed(self.embed(tokens))], past, stop_at_layer)
+        return self.run_blocks([self.hook_embed(self.embed(tokens))], past, stop_at_layer)
 
     def logits_from(
         self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
@@ -99,16 +103,24 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
         Args:
             outputs: X_0 (``hook_embed``) and the ``hook_resid_post`` of the first ``l`` blocks,
                 ``0 <= l <= n_layers``.
-        """
-        return self.unembed(self.ln_final(self._run_blocks(outputs)))
 
-    def _run_blocks(
+        Raises:
+            ValueError: If there are none, or more than the model has.
+        """
+        if not 0 < len(outputs) <= self.config.n_layers + 1:
+            raise ValueError(
+                f"expected X_0 and up to {self.config.n_layers} outputs of blocks, got "
+                f"{len(outputs)} in all."
+            )
+        return self.unembed(self.ln_final(self.run_blocks(outputs)))
+
+    def run_blocks(
         self,
         outputs: Sequence[Float[Tensor, "batch pos d_model"]],
         past: Sequence[LayerKeyValues] | None = None,
         stop_at_layer: int | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What :meth:`final_stream` returns, from X_0..X_l on."""
+        """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``."""
         cfg, start = self.config, len(outputs) - 1
         stack = SourceStack(cfg.n_layers + 1) if cfg.dense != "none" else None
         for source, x in enumerate(outputs):
@@ -199,76 +211,6 @@ class HookedMUDDTransformer(TokenMethods, GenerateMethods, WeightMethods, Checke
         return [part for part in self.modules() if isinstance(part, (Attention, Norm))]
 
     # --- The API of TransformerLens -------------------------------------------------------------
-
-    @eager_where_hooked
-    def forward(
-        self,
-        input: str | list[str] | Int[Tensor, "..."],
-        return_type: Literal["logits", "loss", "both"] | None = "logits",
-        prepend_bos: bool | None = None,
-        loss_per_token: bool = False,
-        stop_at_layer: int | None = None,
-        past_kv_cache: Sequence[LayerKeyValues] | None = None,
-    ) -> Any:
-        """Run the model.
-
-        Args:
-            input: Text, a list of texts of equal length in tokens, or ids ``[batch pos]`` or
-                ``[pos]``.
-            return_type: ``"logits"`` ``[batch pos d_vocab]``; ``"loss"``, the mean next-token loss
-                in nats; ``"both"``; or ``None``, which runs the blocks and the final norm only.
-            prepend_bos: Put ``<|endoftext|>`` in front of text. ``None`` means no, as these models
-                were trained.
-            loss_per_token: Return the loss of each position, ``[batch pos-1]``.
-            stop_at_layer: Return the R stream that enters this block instead, ``[batch pos
-                d_model]``; negative values count from the end, ``n_layers`` gives the last
-                aggregate. (In a MUDD model the other streams are in the hooks.)
-            past_kv_cache: Keys and values of earlier positions, from :meth:`new_kv_cache`.
-
-        Raises:
-            ValueError: If the input is empty, longer than the context, or has ids outside the
-                vocabulary.
-        """
-        tokens = self.tokens_of(input, prepend_bos)
-        self._check_tokens(tokens, 0 if past_kv_cache is None else past_kv_cache[0].length)
-        if stop_at_layer is not None:
-            layer = self._layer_index(stop_at_layer)
-            return self.final_stream(tokens, past_kv_cache, layer)
-        final = self.ln_final(self.final_stream(tokens, past_kv_cache))
-        if return_type is None:
-            return None
-        logits = self.unembed(final)
-        if return_type == "logits":
-            return logits
-        if return_type not in ("loss", "both"):
-            raise ValueError(
-                f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}."
-            )
-        loss = self.loss_fn(logits, tokens, per_token=loss_per_token)
-        return loss if return_type == "loss" else (logits, loss)
-
-    @staticmethod
-    def loss_fn(
-        logits: Float[Tensor, "batch pos d_vocab"],
-        tokens: Int[Tensor, "batch pos"],
-        per_token: bool = False,
-    ) -> Float[Tensor, ""] | Float[Tensor, "batch predicted"]:
-        """Next-token cross-entropy in nats: the mean, or one value for each predicted position."""
-        if tokens.shape[1] < 2:
-            raise ValueError("a loss needs at least two tokens: the second is predicted.")
-        predictions = wide(logits[:, :-1]).flatten(0, 1)
-        loss = F.cross_entropy(predictions, tokens[:, 1:].flatten(), reduction="none")
-        return loss.view(tokens.shape[0], -1) if per_token else loss.mean()
-
-    def _check_tokens(self, tokens: Int[Tensor, "batch pos"], seen: int) -> None:
-        if not torch.compiler.is_compiling():
-            check_tokens(tokens, seen, self.config.n_ctx, self.config.d_vocab)
-
-    def _layer_index(self, layer: int) -> int:
-        n_layers = self.config.n_layers
-        if not -n_layers <= layer <= n_layers:
-            raise ValueError(f"stop_at_layer must lie in -{n_layers}..{n_layers}, got {layer}.")
-        return layer + n_layers if layer < 0 else layer
 
     @property
     def cfg(self) -> LiveConfig:

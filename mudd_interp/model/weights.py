@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.layers import Embed, Norm, Unembed
+from mudd_interp.model.stacked import StackedWeights
 
 
-class WeightMethods:
+class WeightMethods(StackedWeights):
     """What TransformerLens' tools read of a model besides its activations."""
 
     config: ModelConfig
@@ -34,29 +35,6 @@ class WeightMethods:
     def b_U(self) -> Float[Tensor, " d_vocab"]:  # noqa: N802 (the field's name)
         """The unembedding's bias: zeros, the family has none."""
         return self.unembed.b_U
-
-    @property
-    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The query weights of every block, stacked (a copy)."""
-        return self._stacked("W_Q")
-
-    @property
-    def W_K(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The key weights of every block, stacked (a copy)."""
-        return self._stacked("W_K")
-
-    @property
-    def W_V(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The value weights of every block, stacked (a copy)."""
-        return self._stacked("W_V")
-
-    @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:  # noqa: N802 (the field's name)
-        """The output weights of every block, stacked (a copy)."""
-        return self._stacked("W_O")
-
-    def _stacked(self, name: Literal["W_Q", "W_K", "W_V", "W_O"]) -> Float[Tensor, "..."]:
-        return torch.stack([block.get_parameter(f"attn.{name}") for block in self.blocks])
 
     def tokens_to_residual_directions(self: Any, tokens: Any) -> Float[Tensor, "*shape d_model"]:
         """The directions of the final stream, before the norm's gain, that raise tokens' logits.

@@ -63,13 +63,14 @@ def drawn(model: Any, given: Any, **arguments: Any) -> Any:
     return model.generate(given, **{"verbose": False, **arguments})
 
 
+@pytest.mark.parametrize("method", ["generate", "generate_stream"])
 @pytest.mark.parametrize("kind", [HookedMUDDTransformer, BridgeBaseline])
-def test_arguments_are_those_of_the_bridge_in_name_order_and_default(kind: type):
+def test_arguments_are_those_of_the_bridge_in_name_order_and_default(kind: type, method: str):
     def arguments(method: Any) -> list[tuple[Any, ...]]:
         parameters = inspect.signature(method).parameters.values()
         return [(p.name, p.kind, p.default) for p in parameters]
 
-    assert arguments(kind.generate) == arguments(TransformerBridge.generate)  # pyright: ignore
+    assert arguments(getattr(kind, method)) == arguments(getattr(TransformerBridge, method))
 
 
 @pytest.mark.parametrize(
@@ -255,3 +256,49 @@ def test_weights_are_shuffled_over_the_whole_sequence():
             model.generate(tokens, 4, use_past_kv_cache=kept, **GREEDY) for kept in (True, False)
         )
     assert torch.equal(cached, whole)
+
+
+@pytest.mark.parametrize("given", ["ids", "on a", ["on a", "er i"]], ids=str)
+@pytest.mark.parametrize("size", [1, 4, 7, 100])
+@pytest.mark.parametrize("return_type", ["input", "tokens", "str"])
+def test_a_stream_comes_in_the_pieces_of_the_bridge(
+    pair: Pair, model: Any, given: Any, size: int, return_type: str
+):
+    given = pair.tokens if given == "ids" else given
+    arguments: dict[str, Any] = {
+        "max_new_tokens": 9,
+        "max_tokens_per_yield": size,
+        "return_type": return_type,
+        "prepend_bos": False,
+        **GREEDY,
+    }
+    expected = list(pair.baseline.bridge.generate_stream(given, **arguments))
+    found = list(model.generate_stream(given, **arguments))
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs) if isinstance(theirs, torch.Tensor) else ours == theirs
+    del arguments["max_tokens_per_yield"]
+    whole = model.generate(given, **arguments)
+    if isinstance(whole, str):
+        assert "".join(found) == whole
+    elif isinstance(whole, list):
+        assert ["".join(row) for row in zip(*found, strict=True)] == whole
+    else:
+        assert torch.equal(torch.cat(found, dim=1), whole)
+
+
+def test_a_stream_ends_with_its_rows_and_is_refused_at_the_call(pair: Pair, model: Any):
+    token = int(model.generate(pair.tokens[:1], 1, **GREEDY)[0, -1])
+    stream = model.generate_stream(
+        pair.tokens[:1], 9, 1, eos_token_id=token, do_sample=False, verbose=False
+    )
+    assert torch.cat(list(stream), dim=1).shape == (1, 6)
+    with pytest.raises(ValueError, match="max_tokens_per_yield must be an integer from 1, got 0"):
+        model.generate_stream(pair.tokens, max_tokens_per_yield=0, stop_at_eos=False)
+    with pytest.raises(ValueError, match="generate_stream takes no padding_side here"):
+        model.generate_stream(pair.tokens, padding_side="left")
+    with pytest.raises(ValueError, match="ask for at most"):
+        model.generate_stream(pair.tokens, CONTEXT, stop_at_eos=False)
+    assert torch.equal(
+        torch.cat(list(model.generate_stream(pair.tokens, 0, **QUIET)), dim=1), pair.tokens
+    )

@@ -21,6 +21,7 @@ from transformers import (
 
 from mudd_interp import axes
 from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.inspection import parameters_by_part
 from mudd_interp.model import MUDDActivationCache
 from mudd_interp.protocol import HookedModel
 
@@ -558,3 +559,15 @@ def test_a_predicate_selects_everything_with_gradients_too(pythia: BridgeBaselin
     options: dict[str, Any] = {"names_filter": lambda _: True, "incl_bwd": True}
     _, cache = pythia.run_with_cache(tokens, return_type="loss", **options)
     assert f"{axes.stream_input(1, 'q')}_grad" in cache
+
+
+def test_parameters_are_those_that_are_computed_with(
+    kind: str, baseline: BridgeBaseline, tokens: Tensor
+):
+    named = dict(baseline.named_parameters())
+    assert sum(p.numel() for p in named.values()) == baseline.bridge.n_params_total
+    assert sum(parameters_by_part(baseline).values()) == baseline.n_params_total
+    baseline(tokens, return_type="loss").backward()
+    assert all(parameter.grad is not None for parameter in named.values())
+    baseline.zero_grad()
+    assert all(parameter.grad is None for parameter in baseline.parameters())
