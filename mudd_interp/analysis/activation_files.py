@@ -233,7 +233,7 @@ def _check_folder(folder: Path) -> None:
 def _finish(folder: Path, shards: Sequence[Shard], whole: Provenance) -> None:
     """Write the index of a folder whose files are all there."""
     names = {shard_name(number) for number in range(len(shards))}
-    for path in list(folder.iterdir()):
+    for path in sorted(folder.iterdir()):
         if _HALF.match(path.name):
             path.unlink()  # of a process that was killed
         elif _FILE.fullmatch(path.name) and path.name not in names:
