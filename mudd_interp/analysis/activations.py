@@ -82,7 +82,8 @@ def activations(
         ValueError: If a hook is unknown (the nearest names are given) or there is none, it holds a
             number for each query and key, ``dtype`` is no precision, ``start`` is negative, or the
             model is in training mode. While walking: if a batch is not as described, a hook has no
-            vector for each token, or a value is beyond the range of ``dtype``.
+            vector for each token or does not run beside the others, or a value is beyond the range
+            of ``dtype``.
     """
     reading = Reading.of(model, hook, dtype, flatten_heads)
     if start < 0:
@@ -141,6 +142,9 @@ class Reading:
         hooks = [(name, Observer(partial(self._keep, kept, name, tokens))) for name in self.hooks]
         with model.hooks(hooks):
             model(tokens, return_type=None, stop_at_layer=self._last_block())
+        for name in self.hooks:
+            if name not in kept:  # one norm stands for three, or they for it
+                raise ValueError(f"`{name}` does not run beside the others: ask for it by itself.")
         return {name: kept[name] for name in self.hooks}
 
     def _last_block(self) -> int | None:

@@ -96,11 +96,13 @@ def test_several_hooks_share_a_pass_and_it_goes_on_anywhere():
 
 def test_edits_and_precision_are_those_asked_for():
     model, batches = work()
-    plain = next(mi.activations(model, batches, VALUES))
+    plain = list(mi.activations(model, batches, VALUES))
     with mi.edited(model, "cut v 0<-0"):
-        cut = next(mi.activations(model, batches, VALUES, dtype="float32"))
-    assert cut.dtype == torch.float32
-    assert not torch.allclose(plain.float(), cut)
+        cut = list(mi.activations(model, batches, VALUES, dtype="float32"))
+        _, cache = model.run_with_cache(batches[3], names_filter=VALUES)
+    assert {rows.dtype for rows in cut} == {torch.float32}
+    assert not any(torch.allclose(a.float(), b) for a, b in zip(plain, cut, strict=True))
+    torch.testing.assert_close(cut[3], cache[VALUES].flatten(0, 1).float())
     with model.hooks([(VALUES, lambda x, hook: x * 1e6)]):
         with pytest.raises(ValueError, match=r"which torch\.float16 cannot hold: give dtype=torch"):
             next(mi.activations(model, batches, VALUES, dtype=torch.float16))
@@ -132,6 +134,13 @@ def test_a_vector_for_each_head_is_refused_unless_all_are_wanted_side_by_side():
         next(mi.activations(model, batches, axes.attn(1, "hook_z")))
     with pytest.raises(ValueError, match="wrap a tensor as"):
         next(mi.activations(model, batches[0], VALUES))
+
+
+def test_hooks_that_stand_for_one_another_are_not_read_together():
+    model, batches = work()
+    norms = [f"blocks.0.{norm}.hook_scale" for norm in ("ln1", "ln1_q", "ln1_k", "ln1_v")]
+    with pytest.raises(ValueError, match=r"`blocks\.0\.ln1\.hook_scale` does not run beside"):
+        next(mi.activations(model, batches, norms))
 
 
 # --- On disk ------------------------------------------------------------------------------------
