@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mudd_interp import analysis, axes, data, viz
+    from mudd_interp.analysis import activations, open_activations, save_activations
     from mudd_interp.catalog import draw
     from mudd_interp.checkpoints import load_model, save_model
     from mudd_interp.config import ModelConfig
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _MODULES = ("analysis", "axes", "data", "viz")
 _HOMES = {
+    "activations": "analysis",
+    "open_activations": "analysis",
+    "save_activations": "analysis",
     "draw": "catalog",
     "load_model": "checkpoints",
     "save_model": "checkpoints",
@@ -40,13 +44,16 @@ __all__ = [
     "MUDDActivationCache",
     "ModelConfig",
     "ModelInfo",
+    "activations",
     "analysis",
     "axes",
     "data",
     "draw",
     "edited",
     "load_model",
+    "open_activations",
     "run",
+    "save_activations",
     "save_model",
     "viz",
 ]

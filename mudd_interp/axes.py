@@ -120,6 +120,26 @@ def block(layer: int, name: str) -> str:
     return f"blocks.{layer}.{name}"
 
 
+_IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms)\.(\d+)\.")
+
+
+def blocks_needed(name: str) -> int | None:
+    """How many blocks have run when a hook has fired; ``None`` for all, and the final norm."""
+    # X_0 may be hooked where it enters block 0: a baseline's positions are added there.
+    if name == EMBED:
+        return 1
+    found = _IN_BLOCKS.match(name)
+    if found is None:
+        return None
+    part, number = found.groups()
+    return max(1, int(number)) if part == "dense_pre_norms" else int(number) + 1
+
+
+def of_pairs(name: str) -> bool:
+    """Whether a hook holds a number for each query and key: ``[batch head query key]``."""
+    return name.endswith((".hook_pattern", ".hook_attn_scores"))
+
+
 def n_sources(aggregation: int) -> int:
     """How many sources an aggregation sees: X_0 up to X_{aggregation+1}."""
     return aggregation + 2

@@ -134,7 +134,10 @@ class HookedModel(Protocol):
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``."""
+        """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``.
+
+        With ``stop_at_layer=l`` it ends before block ``l``; the hooks of earlier blocks have fired.
+        """
         ...
 
 

@@ -128,6 +128,7 @@ else:
         frame.choose_token("Logit of", "answer", "the likeliest of the prompt")
         frame.choose_token("Minus the logit of", "against", "the likeliest of the corrupted one")
     charts.chart("edge_patch")
+    charts.chart("state_patch")
 
 st.header("Every edge", anchor=False)
 st.markdown(

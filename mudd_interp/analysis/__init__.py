@@ -7,6 +7,8 @@ code serves MUDDFormer and the plain Transformer beside it.
 from mudd_interp.analysis.ablation import EFFECTS as EFFECTS
 from mudd_interp.analysis.ablation import AblationSweep as AblationSweep
 from mudd_interp.analysis.ablation import ablation_sweep as ablation_sweep
+from mudd_interp.analysis.activation_files import save_activations as save_activations
+from mudd_interp.analysis.activations import activations as activations
 from mudd_interp.analysis.attribution import EdgeAttribution as EdgeAttribution
 from mudd_interp.analysis.attribution import edge_attribution as edge_attribution
 from mudd_interp.analysis.base import Accumulator as Accumulator
@@ -86,6 +88,12 @@ from mudd_interp.analysis.similarity_matrix import (
 )
 from mudd_interp.analysis.sinks import SinkSensitivity as SinkSensitivity
 from mudd_interp.analysis.sinks import SinkSensitivityAnalysis as SinkSensitivityAnalysis
+from mudd_interp.analysis.state_patch import RESTORED as RESTORED
+from mudd_interp.analysis.state_patch import StatePatch as StatePatch
+from mudd_interp.analysis.state_patch import state_hooks as state_hooks
+from mudd_interp.analysis.state_patch import state_patch as state_patch
+from mudd_interp.analysis.stored_activations import StoredActivations as StoredActivations
+from mudd_interp.analysis.stored_activations import open_activations as open_activations
 from mudd_interp.analysis.stream_decomposition import StreamDecomposition as StreamDecomposition
 from mudd_interp.analysis.stream_decomposition import (
     stream_decomposition as stream_decomposition,

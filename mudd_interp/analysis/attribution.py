@@ -107,7 +107,7 @@ def _estimates(
     kept: dict[Aggregate, Tensor] = {}
     keys = dict.fromkeys(_key(edge) for edge in edges)
     hooks = [
-        (model.weights_hook(*key) or aggregate_hook(model, *key), partial(_keep, kept, key))
+        (model.weights_hook(*key) or aggregate_hook(model, *key), partial(keep, kept, key))
         for key in keys
     ]
     with torch.enable_grad(), model.hooks([*finite_hooks(model), *hooks]):
@@ -131,12 +131,13 @@ def _key(edge: Edit) -> Aggregate:
     return edge.layer, edge.stream
 
 
-def _keep(
-    kept: dict[Aggregate, Tensor],
-    key: Aggregate,
+def keep(
+    kept: dict[Any, Tensor],
+    key: Any,
     tensor: Float[Tensor, "batch pos _"],
     hook: Any,  # noqa: ARG001 (a hook's signature)
 ) -> Float[Tensor, "batch pos _"]:
+    """A hook that keeps a tensor under a key, to take the gradient of what follows from it."""
     # Without gradients of its own (frozen parameters) the tensor is where they begin.
     kept[key] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
     return kept[key]

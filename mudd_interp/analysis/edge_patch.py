@@ -13,13 +13,12 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis.ablation import edits_table
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import require_evaluation, token_batch
 from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.axes import Aggregate, n_sources
 from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge, multiplies_normed
-from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
 
@@ -95,20 +94,14 @@ def edge_patch(
             vocabulary, the model is in training mode, or it has PrePostDANorm (a term of an
             aggregate passes a norm there together with the others).
     """
-    require_evaluation(model)
-    clean, corrupted = token_batch(clean), token_batch(corrupted)
-    if clean.shape != corrupted.shape:
-        raise ValueError(
-            f"expected clean and corrupted prompts of one shape, got {list(clean.shape)} and "
-            f"{list(corrupted.shape)}: patches go position by position."
-        )
+    clean, corrupted = prompt_pair(model, clean, corrupted)
     if multiplies_normed(model):
         raise ValueError(
             f"{model.info.name} has PrePostDANorm: its edges add up inside a norm, so that no term "
             "can be replaced by itself. Use ablation_sweep."
         )
     runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
-    chosen = _answers(model, runs, answers)
+    chosen = answers_of(model, [run.logits for run in runs], answers)
     edges = every_edge(model)
     keys = list(axes.aggregates(model.cfg.n_layers, model.streams))
     edge_rows: list[Float64[np.ndarray, "row prompt"]] = []
@@ -117,7 +110,7 @@ def edge_patch(
     for key in by_stream:
         deltas = runs[1].terms(key) - runs[0].terms(key)
         patched = _patched(model, runs[0], key, torch.cat([deltas, deltas.sum(0, keepdim=True)]))
-        rows = as_float64(_difference(patched, chosen))
+        rows = as_float64(logit_difference(patched, chosen))
         edge_rows.append(rows[:-1])
         stream_rows.append(rows[-1:])
     seen, other = TokensSeen(), TokensSeen()
@@ -131,8 +124,8 @@ def edge_patch(
     return EdgePatch(
         provenance=provenance(model, "clean prompts", seen, options),
         streams=model.streams,
-        clean=as_float64(_difference(runs[0].logits, chosen)),
-        corrupted=as_float64(_difference(runs[1].logits, chosen)),
+        clean=as_float64(logit_difference(runs[0].logits, chosen)),
+        corrupted=as_float64(logit_difference(runs[1].logits, chosen)),
         edge=np.concatenate(edge_rows),
         stream=np.concatenate(stream_rows),
         answers=chosen.cpu().numpy(),
@@ -189,32 +182,3 @@ def _patched(
         else:
             logits = model(run.tokens.repeat(times, 1), return_type="logits")
     return logits.unflatten(0, (times, -1))
-
-
-def _answers(model: HookedModel, runs: Sequence[_Run], answers: Any) -> Int64[Tensor, "prompt 2"]:
-    if answers is not None:
-        given = id_tensor(answers, "answers")
-    else:
-        given = torch.stack([run.logits[:, -1].argmax(-1) for run in runs], dim=1)
-        same = (given[:, 0] == given[:, 1]).nonzero().flatten().tolist()
-        if same:
-            raise ValueError(
-                f"the likeliest token of prompt {same[0]} is {int(given[same[0], 0])} in both runs:"
-                " give the answers to compare."
-            )
-    expected = (len(runs[0].tokens), 2)
-    inside = bool(((given >= 0) & (given < model.cfg.d_vocab)).all())
-    if tuple(given.shape) != expected or not inside or bool((given[:, 0] == given[:, 1]).any()):
-        raise ValueError(
-            f"answers must be two different ids in 0..{model.cfg.d_vocab - 1} for each prompt, of "
-            f"shape {list(expected)}, got {given.tolist()}."
-        )
-    return given.to(runs[0].logits.device)
-
-
-def _difference(
-    logits: Float[Tensor, "*row prompt pos d_vocab"], answers: Int64[Tensor, "prompt 2"]
-) -> Float[Tensor, "*row prompt"]:
-    last = logits[..., -1, :]
-    first, second = last.gather(-1, answers.expand(*last.shape[:-1], 2)).unbind(-1)
-    return first - second

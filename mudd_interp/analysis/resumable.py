@@ -83,13 +83,13 @@ def _kept(
     """The results in the folder; ``walk`` is taken past what they have seen."""
     names = {f"{number}.safetensors" for number in range(len(wanted))}
     if {path.name for path in folder.iterdir()} != names:
-        raise ValueError(_other(folder, "something else, or other analyses"))
+        raise ValueError(other_contents(folder, "something else, or other analyses"))
     found = tuple(Result.load(folder / name) for name in sorted(names, key=_number))
     seen = TokensSeen()
     while seen.sequences < found[0].provenance.sequences:
         tokens = next(walk, None)
         if tokens is None:
-            raise ValueError(_other(folder, "a longer text"))
+            raise ValueError(other_contents(folder, "a longer text"))
         seen.add(tokens)
     for analysis, result in zip(wanted, found, strict=True):
         _check(model, analysis, result, seen, data, folder)
@@ -105,17 +105,21 @@ def _check(
 ) -> None:
     sums = analysis.start(model)
     expected = provenance(model, data, seen, sums.options)
-    mine, theirs = _plain(expected), _plain(result.provenance)
+    mine, theirs = plain(expected), plain(result.provenance)
     differing = [name for name in mine if mine[name] != theirs[name]]
     if differing:
-        raise ValueError(_other(folder, f"a sweep with another {differing[0]}"))
+        raise ValueError(other_contents(folder, f"a sweep with another {differing[0]}"))
     if type(sums.finish(expected)) is not type(result):
-        raise ValueError(_other(folder, f"a {type(result).__name__} where another is wanted"))
+        raise ValueError(
+            other_contents(folder, f"a {type(result).__name__} where another is wanted")
+        )
 
 
-def _plain(given: Provenance) -> dict[str, Any]:
+def plain(given: Provenance) -> dict[str, Any]:
+    """A provenance as it is read back from a file."""
     return json.loads(json.dumps(given.to_dict()))
 
 
-def _other(folder: Path, what: str) -> str:
+def other_contents(folder: Path, what: str) -> str:
+    """The message for a folder that holds the state of something else."""
     return f"{folder} holds {what}: give another folder, or remove it to start anew."

@@ -1,6 +1,6 @@
 """What happens if it is cut?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -9,18 +9,21 @@ import torch
 from mudd_interp.analysis import (
     AblationSweep,
     EdgePatch,
+    StatePatch,
     ablation_sweep,
+    check_same_vocabulary,
     edge_attribution,
     edge_patch,
     edge_sizes,
     in_context_loss,
+    state_patch,
     static_vs_dynamic,
     token_texts,
     weight_contribution_cause,
 )
 from mudd_interp.analysis.logit_attribution import token_id
 from mudd_interp.catalog.kind import ONE_PICTURE, PROMPT, SCOPED, Drawn, FigureKind, of_both
-from mudd_interp.request import Mode
+from mudd_interp.request import Mode, Part
 from mudd_interp.study import Study
 from mudd_interp.texts import corrupted_of
 from mudd_interp.viz import (
@@ -29,6 +32,7 @@ from mudd_interp.viz import (
     edge_patch_figure,
     first_order_figure,
     in_context_figure,
+    state_patch_figure,
     static_dynamic_figure,
 )
 
@@ -40,6 +44,11 @@ _OTHERWISE = f"; {FEW} sequences unless told otherwise"
 ONE_MODELS_EDGES: dict[Mode, str] = {
     "difference": "it shows the edges of one model",
     "overlay": "it shows the edges of one model",
+}
+
+ONE_MODELS_STATE: dict[Mode, str] = {
+    "difference": "a layer of one model does not do what that of the other does",
+    "overlay": "one picture would hide the other",
 }
 
 
@@ -80,34 +89,67 @@ def _in_context(study: Study) -> Drawn:
 
 
 def _edge_patch(study: Study) -> Drawn:
-    request, model = study.request, study.models["model"]
-    corrupted = corrupted_of(request, model, list(study.models.values()))
-    options = {"answer": request.answer, "against": request.against}
-    found = study.of_prompt("model", _patched, corrupted=corrupted.tolist(), **options)
-    first, second = token_texts(model, torch.from_numpy(found.answers[0].copy()))
+    found = _against_corrupted(study, "model", _edges)
+    answers = _words(study, "model", found)
     frame = pd.concat([found.frame, found.stream_frame], ignore_index=True)
-    return Drawn(edge_patch_figure(found, (first, second)), frame)
+    return Drawn(edge_patch_figure(found, answers), frame)
 
 
-def _patched(
-    model: Any,
-    clean: Any,
-    *,
-    corrupted: Sequence[Sequence[int]],
-    answer: str | None,
-    against: str | None,
-) -> EdgePatch:
-    """Edges of the prompt's run as in the corrupted one; tokens not given are the likeliest.
+def _state_patch(study: Study) -> Drawn:
+    part = study.request.of
+    found = _against_corrupted(study, part, _states)
+    figure = state_patch_figure(found, _words(study, part, found), study.token_texts(part))
+    return Drawn(figure, found.frame)
+
+
+def _words(study: Study, part: Part, found: EdgePatch | StatePatch) -> tuple[str, str]:
+    """The two tokens whose logits are compared."""
+    first, second = token_texts(study.models[part], torch.from_numpy(found.answers[0].copy()))
+    return first, second
+
+
+def _against_corrupted(study: Study, part: Part, compute: Callable[..., Any]) -> Any:
+    """The prompt held against the corrupted one; both models are asked for the same tokens.
+
+    Where one is not given, it is the one that the model expects most.
+    """
+    request, chooser = study.request, part
+    if part == "baseline" and (request.answer is None or request.against is None):
+        check_same_vocabulary(study.models["model"], study.models["baseline"])
+        chooser: Part = "model"
+    given = {"answer": request.answer, "against": request.against}
+    answers = study.of_prompt(chooser, _answers, corrupted=_corrupted(study, chooser), **given)
+    how = {"corrupted": _corrupted(study, part), "answers": answers}
+    return study.of_prompt(part, compute, **how)
+
+
+def _corrupted(study: Study, part: Part) -> list[list[int]]:
+    models = study.models
+    return corrupted_of(study.request, models[part], list(models.values())).tolist()
+
+
+def _edges(model: Any, clean: Any, *, corrupted: Any, answers: list[int]) -> EdgePatch:
+    return edge_patch(model, clean, torch.tensor(corrupted), torch.tensor([answers]))
+
+
+def _states(model: Any, clean: Any, *, corrupted: Any, answers: list[int]) -> StatePatch:
+    return state_patch(model, clean, torch.tensor(corrupted), torch.tensor([answers]))
+
+
+def _answers(
+    model: Any, clean: Any, *, corrupted: Any, answer: str | None, against: str | None
+) -> list[int]:
+    """The two tokens that are compared; those that are not given are the likeliest.
 
     Raises:
-        ValueError: As for :func:`edge_patch`; if both tokens are one, with its text.
+        ValueError: If both tokens are one, with its text.
     """
     other = torch.tensor(corrupted)
     chosen = [
         _likeliest(model, tokens) if token is None else token_id(model, token)
         for token, tokens in ((answer, clean), (against, other))
     ]
-    # Prompts that cannot be compared at all are for edge_patch to refuse.
+    # Prompts that cannot be compared at all are refused where they are patched.
     if chosen[0] == chosen[1] and clean.shape == other.shape:
         text = token_texts(model, other.new_tensor(chosen))[0]
         raise ValueError(
@@ -115,7 +157,7 @@ def _patched(
             "tokens, as answer and against. One that is not given is the likeliest, of the prompt "
             "(answer) or of the corrupted one (against)."
         )
-    return edge_patch(model, clean, other, torch.tensor([chosen]))
+    return chosen
 
 
 @torch.no_grad()
@@ -158,6 +200,14 @@ KINDS = (
         draw=_edge_patch,
         uses=(*PROMPT, "corrupted", "answer", "against"),
         why_not=ONE_MODELS_EDGES,
+    ),
+    FigureKind(
+        name="state_patch",
+        title="From which layer on, and at which token, two prompts differ",
+        draw=_state_patch,
+        uses=(*PROMPT, "corrupted", "answer", "against"),
+        why_not=ONE_MODELS_STATE,
+        single=True,
     ),
     FigureKind(
         name="in_context_loss",

@@ -17,10 +17,11 @@ from mudd_interp.checkpoints.names import BUNDLED, Place, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
-from mudd_interp.checkpoints.weight_files import FLOATS, Weights, open_weights
+from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.released import RELEASED_TYPES
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.precision import float_dtype
 from mudd_interp.protocol import HookedModel, ModelInfo
 
 
@@ -58,7 +59,7 @@ def load_model(
             asked of what has none.
     """
     place = locate(os.fspath(name_or_path), revision, local_files_only)
-    device, dtype = _device(device), _dtype(dtype)
+    device, dtype = _device(device), float_dtype(dtype)
     config = None if place.folder is None else read_config(place.folder)
     if config is None or config["model_type"] not in (MODEL_TYPE, *RELEASED_TYPES):
         from mudd_interp.checkpoints.bridge import load_baseline
@@ -159,11 +160,3 @@ def _device(device: torch.device | str | None) -> torch.device:
             f"the device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}): give "
             "'cpu', or one that this machine and this torch have."
         ) from error
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is not None and known not in FLOATS.values():
-        names = ", ".join(str(float_dtype) for float_dtype in FLOATS.values())
-        raise ValueError(f"dtype must be one of {names}, got {dtype!r}.")
-    return known

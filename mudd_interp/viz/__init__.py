@@ -55,6 +55,7 @@ from mudd_interp.viz.similarity_matrix import (
 )
 from mudd_interp.viz.similarity_matrix import similarity_matrix_figure as similarity_matrix_figure
 from mudd_interp.viz.sinks import sink_sensitivity_figure as sink_sensitivity_figure
+from mudd_interp.viz.state_patch import state_patch_figure as state_patch_figure
 from mudd_interp.viz.theme import shown as shown
 from mudd_interp.viz.token_weights import TokenStatistic as TokenStatistic
 from mudd_interp.viz.token_weights import (

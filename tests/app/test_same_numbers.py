@@ -22,6 +22,7 @@ VIEWS = {
     "loss_comparison": {},
     "logit_attribution": {"answer": ")", "position": 5},
     "edge_patch": {"corrupted": "for j in range(3):\n    print(i)\n", "answer": ")"},
+    "state_patch": {"corrupted": "for j in range(3):\n    print(i)\n", "against": ")"},
     "head_composition": {"layer": 7, "head": 2},
     "edit_effects": {"edits": "cut v 7<-2; cut head 7.2"},
 }

@@ -5,10 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas as pd
 import pytest
+import torch
 
 import mudd_interp as mi
-from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis
+from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis, state_patch
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import SCORES, Mode, Request
 from mudd_interp.study import Study, attention_pattern
@@ -134,14 +136,29 @@ def test_the_final_norm_is_a_layer_where_a_stream_is_asked_for():
         study(Request(layer=13), {}).layer("model", final=True)
 
 
+@pytest.mark.parametrize("figure", ["edge_patch", "state_patch"])
 @pytest.mark.parametrize(
     ("corrupted", "message"),
     [(None, "no corrupted prompt"), ("x", "of one shape"), (PROMPT, "two different tokens")],
 )
-def test_a_corrupted_prompt_that_cannot_be_held_against_is_refused(corrupted, message):
+def test_a_corrupted_prompt_that_cannot_be_held_against_is_refused(figure, corrupted, message):
     request = replace(SHORT, prompt=PROMPT, corrupted=corrupted)
     with pytest.raises(ValueError, match=message):
-        draw_kind(FIGURES["edge_patch"], study(request, {}))
+        draw_kind(FIGURES[figure], study(request, {}))
+
+
+def test_the_baseline_is_asked_for_the_tokens_that_the_model_expects():
+    request = replace(SHORT, prompt=PROMPT, of="baseline")
+    this = study(request, {})
+    drawn = draw_kind(FIGURES["state_patch"], this)
+    model, baseline = this.models["model"], this.models["baseline"]
+    clean, corrupted = model.to_tokens(PROMPT), model.to_tokens(CORRUPTED)
+    with torch.no_grad():
+        expected = [int(model(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]
+        own = [int(baseline(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]
+    assert own != expected
+    found = state_patch(baseline, clean, corrupted, torch.tensor([expected]))
+    pd.testing.assert_frame_equal(drawn.frame, found.frame)
 
 
 def test_two_tokens_to_compare_that_are_one_are_named_by_their_text():

@@ -25,6 +25,7 @@ from mudd_interp.analysis import (
     path_coefficients,
     predictions,
     routes,
+    state_patch,
     static_vs_dynamic,
     stream_decomposition,
     sweep,
@@ -84,6 +85,7 @@ def figures() -> dict[str, Any]:
     effects, sizes = ablation_sweep(cut, batches), edge_sizes(cut, batches)
     pair = random_tokens(cut.config), random_tokens(cut.config, seed=9)
     patch = edge_patch(cut, *pair, torch.tensor([[3, 5], [4, 2]]))
+    state = state_patch(cut, *pair, torch.tensor([[3, 5], [4, 2]]))
     ids = torch.tensor([0, 1, 0, 2])
     seen = [predictions(model, ids, k=3) for model in both]
     losses = compare_losses(both[0], both[1], [ids[None]])
@@ -120,6 +122,7 @@ def figures() -> dict[str, Any]:
         "attention_figure": viz.attention_figure(pattern, tokens, layer=1, model="m"),
         "edge_effects_figure": viz.edge_effects_figure(effects),
         "edge_patch_figure": viz.edge_patch_figure(patch, ("<a>", " b")),
+        "state_patch_figure": viz.state_patch_figure(state, ("<a>", " b"), list("<abcdef")),
         "causes_figure": viz.causes_figure(sizes, effects),
         "first_order_figure": viz.first_order_figure(
             sizes, effects, edge_attribution(cut, batches)
@@ -261,6 +264,7 @@ def test_the_words_give_title_and_ends(figures, name):
             "Active share, mean over heads: model − baseline",
         ),
         ("edge_effects_figure", "4 heat maps", "Nats"),
+        ("state_patch_figure", "4 heat maps", "Share recovered"),
         ("first_order_figure", "4 sets of points", "|exact change of loss|, nats (log scale)"),
         ("static_dynamic_figure", "6 sets of bars", "Change of loss, nats per token"),
         ("in_context_figure", "2 curves", "Mean loss, nats"),

@@ -14,6 +14,7 @@ from mudd_interp.analysis import (
     edge_patch,
     edge_sizes,
     in_context_loss,
+    state_patch,
     static_vs_dynamic,
 )
 from tests.parity.family import FAMILY, random_model, random_tokens
@@ -83,6 +84,42 @@ def test_patched_edges_stand_in_triangles_and_whole_streams_behind_them():
                 edge = "" if last else f"&lt;-{row['source']}"
                 assert names[row["layer"], column] == f"{stream} {row['layer']}{edge}"
     assert f"clean {found.clean.mean():.3f}" in figure.layout.meta["definition"]
+
+
+def test_states_stand_by_layer_and_token_and_all_tokens_behind_them():
+    model = random_model(FAMILY["MUDDFormer"])
+    prompts = random_tokens(model.config), random_tokens(model.config, seed=9)
+    found = state_patch(model, *prompts, torch.tensor([[3, 5], [4, 2]]))
+    figure: Any = viz.state_patch_figure(found, ("a", "b"), list("abcdefg"))
+    frame: Any = found.frame
+    for trace, column in zip(
+        figure.data, ("state", "resid_pre", "output", "estimate"), strict=True
+    ):
+        z = np.asarray(trace.z)
+        assert z.shape == (4, 9)
+        assert np.isnan(z[:, 7]).all()
+        for row in frame.to_dict("records"):
+            last = pd.isna(row["position"])
+            assert z[row["layer"], -1 if last else row["position"]] == row[column]
+    assert f"({found.clean.mean():.3f})" in figure.layout.meta["definition"]
+    assert f"estimate {found.agreement:.2f}" in figure.layout.meta["definition"]
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("Transformer++", ["the whole state: the residual stream", "first-order estimate"]),
+        ("PrePostDANorm, R only", ["the whole state, X", "stream R alone", "the newest output"]),
+    ],
+)
+def test_maps_that_say_nothing_of_their_own_are_left_out(name: str, titles: list[str]):
+    model = random_model(FAMILY[name])
+    prompts = random_tokens(model.config), random_tokens(model.config, seed=9)
+    found = state_patch(model, *prompts, torch.tensor([[3, 5], [4, 2]]))
+    figure: Any = viz.state_patch_figure(found, ("a", "b"), list("abcdefg"))
+    for trace, title in zip(figure.data, titles, strict=True):
+        assert trace.name.startswith(title)
+    assert ("rank correlation" in figure.layout.meta["definition"]) == (name == "Transformer++")
 
 
 def test_the_curve_says_what_context_gains():

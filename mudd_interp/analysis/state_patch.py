@@ -1,0 +1,287 @@
+"""Clean and corrupted prompts: from which layer on, and at which token, is the answer decided?
+
+The state that enters block ``l`` of a model with dense connections is not one vector for each
+token: it is all outputs so far, X_0..X_l, since any of them is read later on. So the stream
+``hook_resid_pre`` can be put back to that of another run, at all tokens, and little may change.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from mudd_interp import axes
+from mudd_interp.analysis.ablation import TOKENS_PER_PASS
+from mudd_interp.analysis.causes import spearman
+from mudd_interp.analysis.finite import finite_hooks
+from mudd_interp.analysis.inputs import check_position
+from mudd_interp.analysis.predictions import as_float64
+from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.state_gradient import first_order
+from mudd_interp.edits import aggregate_hook, multiplies_normed
+from mudd_interp.protocol import Hook, HookedModel, Observer, ResumableModel
+
+Restored = Literal["state", "output", "resid_pre"]
+"""What is put back: X_0..X_l; the newest output X_l only; or the R stream that enters block l."""
+
+RESTORED: tuple[Restored, ...] = get_args(Restored)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StatePatch(Result):
+    """Logit differences of a corrupted run with a part of the clean run's state put back.
+
+    The difference is that of two tokens' logits at the last position. Layer ``l`` stands for what
+    enters block ``l``, and the number of layers for what the final norm is made from. Places are
+    the positions, one at a time, and last all of them together. All else of the state is that of
+    the corrupted run, and all that follows is computed anew.
+
+    Attributes:
+        clean: Of the clean run, in logits.
+        corrupted: Of the corrupted run.
+        patched: With each of :data:`RESTORED` put back, in this order.
+        estimate: First-order estimate of what putting back the state changes, in logits: the
+            gradient of the corrupted run times what differs. NaN with PrePostDANorm.
+        answers: The two tokens of each prompt, the clean answer first.
+    """
+
+    absent: ClassVar[tuple[str, ...]] = ("estimate",)
+
+    clean: Float64[np.ndarray, " prompt"]
+    corrupted: Float64[np.ndarray, " prompt"]
+    patched: Float64[np.ndarray, "restored layer place prompt"]
+    estimate: Float64[np.ndarray, "layer place prompt"]
+    answers: Int64[np.ndarray, "prompt 2"]
+
+    @property
+    def recovered(self) -> Float64[np.ndarray, "_ layer place"]:
+        """Share of (clean − corrupted) that each restoration brings back, and the estimate last.
+
+        Of the means over the prompts. 0 as corrupted, 1 as clean; unbounded. NaN where the two runs
+        do not differ.
+        """
+        change = np.concatenate([self.patched - self.corrupted, self.estimate[None]])
+        whole = float((self.clean - self.corrupted).mean())
+        return change.mean(-1) / (whole or np.nan)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns ``layer``, ``position`` (missing for all of them), and shares recovered.
+
+        The shares are ``state``, ``output``, ``resid_pre`` and ``estimate``: see ``recovered``.
+        """
+        shares = self.recovered
+        layer, place = np.indices(shares.shape[1:])
+        position = pd.array(place.ravel(), dtype="Int64")
+        position[place.ravel() == place.max()] = pd.NA
+        columns = dict(zip((*RESTORED, "estimate"), shares.reshape(len(shares), -1), strict=True))
+        return pd.DataFrame({"layer": layer.ravel(), "position": position, **columns})
+
+    @property
+    def agreement(self) -> float:
+        """Spearman's rank correlation, -1..1, of the estimate and what the state recovers.
+
+        Over all layers, and the single positions at which the states differ; NaN without estimates.
+        """
+        exact, estimate = (self.recovered[row, :, :-1].ravel() for row in (0, -1))
+        differs = estimate != 0
+        if np.isnan(estimate).any():
+            return float("nan")
+        return spearman(estimate[differs], exact[differs])
+
+    def _merged(self, other: Any) -> dict[str, np.ndarray]:  # noqa: ARG002 (whatever it is)
+        raise ValueError("patches of other prompts do not merge: give all prompts as one batch.")
+
+
+@torch.no_grad()
+def state_patch(
+    model: HookedModel,
+    clean: Any,
+    corrupted: Any,
+    answers: Any = None,
+) -> StatePatch:
+    """Put the state of a clean run back into a corrupted one, layer by layer and token by token.
+
+    With all positions of X_0..X_l put back the run is the clean one, at every layer. The estimate,
+    attribution patching, takes one backward pass for all layers and positions.
+
+    Args:
+        model: A hooked model in evaluation mode.
+        clean: Prompts of equal length, as ids ``[prompt pos]``.
+        corrupted: As many prompts of the same length, position by position.
+        answers: The two tokens of each prompt whose logits are compared; ``None`` takes the
+            likeliest of the clean run and of the corrupted one.
+
+    Raises:
+        ValueError: If the prompts do not have one shape, the answers are equal or outside the
+            vocabulary, or the model is in training mode.
+    """
+    clean, corrupted = prompt_pair(model, clean, corrupted)
+    runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
+    chosen = answers_of(model, [run.logits for run in runs], answers)
+    layers = range(model.cfg.n_layers + 1)
+    patched = [
+        np.stack([_patched(model, runs, layer, what, chosen) for layer in layers])
+        for what in RESTORED
+    ]
+    estimate = np.full_like(patched[0], np.nan)
+    if not multiplies_normed(model):
+        changes = [ours - theirs for ours, theirs in zip(*(r.outputs for r in runs), strict=True)]
+        estimate[:, :-1] = first_order(model, corrupted, changes, chosen)
+        estimate[:, -1] = estimate[:, :-1].sum(1)
+    seen, other = TokensSeen(), TokensSeen()
+    seen.add(clean)
+    other.add(corrupted)
+    options = {"corrupted": f"{other.digest:064x}"}
+    return StatePatch(
+        provenance=provenance(model, "clean prompts", seen, options),
+        streams=model.streams,
+        clean=as_float64(logit_difference(runs[0].logits, chosen)),
+        corrupted=as_float64(logit_difference(runs[1].logits, chosen)),
+        patched=np.stack(patched),
+        estimate=estimate,
+        answers=chosen.cpu().numpy(),
+    )
+
+
+def state_hooks(
+    cache: Any,
+    layer: int,
+    positions: Collection[int] | None = None,
+    elsewhere: Any = None,
+) -> list[Hook]:
+    """Hooks that put everything up to block ``layer`` back to a cached run: X_0..X_layer.
+
+    ``model.run_with_hooks(corrupted, fwd_hooks=state_hooks(cache, 6))`` runs blocks 6 and later on
+    the clean state. In a plain Transformer it is what a hook on ``hook_resid_pre`` does.
+
+    Args:
+        cache: Of a run on as many tokens, with its batch axis; ``hook_embed`` and each block's
+            ``hook_resid_post`` must be in it.
+        layer: Which block; the number of layers stands for the final norm.
+        positions: At which tokens; ``None`` for all.
+        elsewhere: A cache of the run that the other positions keep. Without, they are computed, and
+            in the blocks below they read the tokens that were put back.
+
+    Raises:
+        ValueError: If the layer is negative, or there is no such position.
+    """
+    if layer < 0:
+        raise ValueError(f"layer must be 0 or more, got {layer}.")
+    names = [axes.source_output(j) for j in range(layer + 1)]
+    length = cache[names[0]].shape[1]
+    at = torch.zeros(length, dtype=torch.bool)
+    for position in range(length) if positions is None else positions:
+        check_position(position, length)
+        at[position] = True
+    other = {name: None if elsewhere is None else elsewhere[name] for name in names}
+    return [(name, partial(_put_back, at, cache[name], other[name])) for name in names]
+
+
+def _put_back(
+    at: Bool[Tensor, " pos"],
+    clean: Float[Tensor, "batch pos d_model"],
+    other: Float[Tensor, "batch pos d_model"] | None,
+    x: Float[Tensor, "batch pos d_model"],
+    hook: Any,  # noqa: ARG001 (a hook's signature)
+) -> Float[Tensor, "batch pos d_model"]:
+    return torch.where(at.to(x.device)[:, None], clean.to(x), x if other is None else other.to(x))
+
+
+class _Run:
+    """A forward pass, with the outputs X_0..X_L and the R stream before each block and the end."""
+
+    def __init__(self, model: HookedModel, tokens: Int64[Tensor, "prompt pos"]):
+        self.tokens = tokens
+        self.outputs: list[Float[Tensor, "prompt pos d_model"]] = []
+        self.streams: list[Float[Tensor, "prompt pos d_model"]] = []
+        hooks: list[Hook] = finite_hooks(model)
+        for layer in range(model.cfg.n_layers + 1):
+            hooks += [
+                (axes.source_output(layer), Observer(lambda x, _: self.outputs.append(x))),
+                (_stream(model, layer), Observer(lambda x, _: self.streams.append(x))),
+            ]
+        with model.hooks(hooks):
+            self.logits = model(tokens, return_type="logits")
+
+
+def _stream(model: HookedModel, layer: int) -> str:
+    """The hook on the R stream that enters a block; of the layer behind the last, the aggregate."""
+    return aggregate_hook(model, layer - 1, "r") if layer else axes.resid_pre(0)
+
+
+def _patched(
+    model: HookedModel,
+    runs: Sequence[_Run],
+    layer: int,
+    what: Restored,
+    answers: Int64[Tensor, "prompt 2"],
+) -> Float64[np.ndarray, "place prompt"]:
+    """Logit differences with one layer's state put back, at each position and at all."""
+    prompts, length = runs[1].tokens.shape
+    places = torch.cat([torch.eye(length), torch.ones(1, length)]).bool()
+    found = [
+        logit_difference(_rerun(model, runs, layer, what, at.to(answers.device)), answers)
+        for at in places.split(max(1, TOKENS_PER_PASS // (prompts * length)))
+    ]
+    return as_float64(torch.cat(found))
+
+
+def _rerun(
+    model: HookedModel,
+    runs: Sequence[_Run],
+    layer: int,
+    what: Restored,
+    at: Bool[Tensor, "place pos"],
+) -> Float[Tensor, "place prompt pos d_vocab"]:
+    """The logits that follow from a corrupted state with clean parts, a copy for each place."""
+    clean, corrupted = runs
+
+    def mixed(ours: Tensor, theirs: Tensor) -> Float[Tensor, "row pos d_model"]:
+        return torch.where(at[:, None, :, None], ours, theirs).flatten(0, 1)
+
+    def copies(x: Float[Tensor, "prompt pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        return x.repeat(len(at), 1, 1)
+
+    back = {"state": range(layer + 1), "output": [layer], "resid_pre": []}[what]
+    outputs = [
+        mixed(clean.outputs[j], x) if j in back else copies(x)
+        for j, x in enumerate(corrupted.outputs[: layer + 1])
+    ]
+    hooks: list[Hook] = []
+    if what == "resid_pre":
+        stream = mixed(clean.streams[layer], corrupted.streams[layer])
+        hooks = [(_stream(model, layer), partial(_replace, stream))]
+    logits = _logits_from(model, corrupted.tokens.repeat(len(at), 1), outputs, hooks)
+    return logits.unflatten(0, (len(at), -1))
+
+
+def _logits_from(
+    model: HookedModel,
+    tokens: Int64[Tensor, "row pos"],
+    outputs: Sequence[Float[Tensor, "row pos d_model"]],
+    hooks: Sequence[Hook],
+) -> Float[Tensor, "row pos d_vocab"]:
+    """Logits from X_0..X_l on: without the blocks below, where the model can do that."""
+    if isinstance(model, ResumableModel):
+        with model.hooks(hooks):
+            return model.logits_from(outputs)
+    pins = [(axes.source_output(j), partial(_replace, x)) for j, x in enumerate(outputs)]
+    with model.hooks([*pins, *hooks]):
+        return model(tokens, return_type="logits")
+
+
+def _replace(
+    new: Float[Tensor, "row pos d_model"],
+    x: Float[Tensor, "row pos d_model"],  # noqa: ARG001 (a hook's signature)
+    hook: Any,  # noqa: ARG001
+) -> Float[Tensor, "row pos d_model"]:
+    return new
