@@ -245,7 +245,11 @@ class BridgeBaseline(TokenMethods, BaselineGenerate, BaselineWeights, CheckedHoo
         return self
 
     def parameters(self, recurse: bool = True) -> Any:
-        """The parameters of the Hugging Face model."""
+        """The parameters of the Hugging Face model, and the copies that a bridge makes.
+
+        It hooks the parts of a combined projection through copies of them;
+        ``bridge_parameters.placed_parameters`` leaves them out.
+        """
         return self.bridge.original_model.parameters(recurse)
 
     def named_parameters(
