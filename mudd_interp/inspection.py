@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor, nn
 
 from mudd_interp.axes import STREAM_NAMES
@@ -147,7 +147,7 @@ def print_description(description: dict[str, Any], console: Console | None = Non
 
 
 def _pairs(description: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     rows = {
         "revision": description["revision"] or "(local)",
         "digest": description["digest"] or "(random weights)",
@@ -173,7 +173,8 @@ def _parameters(parts: dict[str, int], tied: dict[str, str]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for part, count in parts.items():
+        if part == "total":
+            for shared, owner in tied.items():
+                table.add_row(shared, f"tied, counted as {owner}", "")
         table.add_row(part, f"{count:,}", f"{count / parts['total']:.2%}")
-    for part, owner in tied.items():
-        table.add_row(part, f"tied, counted as {owner}", "")
     return table
