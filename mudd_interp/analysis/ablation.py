@@ -87,7 +87,8 @@ class AblationSweep(Result):
         Columns ``edits`` (as text), ``action``, ``part``, ``stream``, ``layer``, ``source``,
         ``head`` (missing where an edit is about all of them, and for a group of several), and the
         mean effects per token with the ends of their 95% intervals (paired bootstrap over
-        sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits).
+        sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits). Effects do not add
+        up: what several edits do together is that of one row in which they are all done.
         """
         frame = edits_table(self.edits)
         sums = (self.loss_change, self.kl_sum, self.logit_change)
