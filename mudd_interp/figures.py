@@ -14,6 +14,7 @@ from mudd_interp.analysis import Provenance, Result
 from mudd_interp.catalog import FIGURES, Drawn, FigureKind, draw_kind
 from mudd_interp.files import (
     contents,
+    csv_table,
     place_of,
     replacing_folder,
     sha256,
@@ -135,7 +136,9 @@ def write_figures(
         ) as folder:
             for kind, found in drawn.items():
                 files = {
-                    "html": figure_html(found.figure, kind.name).encode(),
+                    "html": figure_html(found.figure, kind.name).encode(
+                        "utf-8", "backslashreplace"
+                    ),
                     "csv": csv_bytes(found),
                 } | {each: next(pictures) for each in formats}
                 for suffix, data in files.items():
@@ -152,8 +155,8 @@ def write_figures(
 
 
 def csv_bytes(drawn: Drawn) -> bytes:
-    """The numbers behind a figure, as they are written to its CSV file."""
-    return drawn.frame.to_csv(index=False, lineterminator="\n").encode()
+    """The numbers behind a figure, as they are written to its CSV file; see ``files.tables``."""
+    return csv_table(drawn.frame)
 
 
 def make_manifest(

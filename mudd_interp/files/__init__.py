@@ -11,6 +11,8 @@ from mudd_interp.files.places import is_there as is_there
 from mudd_interp.files.places import place_of as place_of
 from mudd_interp.files.staging import contents as contents
 from mudd_interp.files.staging import recover as recover
+from mudd_interp.files.tables import csv_rows as csv_rows
+from mudd_interp.files.tables import csv_table as csv_table
 from mudd_interp.files.whole import replacing as replacing
 from mudd_interp.files.whole import replacing_folder as replacing_folder
 from mudd_interp.files.whole import try_file as try_file
