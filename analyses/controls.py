@@ -29,6 +29,7 @@ from mudd_interp.analysis import (
     weight_contribution_cause,
 )
 from mudd_interp.data import Batches, bundled_batches, shuffled
+from mudd_interp.files import csv_table, write_bytes
 
 PAIR = ("mudd-tiny", "tfm-tiny")
 Condition = tuple[str, Any, AbstractContextManager[Any], Batches]
@@ -107,13 +108,13 @@ def main() -> None:
             with doing:
                 rows.append({"model": name, "condition": condition, **numbers(model, text)})
             print(rows[-1])
-    pd.DataFrame(rows).to_csv(given.out / "controls.csv", index=False)
+    write_bytes(given.out / "controls.csv", csv_table(pd.DataFrame(rows)))
     rows = []
     for condition, model, doing, text in conditions(PAIR[0], bundled_batches(given.edges, 4)):
         with doing:
             rows.append({"condition": condition, **edge_numbers(model, text)})
         print(rows[-1])
-    pd.DataFrame(rows).to_csv(given.out / "edge_controls.csv", index=False)
+    write_bytes(given.out / "edge_controls.csv", csv_table(pd.DataFrame(rows)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    given.out.mkdir(exist_ok=True)
     console, model = Console(), mi.load_model(given.model)
     batches = mi.data.bundled_batches(given.sequences)
 

@@ -16,7 +16,7 @@ from typing import Any, get_origin
 
 import mudd_interp
 from mudd_interp.analysis import Result
-from mudd_interp.files import replacing_folder, sha256_file, write_text
+from mudd_interp.files import place_of, replacing_folder, sha256_file, write_text
 
 VARIABLE = "MUDD_INTERP_CACHE"
 """The environment variable that says where the cache folder is."""
@@ -33,7 +33,7 @@ _OURS = re.compile(r"\.?[0-9a-f]{16,64}(\.[0-9a-f]{32}\.(tmp|old))?")
 def cache_folder() -> Path:
     """Where runs and uploads are kept: $MUDD_INTERP_CACHE, else in the user's cache."""
     if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser().absolute()
+        return place_of(named)
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches) / "mudd-interp"
 

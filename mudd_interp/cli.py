@@ -1,5 +1,6 @@
 """The command line: one verb, one job. Whatever is wrong with the input is one message, exit 2."""
 
+import io
 import json
 import os
 import signal
@@ -32,22 +33,32 @@ app = typer.Typer(
 )
 
 
-def _place(given: str) -> Path:
-    """The path of an option; an empty one, as of a shell variable that is not set, is no path."""
-    if not given:
-        raise typer.BadParameter("it is empty: give a path, or leave the option out.")
-    return Path(given)
-
-
-_path = partial(typer.Option, parser=_place, metavar="PATH")
-
-
 def main() -> None:
     """Run the command line; bad input ends it with one message on stderr and exit code 2."""
     # A process that is told to stop cleans up first, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's encoding has not is shown by other signs, and stops nothing.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        _run()
+    except BrokenPipeError:  # whoever read the output has enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, NotImplementedError) as error:
         print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
         raise SystemExit(1 if isinstance(error, ChildProcessError) else 2) from None
@@ -58,7 +69,7 @@ def main() -> None:
 
 @app.command()
 def figures(
-    out: Annotated[Path | None, _path(help="Folder to make.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to make.")] = None,
     model: Annotated[str, typer.Option(help="Name, folder or hub id.")] = "mudd-tiny",
     baseline: Annotated[str, typer.Option(help="The same, or `none`.")] = "tfm-tiny",
     text: Annotated[str | None, typer.Option(help="Text file or folder of text files.")] = None,
@@ -94,10 +105,10 @@ def figures(
     edits: Annotated[str | None, typer.Option(help="Edits: `cut v 5<-2; cut head 7.2`.")] = None,
     format: Annotated[str | None, typer.Option(help="Pictures too: png,svg,pdf.")] = None,
     only: Annotated[str | None, typer.Option(help="Some figures, by name: a,b.")] = None,
-    manifest: Annotated[Path | None, _path(help="Make those figures again.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="Make those figures again.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
     resume: Annotated[
-        Path | None, _path(help="Keep the sweeps here, and go on from what is there.")
+        str | None, typer.Option(help="Keep the sweeps here, and go on from what is there.")
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
 ) -> None:
@@ -108,6 +119,7 @@ def figures(
     given = dict(locals())
     from mudd_interp.catalog import FIGURES, choose
     from mudd_interp.figures import check_formats, check_target, check_texts, read_manifest
+    from mudd_interp.files import exclusive
 
     if list_names:
         for kind in FIGURES.values():
@@ -125,9 +137,27 @@ def figures(
         request = replace(expected.request, device=device)
         names, formats = expected.names, formats or expected.formats
     choose(names, request)
-    if _is_first_process():  # the one that writes
-        check_target(out, overwrite)
-    _draw(request, out, names, check_formats(formats), expected, resume)
+    pictures = check_formats(formats)
+    if not _is_first_process():
+        _draw(request, out, names, pictures, expected, resume, overwrite)
+        return
+    check_target(out, overwrite)
+    if resume is not None:
+        _check_writable(resume)
+    with exclusive(out):
+        _draw(request, out, names, pictures, expected, resume, overwrite)
+
+
+def _check_writable(folder: str) -> None:
+    """Refuse a folder that nothing can be kept in."""
+    from mudd_interp.files import try_folder
+
+    try:
+        try_folder(folder)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}): give another one."
+        ) from error
 
 
 def _request(given: dict[str, Any]) -> Request:
@@ -173,11 +203,12 @@ def _listed(names: str) -> tuple[str, ...]:
 
 def _draw(
     request: Request,
-    out: Path,
+    out: str,
     names: tuple[str, ...],
     formats: "tuple[ImageFormat, ...]",
     expected: "Manifest | None",
-    resume: Path | None,
+    resume: str | None,
+    overwrite: bool,
 ) -> None:
     """Draw the figures and write them; the first process only, where there are several."""
     from mudd_interp.analysis import rank_and_world_size
@@ -196,8 +227,10 @@ def _draw(
     if expected is not None:
         check_same(study, expected)
     if rank_and_world_size()[0] == 0:
-        written = write_figures(study, drawn, out, names, formats)
-        typer.echo(f"{len(written['figures'])} figures in {out}: open {_first(out, written)}")
+        written = write_figures(study, drawn, out, names, formats, overwrite)
+        first = Path(out, f"{written['figures'][0]['name']}.html")
+        _say_left_out(study.batches("model").left_out)
+        typer.echo(f"{len(written['figures'])} figures in {out}: open {first}")
 
 
 def _say_left_out(left_out: Mapping[Path, str], most: int = 10) -> None:
@@ -206,10 +239,6 @@ def _say_left_out(left_out: Mapping[Path, str], most: int = 10) -> None:
         typer.echo(f"left out: {path} ({reason})", err=True)
     if len(left_out) > most:
         typer.echo(f"left out: {len(left_out) - most} more", err=True)
-
-
-def _first(out: Path, written: dict[str, Any]) -> Path:
-    return out / f"{written['figures'][0]['name']}.html"
 
 
 def _is_first_process() -> bool:
@@ -244,7 +273,7 @@ def dashboard(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port [8501].")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
     cache: Annotated[
-        Path | None, _path(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
+        str | None, typer.Option(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
     ] = None,
 ) -> None:
     """Open the dashboard. Streamlit's own settings (STREAMLIT_SERVER_PORT, ...) are honoured."""
@@ -261,7 +290,10 @@ def dashboard(
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     models = [f"--model={model}", f"--baseline={baseline}"]
     if cache is not None:
-        os.environ["MUDD_INTERP_CACHE"] = str(cache.expanduser().absolute())
+        from mudd_interp.files import place_of
+
+        _check_writable(cache)
+        os.environ["MUDD_INTERP_CACHE"] = str(place_of(cache))
     sys.argv = ["streamlit", "run", str(_app_folder() / "main.py"), *options, "--", *models]
     # Here, not above: like torch, it is slow to import.
     from streamlit.web.cli import main as run_streamlit
@@ -295,8 +327,8 @@ def inspect(
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
-    out: Annotated[Path, _path(help="Folder of the runs; a run there goes on.")],
-    data: Annotated[Path | None, _path(help="Folder of the prepared tokens.")] = None,
+    out: Annotated[str, typer.Option(help="Folder of the runs; a run there goes on.")],
+    data: Annotated[str | None, typer.Option(help="Folder of the prepared tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads a process.")] = None,
@@ -304,10 +336,11 @@ def train(
     parallel: Annotated[bool, typer.Option(help="A group's models at once.")] = False,
 ) -> None:
     """Train the bundled pair, or one of it, from the Python sources installed here."""
+    from mudd_interp.files import place_of
     from mudd_interp.training.run import RunOptions, run_preset
 
     options = RunOptions(
-        data=data,
+        data=None if data is None else place_of(data),
         steps=steps,
         peak_lr=peak_lr,
         threads=threads,
@@ -329,15 +362,17 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, ...")] = "float32",
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 5,
-    json_file: Annotated[Path | None, _path("--json", help="Write what was found here.")] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write what was found here.")
+    ] = None,
     figure: Annotated[
-        Path | None,
-        _path(help="Draw `growth` here: .html, .png, .svg or .pdf."),
+        str | None,
+        typer.Option(help="Draw `growth` here: .html, .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """Measure speed and memory on this machine, beside what one would use instead."""
     from mudd_interp.bench import check_figure, measure, print_report, write_growth
-    from mudd_interp.files import try_folder, write_text
+    from mudd_interp.files import is_stream, write_text
 
     if figure is not None:
         if "growth" not in (names or ()):
@@ -345,14 +380,26 @@ def bench(
         check_figure(figure)
     for path in (json_file, figure):
         if path is not None:
-            try_folder(path)
+            _check_file(path)
 
-    def keep(found: dict[str, Any]) -> None:
-        if json_file is not None:
+    def keep(found: dict[str, Any], whole: bool = False) -> None:
+        # A file is replaced each time; what goes through a pipe comes once.
+        if json_file is not None and (whole or not is_stream(json_file)):
             write_text(json_file, json.dumps(found, indent=2) + "\n")
 
     report = partial(typer.echo, err=True)
     found = measure(names or (), size, device, dtype, repeats, report, keep)
+    keep(found, whole=True)
     print_report(found)
     if figure is not None:
         write_growth(found, figure)
+
+
+def _check_file(path: str) -> None:
+    """Refuse a file that cannot be written."""
+    from mudd_interp.files import try_file
+
+    try:
+        try_file(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path} ({error.strerror}): give another file.") from error

@@ -1,6 +1,7 @@
 """The figures of a study as files, with their numbers and a manifest to make them again from."""
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,15 @@ from typing import Any
 import mudd_interp
 from mudd_interp.analysis import Provenance, Result
 from mudd_interp.catalog import FIGURES, Drawn, FigureKind, draw_kind
-from mudd_interp.files import replacing_folder, sha256, try_folder, write_text
+from mudd_interp.files import (
+    contents,
+    csv_table,
+    place_of,
+    replacing_folder,
+    sha256,
+    try_folder,
+    write_text,
+)
 from mudd_interp.request import PARTS, Part, Request
 from mudd_interp.study import Study
 from mudd_interp.texts import text_files
@@ -34,14 +43,18 @@ def check_formats(formats: Sequence[str]) -> tuple[ImageFormat, ...]:
     return tuple(each for each in IMAGE_FORMATS if each in formats)
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
     """Refuse a folder that cannot be written, or that holds what is not ours to replace.
 
     Raises:
         ValueError: With what to do.
     """
     try:
-        _refuse_contents(target, overwrite)
+        place = place_of(target)
+        if place.exists() and not place.is_dir():
+            what = "a file" if place.is_file() else "no folder"
+            raise ValueError(f"{target} is {what}: give the name of a folder to make.")
+        refuse_contents(place, overwrite, target)
         try_folder(target)
     except OSError as error:
         raise ValueError(
@@ -49,18 +62,29 @@ def check_target(target: Path, overwrite: bool) -> None:
         ) from error
 
 
-def _refuse_contents(target: Path, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file: give the name of a folder to make.")
-    held = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+def refuse_contents(
+    folder: Path, overwrite: bool, called: str | os.PathLike[str] | None = None
+) -> None:
+    """Refuse to replace a folder with other things in it than figures, and those unless asked to.
+
+    Args:
+        folder: Where to look.
+        overwrite: Whether figures may be replaced.
+        called: What the folder is called in the message.
+
+    Raises:
+        ValueError: With what to do.
+    """
+    held, called = contents(folder), called or folder
     ours = {f"{name}.{suffix}" for name in FIGURES for suffix in ("html", "csv", *IMAGE_FORMATS)}
-    other = [name for name in held if name not in ours | {MANIFEST}]
+    ours.add(MANIFEST)
+    other = [name for name in held if name not in ours or (folder / name).is_dir()]
     if other:
         raise ValueError(
-            f"{target} holds {other[0]}, which is no figure: give the name of a folder to make."
+            f"{called} holds {other[0]}, which is no figure: give the name of a folder to make."
         )
     if held and not overwrite:
-        raise ValueError(f"{target} holds figures already: give --overwrite to replace them.")
+        raise ValueError(f"{called} holds figures already: give --overwrite to replace them.")
 
 
 def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, Drawn]:
@@ -78,25 +102,27 @@ def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, 
 def write_figures(
     study: Study,
     drawn: Mapping[FigureKind, Drawn],
-    target: Path,
+    target: str | os.PathLike[str],
     names: Sequence[str] = (),
     formats: Sequence[ImageFormat] = (),
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Write figures, their numbers and the manifest into a folder, whole or not at all.
 
     Args:
         study: What they were drawn from.
         drawn: The figures.
-        target: The folder; one that is there is replaced.
+        target: The folder; one that holds figures, and nothing else, is replaced.
         names: Which figures were asked for; none for the standard ones.
         formats: Pictures to write beside each page.
+        overwrite: Whether it is replaced, or refused, if there are figures by then.
 
     Returns:
         The manifest.
 
     Raises:
         ValueError: If a picture is wanted and there is no browser to draw it, or the folder cannot
-            be written.
+            be written or holds what is not ours to replace.
     """
     jobs: list[tuple[Any, ImageFormat]] = [
         (found.figure, each) for found in drawn.values() for each in formats
@@ -105,10 +131,14 @@ def write_figures(
     entries: list[dict[str, Any]] = []
     manifest = make_manifest(study, names, formats, entries)
     try:
-        with replacing_folder(target) as folder:
+        with replacing_folder(
+            target, lambda held: refuse_contents(held, overwrite, target)
+        ) as folder:
             for kind, found in drawn.items():
                 files = {
-                    "html": figure_html(found.figure, kind.name).encode(),
+                    "html": figure_html(found.figure, kind.name).encode(
+                        "utf-8", "backslashreplace"
+                    ),
                     "csv": csv_bytes(found),
                 } | {each: next(pictures) for each in formats}
                 for suffix, data in files.items():
@@ -125,8 +155,8 @@ def write_figures(
 
 
 def csv_bytes(drawn: Drawn) -> bytes:
-    """The numbers behind a figure, as they are written to its CSV file."""
-    return drawn.frame.to_csv(index=False, lineterminator="\n").encode()
+    """The numbers behind a figure, as they are written to its CSV file; see ``files.tables``."""
+    return csv_table(drawn.frame)
 
 
 def make_manifest(
@@ -174,14 +204,14 @@ class Manifest:
     provenance: dict[Part, Provenance]
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read what :func:`write_figures` wrote.
 
     Raises:
         ValueError: If the file is no manifest of ours.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(place_of(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read a manifest from {path}: {error}.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:

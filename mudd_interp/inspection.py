@@ -1,47 +1,84 @@
 """What a model is, in numbers: for ``mudd-interp inspect``."""
 
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from torch import Tensor, nn
 
 from mudd_interp.axes import STREAM_NAMES
+from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.checkpoints.bridge_parameters import placed_parameters
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
 from mudd_interp.protocol import HookedModel
 
 PARTS = {
-    "embed": "embedding",
-    "attn": "attention",
-    "mlp": "FFN",
-    "dense": "dense connections",
-    "dense_pre_norms": "dense connections",
-    "unembed": "unembedding",
+    "embedding": r"(\w+_)?embed",
+    "attention": r"(\w+_)?attn",
+    "FFN": r"(\w+_)?(mlp|experts?|router)",
+    "dense connections": r"dense(_pre_norms)?",
+    "unembedding": "unembed",
+    "norms": r"(\w+_)?ln(\d|_\w+)*|\w*norm\w*",
 }
+"""What a place in a model is called, by the first of its words that is the name of a part: the
+norms of queries and keys belong to attention, those of the dense weights to these."""
+
+CLASSES = {"norms": r".*Norm", "embedding": r".*Embedding"}
+"""The same by the class of a module, for what stands nowhere else."""
+
+OTHER = "other"
 
 
-def part_of(name: str) -> str:
-    """Which part of a model a parameter belongs to, by its name."""
-    words = name.split(".")
-    return next((PARTS[word] for word in words if word in PARTS), "norms")
+def part_of(place: str, module: nn.Module) -> str:
+    """Which part of a model a parameter belongs to, by where it stands and what holds it."""
+    words = [(part, word) for word in place.split(".") for part in PARTS]
+    named = (part for part, word in words if re.fullmatch(PARTS[part], word))
+    kind = type(module).__name__
+    return next(named, next((part for part in CLASSES if re.fullmatch(CLASSES[part], kind)), OTHER))
 
 
-def parameters_by_part(model: HookedModel) -> dict[str, int]:
-    """How many parameters each part of a model has; shared ones count once."""
+def _placed(model: HookedModel) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    """Every parameter at every place where it stands: the place, the module, the parameter."""
+    if isinstance(model, BridgeBaseline):
+        yield from placed_parameters(model.bridge)
+        return
+    whole: Any = model
+    for place, module in whole.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            yield f"{place}.{name}", module, parameter
+
+
+def parameters_by_part(model: HookedModel) -> tuple[dict[str, int], dict[str, str]]:
+    """How many parameters each part of a model has, and which parts share weights.
+
+    Each parameter counts once: for the first of :data:`PARTS` that it stands in. What belongs to
+    none of them is ``other``.
+
+    Returns:
+        The counts by part; and for each part with weights that are counted elsewhere, where.
+    """
+    order = [*PARTS, OTHER]
+    owners, sizes, tied = dict[int, str](), dict[int, int](), dict[str, str]()
+    found = [(part_of(place, module), parameter) for place, module, parameter in _placed(model)]
+    for part, parameter in sorted(found, key=lambda each: order.index(each[0])):
+        owner = owners.setdefault(id(parameter), part)
+        sizes[id(parameter)] = parameter.numel()
+        if owner != part:
+            tied[part] = owner
     counts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        counts[part_of(name)] += parameter.numel()
-    return {
-        part: counts[part] for part in [*dict.fromkeys(PARTS.values()), "norms"] if counts[part]
-    }
+    for key, part in owners.items():
+        counts[part] += sizes[key]
+    return {part: counts[part] for part in order if counts[part]}, tied
 
 
 def describe_model(model: HookedModel) -> dict[str, Any]:
     """A JSON-ready description: origin, shape, parameters by part, streams, checks at load."""
-    cfg, parts = model.cfg, parameters_by_part(model)
-    names = ("n_layers", "d_model", "n_heads", "n_key_value_heads", "d_head", "n_ctx", "d_vocab")
+    cfg, (parts, tied) = model.cfg, parameters_by_part(model)
     return {
         "name": model.info.name,
         "revision": model.info.revision,
@@ -49,14 +86,35 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
         "dtype": str(cfg.dtype).removeprefix("torch."),
         "device": str(cfg.device),
         "tokenizer": None if model.tokenizer is None else len(model.tokenizer.get_vocab()),
-        "shape": {name: getattr(cfg, name) for name in names} | {"d_mlp": cfg.d_mlp},
+        "shape": shape_of(model),
         "dense": cfg.dense,
         "streams": [STREAM_NAMES[stream] for stream in model.streams],
         "hooks": len(model.hook_dict),
         "parameters": parts | {"total": sum(parts.values())},
+        "tied": tied,
         "training": training_facts(model.info.name),
         "checks": list(model.info.checks),
     }
+
+
+SHAPE = (
+    "n_layers",
+    "d_model",
+    "n_heads",
+    "n_key_value_heads",
+    "d_head",
+    "n_ctx",
+    "d_vocab",
+    "d_mlp",
+)
+
+
+def shape_of(model: HookedModel) -> dict[str, int | tuple[int, ...]]:
+    """Sizes of a model, of each layer where they differ; what it has not is left out."""
+    sizes = {name: getattr(model.cfg, name) for name in SHAPE}
+    if isinstance(model, BridgeBaseline):
+        sizes |= model.cfg.measured
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def training_facts(name: str) -> dict[str, str]:
@@ -83,13 +141,13 @@ def print_description(description: dict[str, Any], console: Console | None = Non
     console = console or Console(soft_wrap=True)
     console.print(f"[bold]{description['name']}[/bold]", highlight=False)
     console.print(_pairs(description))
-    console.print(_parameters(description["parameters"]))
+    console.print(_parameters(description["parameters"], description["tied"]))
     for check in description["checks"]:
         console.print(f"  checked: {check}", highlight=False, markup=False)
 
 
 def _pairs(description: dict[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     rows = {
         "revision": description["revision"] or "(local)",
         "digest": description["digest"] or "(random weights)",
@@ -110,10 +168,13 @@ def _tokenizer(size: int | None) -> str:
     return "none: token ids only" if size is None else f"{size:,} entries"
 
 
-def _parameters(parts: dict[str, int]) -> Table:
+def _parameters(parts: dict[str, int], tied: dict[str, str]) -> Table:
     table = Table("part", "parameters", "share")
     for column in table.columns[1:]:
         column.justify = "right"
     for part, count in parts.items():
+        if part == "total":
+            for shared, owner in tied.items():
+                table.add_row(shared, f"tied, counted as {owner}", "")
         table.add_row(part, f"{count:,}", f"{count / parts['total']:.2%}")
     return table

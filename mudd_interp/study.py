@@ -34,7 +34,7 @@ from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
 from mudd_interp.data import Batches, take, token_batches
-from mudd_interp.files import sha256
+from mudd_interp.files import place_of, sha256
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import PARTS, Part, Request, canonical
 from mudd_interp.texts import corpus_of, packing, prompt_of, text_digest, tokenizer_digest
@@ -71,7 +71,7 @@ class Study:
         kept: MutableMapping[str, Any] | None = None,
         progress: Progress | None = None,
         lock: AbstractContextManager[Any] | None = None,
-        states: Path | None = None,
+        states: str | os.PathLike[str] | None = None,
     ):
         join_process_group()
         self.request = request
@@ -84,7 +84,7 @@ class Study:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._counter = _Counter(progress)
         self._lock = nullcontext() if lock is None else lock
-        self._states = states
+        self._states = None if states is None else place_of(states)
         self._keys: dict[Part, str] = {}
         self._prompts: dict[Part, Int64[Tensor, "1 pos"]] = {}
 

@@ -14,6 +14,7 @@ from mudd_interp.inspection import describe_model
 def summary(found: dict[str, Any]) -> None:
     """A model in a few lines: what it is, what it learned from, whether it is sound."""
     shape, streams = found["shape"], len(found["streams"])
+    heads = shape.get("n_heads")  # not every layer of a baseline has attention, or as many heads
     connections = (
         "plain residual"
         if found["dense"] == "none"
@@ -21,7 +22,8 @@ def summary(found: dict[str, Any]) -> None:
     )
     facts = [
         f"{found['parameters']['total']:,} parameters",
-        f"{shape['n_layers']} blocks of width {shape['d_model']}, {shape['n_heads']} heads each",
+        f"{shape['n_layers']} blocks of width {shape['d_model']}"
+        + (f", {heads} heads each" if isinstance(heads, int) else ""),
         connections,
         *(f"{name}: {value}" for name, value in found["training"].items()),
         f"{len(found['checks'])} checks when it was loaded, all passed",
@@ -48,6 +50,7 @@ with st.expander("Shapes, parameters of each part, and checks"):
         | {"dense weights": each["dense"], "streams": ", ".join(each["streams"])}
         | each["shape"]
         | {f"parameters: {name}": count for name, count in each["parameters"].items()}
+        | {f"parameters: {name}": f"tied, counted as {of}" for name, of in each["tied"].items()}
         | each["training"]
         for part, each in described.items()
     }

@@ -1,8 +1,8 @@
 """What each edit costs: every edge or group of edits, one after another, on a corpus."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +33,7 @@ from mudd_interp.edits import (
     edits_text,
     every_edge,
 )
+from mudd_interp.files import exclusive, place_of, try_file
 from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
@@ -87,7 +88,8 @@ class AblationSweep(Result):
         Columns ``edits`` (as text), ``action``, ``part``, ``stream``, ``layer``, ``source``,
         ``head`` (missing where an edit is about all of them, and for a group of several), and the
         mean effects per token with the ends of their 95% intervals (paired bootstrap over
-        sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits).
+        sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits). Effects do not add
+        up: what several edits do together is that of one row in which they are all done.
         """
         frame = edits_table(self.edits)
         sums = (self.loss_change, self.kl_sum, self.logit_change)
@@ -141,14 +143,16 @@ def ablation_sweep(
         pair: Two token ids, whose difference of logits at the last position is measured; by default
             it is that of the following token and its likeliest rival, at each position.
         path: A file for what is there after each batch. If it is there already, the sweep goes on
-            from it; at the end it holds the whole result.
+            from it; at the end it holds the whole result. Only one process may work on it at once.
         progress: See :data:`Progress`; called when all edits of a batch are done.
         lock: Held during each forward pass, as for :func:`sweep`.
 
     Raises:
         ValueError: If an edit cannot be done, there is none, there are no batches, one is not as
             described, a token of the pair is outside the vocabulary, the model is in training mode,
-            or the file is of another model, text, precision or set of edits.
+            or the file is of another model, text, precision or set of edits, or in another process'
+            hands.
+        OSError: If the file cannot be written.
     """
     require_evaluation(model)
     groups = [as_edits(each) for each in (every_edge(model) if edits is None else edits)]
@@ -158,28 +162,41 @@ def ablation_sweep(
         "pair": None if pair is None else list(pair),
         "means": None if means is None else means.provenance.token_digest,
     }
-    whole = None if path is None else _partial(model, Path(path), options)
-    done = _Done(whole)
-    for tokens in checked(batches, model):
-        rest = done.left(tokens)
-        if not len(rest):
-            continue
-        rows = rest.split(max(1, TOKENS_PER_PASS // rest.shape[1]))
-        measured = [_measure(model, each, groups, means, pair, lock) for each in rows]
-        sums = {n: np.concatenate([each[n] for each in measured], -1) for n in measured[0]}
-        seen = TokensSeen()
-        seen.add(rest)
-        source = provenance(model, describe(batches), seen, options)
-        part = AblationSweep(provenance=source, streams=model.streams, **sums)
-        whole = part if whole is None else whole.merge(part)
-        if path is not None:
-            whole.save(path)
-        if progress is not None:
-            progress(whole.provenance.sequences, whole.provenance.tokens)
-    if whole is None:
-        raise ValueError(NO_BATCHES)
-    done.check_end()
-    return whole
+    with _own(path) as file:
+        whole = None if file is None else _partial(model, file, options)
+        done = _Done(whole)
+        for tokens in checked(batches, model):
+            rest = done.left(tokens)
+            if not len(rest):
+                continue
+            rows = rest.split(max(1, TOKENS_PER_PASS // rest.shape[1]))
+            measured = [_measure(model, each, groups, means, pair, lock) for each in rows]
+            sums = {n: np.concatenate([each[n] for each in measured], -1) for n in measured[0]}
+            seen = TokensSeen()
+            seen.add(rest)
+            source = provenance(model, describe(batches), seen, options)
+            part = AblationSweep(provenance=source, streams=model.streams, **sums)
+            whole = part if whole is None else whole.merge(part)
+            if file is not None:
+                whole.save(file)
+            if progress is not None:
+                progress(whole.provenance.sequences, whole.provenance.tokens)
+        if whole is None:
+            raise ValueError(NO_BATCHES)
+        done.check_end()
+        return whole
+
+
+@contextmanager
+def _own(path: str | os.PathLike[str] | None) -> Generator[Path | None]:
+    """The place of a file that nobody else writes meanwhile; one that can be written."""
+    if path is None:
+        yield None
+        return
+    file = place_of(path)
+    try_file(file)
+    with exclusive(file):
+        yield file
 
 
 def _check_groups(

@@ -46,7 +46,8 @@ class EdgeAttribution(Result):
         """A row for each edge.
 
         The label columns of ``AblationSweep.frame``, and ``estimate`` (nats per predicted token)
-        with the ends of its 95% interval, ``estimate_low`` and ``estimate_high``.
+        with the ends of its 95% interval, ``estimate_low`` and ``estimate_high``. Estimates add up
+        to the estimate for all of these edges together, the effects that they estimate do not.
         """
         mean, low, high = mean_and_interval(self.estimate, self.predicted)
         table = edits_table([as_edits(text) for text in self.provenance.options["edits"]])

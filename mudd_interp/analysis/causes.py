@@ -38,7 +38,8 @@ def weight_contribution_cause(
 
     Returns:
         Columns ``stream layer source weight contribution share``, then ``loss``, ``kl`` and
-        ``logit_difference`` with the ends of their intervals, and ``estimate``.
+        ``logit_difference`` with the ends of their intervals, and ``estimate``. None but the last
+        adds up over edges.
 
     Raises:
         ValueError: If the results are not of one model on the same tokens, or no edge was cut.

@@ -144,7 +144,10 @@ class LossComparison(Result):
 
     @property
     def histogram_frame(self) -> pd.DataFrame:
-        """Tokens by difference, in nats: columns ``low`` (included), ``high`` and ``count``."""
+        """Tokens by difference, in nats: columns ``low`` (included), ``high`` and ``count``.
+
+        Counts sum to the predicted tokens.
+        """
         edges = np.concatenate([[-np.inf], EDGES, [np.inf]])
         return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": self.bins})
 

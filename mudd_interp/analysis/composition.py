@@ -55,7 +55,7 @@ class Composition(SequenceResult):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``position token_id token direct chain total``."""
+        """Columns ``position token_id token direct chain total``; direct + chain = total."""
         return pd.DataFrame(
             {
                 "position": np.arange(len(self.tokens)),
@@ -86,7 +86,12 @@ class CompositionTable(SequenceResult):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``from_layer from_head to_layer to_head direct chain total``, largest first."""
+        """Columns ``from_layer from_head to_layer to_head direct chain total``, largest first.
+
+        In each row direct and chain sum to the total. The totals into one later head are those of
+        heads alone: they sum to one only with the shares of embedding, FFNs and biases, which
+        ``head_inputs`` gives.
+        """
         index = np.nonzero(~np.isnan(self.total))
         names = ("from_layer", "from_head", "to_layer", "to_head")
         direct, total = self.direct[index], self.total[index]

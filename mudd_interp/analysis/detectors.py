@@ -62,7 +62,10 @@ class HeadScores(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``layer``, ``head`` and one for each of ``SCORES``."""
+        """Columns ``layer``, ``head`` and one for each of ``SCORES``, each a mean weight, 0..1.
+
+        The scores of a head are of overlapping positions: they do not sum to one.
+        """
         layer, head = np.indices(self.weight_sum.shape[1:])
         means = self.weight_sum.reshape(len(SCORES), -1) / self.queries[:, None]
         scores = dict(zip(SCORES, means, strict=True))

@@ -93,7 +93,7 @@ class WeightDistribution(Result):
         """The histogram of one edge: columns ``low``, ``high``, ``count`` and ``share``.
 
         Weights lie in ``[low, high)``; the first row begins at ``-inf``, the last ends at ``inf``.
-        share = count / tokens.
+        share = count / tokens: counts sum to the tokens, shares to one.
 
         Raises:
             ValueError: If there is no such edge, with the range of those that there are.

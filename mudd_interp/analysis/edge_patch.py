@@ -50,7 +50,7 @@ class EdgePatch(Result):
 
         Label columns as in ``AblationSweep.frame`` (``stream layer source`` and others), then means
         over the prompts: ``patched`` and ``change`` (patched minus clean), in logits, and
-        ``share``: change over (corrupted minus clean), 1 where it is as large.
+        ``share``: change over (corrupted minus clean), 1 where it is as large. Neither adds up.
         """
         return self._table(self.provenance.options["edges"], self.edge)
 

@@ -71,7 +71,8 @@ class HeadInputs(Result):
 
         Columns ``stream``, ``component`` (``embed``, ``head 3.1``, ``attn_bias 3``, ``mlp 3``,
         ``constant``), ``direct``, ``chain`` (by later outputs), ``total``, and the ends of its 95%
-        interval, ``total_low`` and ``total_high`` (bootstrap over sequences).
+        interval, ``total_low`` and ``total_high`` (bootstrap over sequences). In each row direct
+        and chain sum to the total; the totals of one stream sum to one.
         """
         n_inputs, n_components, _ = self.total.shape
         rows = (n_inputs * n_components, len(self.tokens))

@@ -37,7 +37,10 @@ class InContextLoss(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``position``, ``loss`` (mean, nats) and ``sequences``."""
+        """Columns ``position``, ``loss`` (mean, nats) and ``sequences``.
+
+        The mean of the losses, weighted by the sequences, is the model's loss.
+        """
         position = np.flatnonzero(self.count)
         return pd.DataFrame(
             {

@@ -51,7 +51,8 @@ class LogitLens(SequenceResult):
     def frame(self) -> pd.DataFrame:
         """Columns ``kind depth position top_id top_token top_probability answer_probability``.
 
-        And ``answer_rank``; rows by kind (x q k v r), depth and position.
+        And ``answer_rank``; rows by kind (x q k v r), depth and position. Each row is a prediction
+        of its own: nothing adds up.
         """
         rows, positions = self.top_id.shape
         return pd.DataFrame(

@@ -15,11 +15,20 @@ from mudd_interp.analysis.sequence import (
     SequenceResult,
     last_position,
     run_pass,
+    stacked_divisions,
     written_hooks,
 )
 from mudd_interp.analysis.vocabulary import token_texts
+from mudd_interp.axes import unknown_name
 from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import DecomposableModel
+
+DIVISIONS = {
+    "components": ("embed", "attn", "mlp", "constant"),
+    "heads": ("embed", "head", "attn_bias", "mlp", "constant"),
+    "sources": ("source", "constant"),
+}
+"""The ways in which a logit is divided, each with the kinds of its parts."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,12 +85,36 @@ class LogitAttribution(SequenceResult):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``kind``, ``layer``, ``head`` and ``contribution`` (logits).
+        """The finest division: columns ``kind``, ``layer``, ``head`` and ``contribution`` (logits).
 
-        Kinds are ``embed attn mlp head attn_bias source constant``; of a ``source`` the layer is
-        its index j. What a row does not have is missing.
+        Kinds are ``embed head attn_bias mlp constant``; contributions sum to the logit. What a row
+        does not have is missing.
         """
-        layer, head = (index.ravel() for index in np.indices(self.heads.shape))
+        return self.division("heads")
+
+    @property
+    def divisions(self) -> pd.DataFrame:
+        """All of :data:`DIVISIONS` below one another, named by a column ``division`` in front.
+
+        The contributions of each division sum to the logit; those of the whole table mean nothing.
+        """
+        return stacked_divisions({name: self.division(name) for name in DIVISIONS})
+
+    def division(self, name: str) -> pd.DataFrame:
+        """One division, with the columns of :attr:`frame`; its contributions sum to the logit.
+
+        Args:
+            name: ``components`` (kinds ``embed attn mlp constant``), ``heads`` or ``sources``
+                (``source constant``; the layer of a source is its index j).
+
+        Raises:
+            ValueError: If there is no such division.
+        """
+        if name not in DIVISIONS:
+            raise ValueError(unknown_name("division", name, DIVISIONS))
+        return pd.concat([self._kind(kind) for kind in DIVISIONS[name]], ignore_index=True)
+
+    def _kind(self, kind: str) -> pd.DataFrame:
         parts = {
             "embed": [self.embed],
             "attn": self.attn,
@@ -91,14 +124,12 @@ class LogitAttribution(SequenceResult):
             "source": self.sources,
             "constant": [self.constant],
         }
-        tables: list[pd.DataFrame] = []
-        for kind, values in parts.items():
-            whole = kind in ("embed", "constant")
-            layers = [pd.NA] if whole else layer if kind == "head" else np.arange(len(values))
-            heads = head if kind == "head" else [pd.NA] * len(values)
-            columns = {"kind": kind, "layer": layers, "head": heads, "contribution": values}
-            tables.append(pd.DataFrame(columns).astype({"layer": "Int64", "head": "Int64"}))
-        return pd.concat(tables, ignore_index=True)
+        layer, head = (index.ravel() for index in np.indices(self.heads.shape))
+        whole, values = kind in ("embed", "constant"), parts[kind]
+        layers = [pd.NA] if whole else layer if kind == "head" else np.arange(len(values))
+        heads = head if kind == "head" else [pd.NA] * len(values)
+        columns = {"kind": kind, "layer": layers, "head": heads, "contribution": values}
+        return pd.DataFrame(columns).astype({"layer": "Int64", "head": "Int64"})
 
 
 @torch.no_grad()

@@ -55,7 +55,8 @@ class PathCoefficients(SequenceResult):
     def frame_at(self, position: int) -> pd.DataFrame:
         """Every coefficient at one token, rows sorted by stream (q k v r), layer and source.
 
-        Columns ``stream layer source coefficient spread source_norm``.
+        Columns ``stream layer source coefficient spread source_norm``. What adds up, to the stream,
+        is each coefficient times what its source wrote; coefficients by themselves do not.
 
         Raises:
             ValueError: If the sequence has no such position.

@@ -57,7 +57,8 @@ class Predictions:
         """Columns ``position``, ``token_id``, ``token``, ``loss``, ``rank`` and ``entropy``.
 
         A row is about its token: what it cost, which choice it was, and how uncertain the
-        prediction of it was (nats). Nothing predicts the token at position 0.
+        prediction of it was (nats). Nothing predicts the token at position 0; the mean of the other
+        losses is the model's loss on the sequence.
         """
         return pd.DataFrame(
             {
@@ -74,7 +75,8 @@ class Predictions:
         """The likeliest tokens after ``position``.
 
         Columns ``rank`` (equal logits share the better one), ``token_id``, ``token``,
-        ``probability`` (0..1) and ``logit``, likeliest first.
+        ``probability`` (0..1) and ``logit``, likeliest first. Probabilities sum to one over the
+        whole vocabulary only.
 
         Raises:
             ValueError: If the sequence has no such position.

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from mudd_interp.analysis.finite import arrays_of, freeze
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.axes import Stream
-from mudd_interp.files import write_bytes
+from mudd_interp.files import place_of, write_bytes
 
 _HEADER = "mudd_interp"
 
@@ -85,7 +85,12 @@ class Result(ABC):
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to one file (safetensors), whole or not at all and without loss."""
+        """Write the result to one file (safetensors), whole or not at all and without loss.
+
+        Raises:
+            ValueError: If the path is empty or a folder.
+            OSError: If it cannot be written.
+        """
         header = {
             "result": type(self).__name__,
             "streams": list(self.streams),
@@ -100,7 +105,7 @@ class Result(ABC):
         Raises:
             ValueError: If the file is missing, damaged, or holds something else.
         """
-        header, arrays = _read(Path(path))
+        header, arrays = _read(place_of(path))
         kind = Result.kinds.get(header["result"])
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {header['result']}, not a {cls.__name__}.")

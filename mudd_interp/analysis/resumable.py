@@ -12,7 +12,15 @@ from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress, as_analysis, sweep
 from mudd_interp.data import Batches, TokenBatches, describe
-from mudd_interp.files import replacing_folder
+from mudd_interp.files import (
+    contents,
+    exclusive,
+    is_there,
+    place_of,
+    recover,
+    replacing_folder,
+    try_folder,
+)
 from mudd_interp.protocol import HookedModel
 
 CHUNK = 32
@@ -37,17 +45,33 @@ def resumable_sweep(
         model: As for :func:`sweep`.
         batches: As for :func:`sweep`; the same ones in the call that goes on.
         analyses: As for :func:`sweep`; the same ones in the call that goes on.
-        path: The folder. It is replaced whole each time.
+        path: The folder. It is replaced whole each time; only one process may work on it at once.
         progress: As for :func:`sweep`; what was there is counted.
         lock: As for :func:`sweep`.
 
     Raises:
         ValueError: As :func:`sweep`; or if the folder holds something else, or the state of another
-            model, text or list of analyses.
+            model, text or list of analyses, or another process works on it.
+        OSError: If nothing can be written there.
     """
-    folder, walk, data = Path(path), iter(batches), describe(batches)
-    wanted = [as_analysis(given) for given in analyses]
-    whole = _kept(model, walk, data, wanted, folder) if folder.exists() else None
+    folder, wanted = place_of(path), [as_analysis(given) for given in analyses]
+    with exclusive(folder):
+        recover(folder)
+        return _go_on(model, batches, wanted, folder, progress, lock)
+
+
+def _go_on(
+    model: HookedModel,
+    batches: TokenBatches,
+    wanted: list[Any],
+    folder: Path,
+    progress: Progress | None,
+    lock: AbstractContextManager[Any],
+) -> tuple[Any, ...]:
+    walk, data, names = iter(batches), describe(batches), _names(wanted)
+    _refuse_contents(folder, names)
+    try_folder(folder)
+    whole = _kept(model, walk, data, wanted, folder) if contents(folder) else None
     while chunk := list(islice(walk, CHUNK)):
         part = sweep(
             model,
@@ -57,9 +81,9 @@ def resumable_sweep(
             lock,
         )
         whole = part if whole is None else _merged(whole, part)
-        with replacing_folder(folder) as new:
-            for number, result in enumerate(whole):
-                result.save(new / f"{number}.safetensors")
+        with replacing_folder(folder, lambda held: _refuse_contents(held, names)) as new:
+            for name, result in zip(names, whole, strict=True):
+                result.save(new / name)
     if whole is None:
         raise ValueError(NO_BATCHES)
     return whole
@@ -81,10 +105,7 @@ def _kept(
     model: HookedModel, walk: Iterator[Any], data: str, wanted: list[Any], folder: Path
 ) -> tuple[Any, ...]:
     """The results in the folder; ``walk`` is taken past what they have seen."""
-    names = {f"{number}.safetensors" for number in range(len(wanted))}
-    if {path.name for path in folder.iterdir()} != names:
-        raise ValueError(other_contents(folder, "something else, or other analyses"))
-    found = tuple(Result.load(folder / name) for name in sorted(names, key=_number))
+    found = tuple(Result.load(folder / name) for name in _names(wanted))
     seen = TokensSeen()
     while seen.sequences < found[0].provenance.sequences:
         tokens = next(walk, None)
@@ -96,8 +117,17 @@ def _kept(
     return found
 
 
-def _number(name: str) -> int:
-    return int(name.partition(".")[0])
+def _names(wanted: list[Any]) -> list[str]:
+    """The file of each result."""
+    return [f"{number}.safetensors" for number in range(len(wanted))]
+
+
+def _refuse_contents(folder: Path, names: list[str]) -> None:
+    """Refuse a folder that holds neither nothing nor the results of these analyses."""
+    if is_there(folder) and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give the name of one to make.")
+    if set(contents(folder)) not in (set(), set(names)):
+        raise ValueError(other_contents(folder, "something else, or other analyses"))
 
 
 def _check(

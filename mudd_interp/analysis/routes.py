@@ -64,6 +64,7 @@ class Routes(SequenceResult):
         """Columns ``rank route hops coefficient share``; the last row is the remainder.
 
         ``share`` is of the sum of magnitudes, 0..1. ``route`` is written ``X1 > X4 > V8``.
+        Coefficients sum to the total coefficient, shares to one.
         """
         sizes = [abs(route.coefficient) for route in self.routes]
         rest = max(self.magnitude - sum(sizes), 0.0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -118,3 +119,10 @@ def relative_error(parts: Float[Tensor, "..."], whole: Float[Tensor, "..."]) -> 
     """Largest difference over largest magnitude."""
     size = float(whole.abs().max())
     return float((parts - whole).abs().max()) / (size or 1.0)
+
+
+def stacked_divisions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables of one whole, each divided in another way, with the name of the way in front."""
+    named = [table.assign(division=name) for name, table in tables.items()]
+    columns = [column for column in named[0].columns if column != "division"]
+    return pd.concat(named, ignore_index=True).reindex(columns=["division", *columns])

@@ -17,6 +17,7 @@ from mudd_interp.analysis.sequence import (
     SequenceResult,
     relative_error,
     run_pass,
+    stacked_divisions,
     stream_hook,
     written_hooks,
 )
@@ -54,14 +55,16 @@ class StreamDecomposition(SequenceResult):
     stream_norm: Float64[np.ndarray, " pos"]
 
     def frame_at(self, position: int) -> pd.DataFrame:
-        """Columns ``kind`` (embed, attn, mlp, head), ``layer``, ``head``, ``share`` and ``norm``.
+        """The components at one token; their shares sum to one.
+
+        Columns ``kind`` (embed, attn, mlp), ``layer``, ``head`` (missing), ``share`` and ``norm``.
 
         Raises:
             ValueError: If the sequence has no such position.
         """
         check_position(position, len(self.tokens))
         kinds = [name.split() for name in self.components]
-        whole = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "kind": [each[0] for each in kinds],
                 "layer": pd.array([int(each[1]) if each[1:] else pd.NA for each in kinds], "Int64"),
@@ -70,17 +73,50 @@ class StreamDecomposition(SequenceResult):
                 "norm": self.norm[:, position],
             }
         )
+
+    def heads_at(self, position: int) -> pd.DataFrame:
+        """The same with ``head`` and ``attn_bias`` for ``attn``; shares sum to one here too.
+
+        The bias has no norm of its own here: it is missing.
+
+        Raises:
+            ValueError: If the sequence has no such position.
+        """
+        whole: Any = self.frame_at(position)
         layer, head = (index.ravel() for index in np.indices(self.head_share.shape[:2]))
-        heads = pd.DataFrame(
-            {
-                "kind": "head",
-                "layer": pd.array(layer, "Int64"),
-                "head": pd.array(head, "Int64"),
-                "share": self.head_share[..., position].ravel(),
-                "norm": self.head_norm[..., position].ravel(),
-            }
+        heads = _rows(
+            "head",
+            layer,
+            head,
+            self.head_share[..., position].ravel(),
+            self.head_norm[..., position].ravel(),
         )
-        return pd.concat([whole, heads], ignore_index=True) if len(heads) else whole
+        attn = whole[whole["kind"] == "attn"]
+        bias = attn["share"].to_numpy() - self.head_share[..., position].sum(1)
+        nothing = [pd.NA] * len(bias)
+        biases = _rows("attn_bias", attn["layer"].array, nothing, bias, np.full(len(bias), np.nan))
+        # Without layers there are no heads, and an empty table has no types of its own.
+        parts = [heads, biases] if len(heads) else []
+        rest = whole["kind"] == "mlp"
+        return pd.concat([whole[whole["kind"] == "embed"], *parts, whole[rest]], ignore_index=True)
+
+    def divisions_at(self, position: int) -> pd.DataFrame:
+        """Both divisions below one another, named by a column ``division`` in front.
+
+        They are ``components`` (:meth:`frame_at`) and ``heads`` (:meth:`heads_at`); the shares of
+        each sum to one.
+
+        Raises:
+            ValueError: If the sequence has no such position.
+        """
+        return stacked_divisions(
+            {"components": self.frame_at(position), "heads": self.heads_at(position)}
+        )
+
+
+def _rows(kind: str, layer: Any, head: Any, share: Any, norm: Any) -> pd.DataFrame:
+    columns = {"kind": kind, "layer": pd.array(layer, "Int64"), "head": pd.array(head, "Int64")}
+    return pd.DataFrame({**columns, "share": share, "norm": norm})
 
 
 @torch.no_grad()

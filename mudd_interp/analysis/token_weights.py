@@ -72,7 +72,8 @@ class TokenWeights:
         """Every weight at one token, rows sorted by stream (q k v r), layer and source.
 
         Columns ``stream layer source static dynamic total source_norm``; total is the weight,
-        dynamic = total − static, and source_norm the norm of the source at this token.
+        dynamic = total − static, and source_norm the norm of the source at this token. The weights
+        of one stream need not sum to one, or to anything.
 
         Raises:
             ValueError: If the sequence has no such position.

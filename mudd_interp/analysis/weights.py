@@ -55,7 +55,10 @@ class DenseWeights(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns ``stream layer source mean std static source_norm``; std is the population's."""
+        """Columns ``stream layer source mean std static source_norm``; std is the population's.
+
+        The weights of one stream need not sum to one, or to anything.
+        """
         stream, layer, source = np.nonzero(self.present)
         tokens = self.provenance.tokens
         return pd.DataFrame(

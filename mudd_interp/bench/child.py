@@ -64,7 +64,12 @@ def in_child(job: str, environment: dict[str, str] | None = None, **arguments: A
     """
     command = [sys.executable, "-m", "mudd_interp.bench.child", json.dumps([job, arguments])]
     run = subprocess.run(
-        command, env=os.environ | (environment or {}), capture_output=True, text=True, check=False
+        command,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if run.returncode:
         tail = "\n".join(run.stderr.splitlines()[-5:])

@@ -186,13 +186,13 @@ def _growth_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def check_figure(path: Path) -> ImageFormat | None:
+def check_figure(path: str | os.PathLike[str]) -> ImageFormat | None:
     """The format of a picture that a file's name asks for; ``None`` for a page.
 
     Raises:
         ValueError: If its name ends with no known format, or a picture cannot be drawn here.
     """
-    suffix = path.suffix.removeprefix(".").lower()
+    suffix = Path(path).suffix.removeprefix(".").lower()
     if suffix == "html":
         return None
     for image_format in IMAGE_FORMATS:
@@ -200,10 +200,10 @@ def check_figure(path: Path) -> ImageFormat | None:
             find_browser()
             return image_format
     known = ", ".join(f".{name}" for name in ("html", *IMAGE_FORMATS))
-    raise ValueError(f"a figure's file must end with one of {known}, got {path.name!r}.")
+    raise ValueError(f"a figure's file must end with one of {known}, got {Path(path).name!r}.")
 
 
-def write_growth(found: dict[str, Any], path: Path) -> None:
+def write_growth(found: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write the figure of the bench ``growth``, as a page or a picture.
 
     Raises:

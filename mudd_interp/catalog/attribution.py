@@ -39,7 +39,7 @@ def _attribution(study: Study) -> Drawn:
             options["answer"] = found["model"].answer_id
         found["baseline"] = _attributed(study, "baseline", options)
     figure = logit_attribution_figure(found["model"], found.get("baseline"))
-    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+    return Drawn(figure, of_both(study, lambda part: found[part].divisions))
 
 
 def _attributed(study: Study, part: Part, options: dict[str, Any]) -> Any:
@@ -69,7 +69,7 @@ def _stream_decomposition(study: Study) -> Drawn:
     }
     position = study.position("model")
     figure = stream_decomposition_figure(found["model"], position, found.get("baseline"))
-    frame = of_both(study, lambda part: found[part].frame_at(study.position(part)))
+    frame = of_both(study, lambda part: found[part].divisions_at(study.position(part)))
     return Drawn(figure, frame)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mudd_interp.checkpoints.tokenizer import save_tokenizer
 from mudd_interp.config import ModelConfig
-from mudd_interp.files import replacing_folder
+from mudd_interp.files import contents, place_of, replacing_folder, try_folder
 from mudd_interp.model import HookedMUDDTransformer
 
 MODEL_TYPE = "mudd-interp"
@@ -43,13 +43,13 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
             f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer. Save a "
             "baseline with its own library."
         )
-    if folder == "":
-        raise ValueError("the folder to make has no name: give one.")
-    target = Path(folder).expanduser().resolve()
-    _check_target(target, overwrite)
+    target = place_of(folder)
+    check_model_target(target, overwrite)
     try:
-        with replacing_folder(target) as temporary:
-            _write(model, temporary)
+        with replacing_folder(
+            target, lambda held: _refuse_contents(held, overwrite, target)
+        ) as new:
+            _write(model, new)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"cannot write the model to {target} ({error}): it is as it was. Make room, or give "
@@ -91,17 +91,30 @@ def own_config(values: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig.from_dict(fields)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file: expected the name of a folder to make.")
-    held = sorted(path.name for path in target.iterdir()) if target.exists() else []
-    other = [name for name in held if name not in FILES]
+def check_model_target(target: Path, overwrite: bool) -> None:
+    """Refuse a folder that :func:`save_model` would refuse.
+
+    Raises:
+        ValueError: With what to do.
+    """
+    try:
+        if target.exists() and not target.is_dir():
+            raise ValueError(f"{target} is a file: expected the name of a folder to make.")
+        _refuse_contents(target, overwrite, target)
+        try_folder(target)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {target} ({error}): give another one.") from error
+
+
+def _refuse_contents(folder: Path, overwrite: bool, called: Path) -> None:
+    held = contents(folder)
+    other = [name for name in held if name not in FILES or (folder / name).is_dir()]
     if other:
         raise ValueError(
-            f"{target} holds {other[0]}, which is not part of a saved model: give another folder, "
+            f"{called} holds {other[0]}, which is not part of a saved model: give another folder, "
             "or move it away."
         )
     if held and not overwrite:
         raise ValueError(
-            f"{target} already holds a model: give another folder, or overwrite=True to replace it."
+            f"{called} already holds a model: give another folder, or overwrite=True to replace it."
         )

@@ -1,7 +1,6 @@
 """From finished runs to the bundled pair: half-precision weights, logs, and the model card."""
 
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from mudd_interp.checkpoints import save_model
-from mudd_interp.files import write_text
+from mudd_interp.files import write_bytes, write_text
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.training.card import model_card
 from mudd_interp.training.corpus import read_manifest
@@ -62,7 +61,7 @@ def bundle(runs: Path, target: Path = BUNDLED) -> dict[str, Any]:
     stored = {name: _store(name, each, pack, target) for name, each in trained.items()}
     facts = _facts(trained, stored, len(pack.tokens))
     for name in trained:
-        shutil.copyfile(runs / name / LOG, target / f"{name}.log.csv")
+        write_bytes(target / f"{name}.log.csv", (runs / name / LOG).read_bytes())
     write_text(target / "card.json", json.dumps(facts, indent=2) + "\n")
     write_text(target / "README.md", model_card(facts))
     return facts

@@ -10,11 +10,14 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
-from mudd_interp.files import replacing
+from mudd_interp.files import exclusive, replacing, write_text
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_packing_tokenizer
 
 _ENCODED_AT_ONCE = 100  # documents; bounds the memory of the encodings
+
+STAMP = "prepared.json"
+"""The file that says what the streams beside it were made from."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,23 @@ def prepare(folder: Path) -> None:
 
     Args:
         folder: the work folder; a stamp in it names the manifest and tokenizer it was made from.
+
+    Raises:
+        ValueError: another process prepares the folder, or a source file is not the one expected.
     """
-    stamp = folder / "prepared.json"
-    wanted = prepared_from()
-    if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
+    if is_prepared(folder):
         return
-    for split in ("train", "validation"):
-        with replacing(folder / f"{split}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, packed_split(split).stream)
-    with replacing(stamp) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=2))
+    with exclusive(folder):
+        for split in ("train", "validation"):
+            with replacing(folder / f"{split}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, packed_split(split).stream)
+        write_text(folder / STAMP, json.dumps(prepared_from(), indent=2))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the streams in a folder are those that `prepare` would write there."""
+    stamp = folder / STAMP
+    return stamp.is_file() and json.loads(stamp.read_text()) == prepared_from()
 
 
 def prepared_from() -> dict[str, str]:

@@ -1,8 +1,10 @@
 """The verb `train`: rebuild the bundled models from the sources on this machine."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +12,11 @@ from pathlib import Path
 import torch
 
 from mudd_interp.checkpoints import save_model
+from mudd_interp.checkpoints.own import check_model_target
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
-from mudd_interp.files import try_folder
+from mudd_interp.files import exclusive, place_of, try_folder
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.training.packing import load_stream, prepare
+from mudd_interp.training.packing import is_prepared, load_stream, prepare
 from mudd_interp.training.presets import PRESETS, Preset, members
 from mudd_interp.training.tokenizer import TOKENIZER
 from mudd_interp.training.trainer import Trainer
@@ -43,7 +46,9 @@ class RunOptions:
     parallel: bool = False
 
 
-def run_preset(name: str, out_dir: Path, options: RunOptions | None = None) -> None:
+def run_preset(
+    name: str, out_dir: str | os.PathLike[str], options: RunOptions | None = None
+) -> None:
     """Train a preset, or every preset of a group, each in a folder of its own under `out_dir`.
 
     A run that was interrupted goes on from its last checkpoint.
@@ -55,30 +60,46 @@ def run_preset(name: str, out_dir: Path, options: RunOptions | None = None) -> N
         options: see `RunOptions`.
 
     Raises:
-        ValueError: the name is unknown, `out_dir` cannot be written, a source file is not the one
-            expected, or a run cannot begin, go on or stay finite; of parallel runs the message
-            names the preset.
+        ValueError: the name is unknown, `out_dir` cannot be written or another process is at work
+            there, a source file is not the one expected, or a run cannot begin, go on or stay
+            finite; of parallel runs the message names the preset.
         ChildProcessError: a process of parallel runs ended for another reason.
     """
     names = members(name)
     options = options or RunOptions()
-    options = replace(options, data=options.data or out_dir / "data")
+    place = place_of(out_dir)
+    options = replace(options, data=place_of(options.data or place / "data"))
+    _check_folders(out_dir, [place / member for member in names], _data(options))
+    prepare(_data(options))
+    if options.parallel and len(names) > 1:
+        _run_processes(names, place, options)
+        return
+    for member in names:
+        train_one(member, place / member, options)
+
+
+def _check_folders(out_dir: str | os.PathLike[str], folders: Sequence[Path], data: Path) -> None:
+    """Refuse folders that cannot be written, or in which another process trains."""
     try:
-        try_folder(out_dir / names[0])
+        if not is_prepared(data):
+            try_folder(data)
+        for folder in folders:
+            try_folder(folder)
+            with exclusive(folder):
+                check_model_target(folder / "model", overwrite=True)
     except OSError as error:
         raise ValueError(
             f"cannot write to {out_dir} ({error.strerror}): give another folder"
         ) from error
-    prepare(_data(options))
-    if options.parallel and len(names) > 1:
-        _run_processes(names, out_dir, options)
-        return
-    for member in names:
-        train_one(member, out_dir / member, options)
 
 
 def train_one(name: str, folder: Path, options: RunOptions) -> None:
-    """Train one preset in this process and write its weights to `folder`."""
+    """Train one preset in this process and write its weights to `folder`, which nobody shares."""
+    with exclusive(folder):
+        _train(name, folder, options)
+
+
+def _train(name: str, folder: Path, options: RunOptions) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     preset = _overridden(PRESETS[name], options)
@@ -119,7 +140,9 @@ def _run_processes(names: tuple[str, ...], out_dir: Path, options: RunOptions) -
         try:
             for name in names:
                 command = _command(name, out_dir, options)
-                processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+                processes[name] = subprocess.Popen(
+                    command, stderr=subprocess.PIPE, text=True, errors="replace"
+                )
             ends = {pool.submit(each.communicate): name for name, each in processes.items()}
             for end in as_completed(ends):
                 name, (_, said) = ends[end], end.result()

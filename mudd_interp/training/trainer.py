@@ -1,6 +1,5 @@
 """The training loop: resumable to the bit, one pass over the rows."""
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt16
 from torch import Tensor, nn
 
-from mudd_interp.files import replacing
+from mudd_interp.files import csv_rows, replacing, write_text
 from mudd_interp.training.packing import rows
 from mudd_interp.training.progress import Progress
 from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
@@ -191,12 +190,9 @@ class Trainer:
         tokens = self.step * self._tokens_per_step
         row = LogRow(self.step, tokens, train_loss, lr, grad_norm, speed, validation)
         path = self.folder / LOG
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(field.name for field in fields(LogRow))
-            writer.writerow(astuple(row))
+        header = () if path.exists() else ([field.name for field in fields(LogRow)],)
+        with path.open("ab") as file:
+            file.write(csv_rows([*header, astuple(row)]))
         return row
 
     def _save(self) -> None:
@@ -284,8 +280,7 @@ def _trim_log(path: Path, step: int) -> None:
         return
     header, *lines = path.read_text().splitlines()
     kept = [line for line in lines if int(line.split(",")[0]) <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join([header, *kept]) + "\n")
+    write_text(path, "\n".join([header, *kept]) + "\n")
 
 
 def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:

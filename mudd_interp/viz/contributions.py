@@ -98,8 +98,7 @@ def stream_decomposition_figure(
         check_same_tokens(result, each)
     parts: list[_Parts] = []
     for each in results:
-        frame = each.frame_at(position)
-        whole = frame.loc[frame["kind"] != "head", "share"].to_numpy()
+        whole = each.frame_at(position)["share"].to_numpy()
         components = dict(zip(each.components, map(float, whole), strict=True))
         name = each.provenance.model
         parts.append(_Parts(name, components, each.head_share[..., position]))

@@ -61,10 +61,13 @@ def test_three_divisions_sum_to_the_models_difference_of_logits(model: Any, tole
     assert found.heads.sum() + found.attn_bias.sum() + found.mlp.sum() + ends == close
     assert found.sources.sum() + found.constant == close
     assert found.components.to_numpy().sum() == close
-    twice = found.attn.sum() + found.sources.sum()  # as heads too, and as another division
-    assert found.frame["contribution"].to_numpy().sum() == pytest.approx(
-        expected + twice, rel=tolerance, abs=tolerance
-    )
+    assert found.frame["contribution"].to_numpy().sum() == close
+    divisions: Any = found.divisions
+    sums = divisions.groupby("division")["contribution"].sum()
+    assert sums.to_dict() == {"components": close, "heads": close, "sources": close}
+    for name, table in divisions.groupby("division"):
+        expected_rows = found.division(name)
+        assert table.drop(columns="division").reset_index(drop=True).equals(expected_rows)
 
 
 def test_streams_and_heads_are_complete(model: Any):
@@ -74,6 +77,11 @@ def test_streams_and_heads_are_complete(model: Any):
         found = stream_decomposition(model, SEQUENCE, layer, stream)
         assert found.completeness_error <= EXACT
         np.testing.assert_allclose(found.share.sum(0), 1, rtol=0, atol=EXACT)
+        one = pytest.approx(1, abs=EXACT)
+        assert [found.frame_at(2)["share"].to_numpy().sum()] == [one]
+        assert [found.heads_at(2)["share"].to_numpy().sum()] == [one]
+        divisions: Any = found.divisions_at(2).groupby("division")["share"].sum()
+        assert divisions.to_dict() == {"components": one, "heads": one}
         if not has_biases(model):
             of_attention = found.share[1::2]
             np.testing.assert_allclose(found.head_share.sum(1), of_attention, rtol=0, atol=EXACT)

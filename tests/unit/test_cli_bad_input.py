@@ -107,6 +107,34 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["figures", "--out", "y" * 300 + "/OUT"],
         ["cannot make the folder yyy", "too long"],
     ),
+    "output without a name": (["figures", "--out", ""], ["the path is empty"]),
+    "output that is where one works": (["figures", "--out", "."], [". holds EMPTY", "no figure"]),
+    "output above where one works": (["figures", "--out", ".."], [".. holds ", "no figure"]),
+    "output in nobody's home": (
+        ["figures", "--out", "~nobody-such/OUT"],
+        ["~nobody-such/OUT", "a user that does not exist"],
+    ),
+    "device for an output": (["figures", "--out", "/dev/null"], ["/dev/null is no folder"]),
+    "link to other things": (["figures", "--out", "LINK"], ["LINK holds thesis.txt"]),
+    "folder named as a figure": (
+        ["figures", "--out", "FOLDERS", "--overwrite"],
+        ["FOLDERS holds routes.csv, which is no figure"],
+    ),
+    "states in a file": (
+        [*OUT, "--resume", "EMPTY_FILE"],
+        ["cannot write to EMPTY_FILE", "Not a directory"],
+    ),
+    "bench into a folder": (["bench", "--json", "EMPTY"], ["EMPTY is a folder"]),
+    "bench below a file": (
+        ["bench", "--json", "EMPTY_FILE/a.json"],
+        ["cannot write EMPTY_FILE/a.json", "Not a directory"],
+    ),
+    "bench without a name": (["bench", "--json", ""], ["the path is empty"]),
+    "figure of a bench into a folder": (
+        ["bench", "growth", "--figure", "EMPTY/a.html/"],
+        ["EMPTY/a.html/ is a folder"],
+    ),
+    "cache in a file": (["app", "--cache", "EMPTY_FILE"], ["cannot write to EMPTY_FILE"]),
     "no manifest": ([*OUT, "--manifest", "nowhere.json"], ["cannot read a manifest from nowhere"]),
     "not a manifest": ([*OUT, "--manifest", "EMPTY_FILE"], ["cannot read a manifest"]),
     "half a manifest": ([*OUT, "--manifest", "HALF"], ["no whole manifest", "look at 'request'"]),
@@ -116,6 +144,15 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "training below a file": (
         ["train", "toy", "--out", "EMPTY_FILE/OUT"],
         ["cannot write to EMPTY_FILE/OUT", "give another folder"],
+    ),
+    "training without a folder": (["train", "toy", "--out", ""], ["the path is empty"]),
+    "training where something else is": (
+        ["train", "toy", "--out", "RUNS"],
+        ["holds thesis.txt", "not part of a saved model"],
+    ),
+    "training on data below a file": (
+        ["train", "toy", "--out", "OUT", "--data", "EMPTY_FILE/data"],
+        ["cannot write to OUT", "Not a directory"],
     ),
     "unknown option": (["figures", "--outt", "OUT"], ["No such option: --outt"]),
     "number out of range": (
@@ -137,6 +174,10 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "HALF").write_text(json.dumps({"format": FORMAT}))
     (tmp_path / "MINE" / "thesis.txt").write_text("mine")
     (tmp_path / "OLD" / "head_activity.csv").write_text("old numbers")
+    (tmp_path / "LINK").symlink_to("MINE")
+    (tmp_path / "FOLDERS" / "routes.csv").mkdir(parents=True)
+    (tmp_path / "RUNS" / "toy" / "model").mkdir(parents=True)
+    (tmp_path / "RUNS" / "toy" / "model" / "thesis.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
 
 

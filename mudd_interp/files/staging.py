@@ -1,0 +1,144 @@
+"""Where new contents are written before they take their place, and what is left of it by a kill.
+
+The staging folder of ``name`` is ``.name.<digits>.tmp`` beside it, or inside of a folder that has
+to stay (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it (a lock); so what
+nobody holds is left over.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from mudd_interp.files.locks import INSIDE, can_tell_the_dead, held
+from mudd_interp.files.places import is_pinned, is_there
+
+READY, OLD = ".new", ".old"
+"""The suffixes of new contents that are whole and on their way into a folder that stays, and of
+what was in the place of new contents."""
+
+REPLACES = ".replaces"
+"""The file that says which names the new contents of a folder that stays are in the place of."""
+
+_DIGITS = r"\.[0-9a-f]{32}\.(tmp|old|new)"
+_OURS = re.compile(rf"{re.escape(INSIDE)}({_DIGITS}|\.lock)")
+
+_ATTEMPTS = 10
+
+Check = Callable[[Path], object]
+"""Called with a folder that would be replaced, once before and once as it is; what it raises
+stops that."""
+
+
+def contents(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without our own passing files; none where no folder is."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names only)
+    return [name for name in names if not _OURS.fullmatch(name)]
+
+
+@contextmanager
+def staging(target: Path) -> Generator[Path]:
+    """A new staging folder, held; gone in the end, unless it was renamed.
+
+    Raises:
+        OSError: If none can be made.
+    """
+    with ExitStack() as stack:
+        folder = _held_folder(target, stack)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def _held_folder(target: Path, stack: ExitStack) -> Path:
+    for _ in range(_ATTEMPTS):
+        folder = make_staging(target)
+        # Another may take it for a leftover, until it is held.
+        with suppress(FileNotFoundError, BlockingIOError), ExitStack() as holding:
+            holding.enter_context(held(folder))
+            if folder.is_dir():
+                stack.push(holding.pop_all())
+                return folder
+    raise BlockingIOError(f"cannot hold a folder beside {target}: other processes remove it.")
+
+
+def make_staging(target: Path, inside: bool = False) -> Path:
+    """A new staging folder for a target, beside it or else inside of it.
+
+    Raises:
+        OSError: If neither can be made; that of the first attempt.
+    """
+    first: OSError | None = None
+    for folder, stem in [(target, INSIDE)] if inside else _spots(target):
+        made = folder / f"{stem}.{uuid4().hex}.tmp"
+        try:
+            made.mkdir()
+        except OSError as error:
+            first = first or error
+        else:
+            return made
+    assert first is not None
+    raise first
+
+
+def _spots(target: Path) -> Iterator[tuple[Path, str]]:
+    """Where a staging folder may stand, and how its name begins; the better place first."""
+    is_folder = target.is_dir()
+    if not (is_folder and is_pinned(target)):
+        yield target.parent, f".{target.name}"
+    if is_folder:
+        yield target, INSIDE
+
+
+def recover(target: Path) -> None:
+    """Set right what a process left that was killed as it wrote a target.
+
+    New contents that were whole and on their way in are put there; old ones that had to give way
+    to what never came are put back; and whatever else nobody holds is removed.
+    """
+    if not can_tell_the_dead():
+        return
+    for folder, stem in {*_spots(target), (target.parent, f".{target.name}")}:
+        for leftover in _leftovers(folder, stem):
+            with suppress(OSError), held(leftover):  # not of a process that lives
+                _settle(leftover, target)
+
+
+def _leftovers(folder: Path, stem: str) -> list[Path]:
+    pattern = re.compile(re.escape(stem) + _DIGITS)
+    try:
+        return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    except OSError:
+        return []
+
+
+def _settle(leftover: Path, target: Path) -> None:
+    if leftover.suffix == OLD and not is_there(target):
+        leftover.rename(target)
+    elif leftover.suffix == READY:
+        move_in(leftover, target)
+    else:
+        shutil.rmtree(leftover)
+
+
+def move_in(ready: Path, target: Path) -> None:
+    """Put new contents into a folder, in the place of the names that :data:`REPLACES` lists."""
+    listed = ready / REPLACES
+    # It goes last: where it is not, all is done.
+    for name in json.loads(listed.read_bytes()) if listed.exists() else ():
+        _remove(target / name)
+    for new in ready.iterdir():
+        if new != listed:
+            _remove(target / new.name, only_folder=True)
+            new.replace(target / new.name)
+    shutil.rmtree(ready)
+
+
+def _remove(path: Path, only_folder: bool = False) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif not only_folder:
+        path.unlink(missing_ok=True)
