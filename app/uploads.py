@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import sessions
+from mudd_interp.dashboard import LARGEST_UPLOAD
 from mudd_interp.files import sha256, write_bytes
 from shelf import cache_folder, prune
 
-LARGEST = 5 * 10**6
-"""Bytes of an upload: a text is read and encoded as one piece, at some 250 bytes of memory each."""
+LARGEST = LARGEST_UPLOAD * 2**20
+"""Bytes of an upload; the server takes no more."""
 
 UPLOADS_LIMIT = 100 * 10**6
 """Bytes of all uploads together; beyond it the oldest go."""
@@ -21,7 +23,7 @@ def keep(name: str, data: bytes) -> Path:
         OSError: If it cannot be written.
     """
     _check(name, data)
-    folder = cache_folder() / "uploads"
+    folder = (sessions.own_folder() or cache_folder()) / "uploads"
     path = folder / sha256(data)[:16] / _plain(name)
     write_bytes(path, data)
     prune(folder, UPLOADS_LIMIT)
@@ -31,8 +33,8 @@ def keep(name: str, data: bytes) -> Path:
 def _check(name: str, data: bytes) -> None:
     if len(data) > LARGEST:
         raise ValueError(
-            f"{name} has {len(data) / 1e6:,.1f} MB, and an upload may have {LARGEST / 1e6:g}: cut "
-            "it, or give the path of a folder with smaller files."
+            f"{name} has {len(data) / 2**20:,.1f} MiB, and an upload may have {LARGEST_UPLOAD}: "
+            "cut it, or give the path of a folder with smaller files."
         )
     try:
         text = data.decode("utf-8")

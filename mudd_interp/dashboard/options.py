@@ -122,6 +122,9 @@ FREE = ("logger.level", "logger.messageFormat", "logger.enableRich")
 THEME_OUTSIDE = ("font", "headingFont", "codeFont", "fontFaces")
 """Values of a theme that may be addresses: what they name would be loaded from there."""
 
+FONTS = ("sans-serif", "serif", "monospace", [])
+"""Values of these that name nothing."""
+
 BASES = ("light", "dark")
 
 
@@ -202,8 +205,7 @@ def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
         place: Where to serve.
         files: Streamlit's settings files, for the base of the theme.
     """
-    from streamlit.config import _config_options_template as known
-
+    known = declared()
     bases = [set_in(file).get("theme.base") for file in files]
     base = next((each for each in reversed(bases) if each in BASES), None)
     outside = (n for n in known if n.startswith("theme.") and n.split(".")[-1] in THEME_OUTSIDE)
@@ -220,6 +222,18 @@ def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
         "server.cookieSecret": secrets.token_hex(),
         "browser.serverPort": place.port,
     }
+
+
+def declared() -> Mapping[str, Any]:
+    """All options that this Streamlit has, as it declares them.
+
+    Its public way to them reads the settings files first, and what they may have it load.
+    """
+    from streamlit.config import (
+        _config_options_template,  # pyright: ignore[reportPrivateUsage]
+    )
+
+    return _config_options_template
 
 
 def set_in(file: Path) -> dict[str, Any]:
@@ -242,17 +256,15 @@ def _flat(values: Mapping[str, Any], before: str) -> Iterable[tuple[str, Any]]:
 
 def not_taken(files: Iterable[Path]) -> list[str]:
     """A sentence for each option that is set somewhere, to a value that is not taken."""
-    from streamlit.config import _config_options_template as known
-
-    said = list[str]()
+    said, known = list[str](), declared()
     for file in files:
         for name, value in set_in(file).items():
-            if name in PINNED and value != PINNED[name][0]:
-                said.append(_why(name, str(file)))
-    for name in PINNED:
-        variable = known[name].env_var
-        if variable in os.environ and not _same(os.environ[variable], PINNED[name][0]):
-            said.append(_why(name, variable))
+            if why := _why_not(name, value):
+                said.append(f"{name} of {file} is not taken{why}.")
+    for name, (value, _) in PINNED.items():
+        given = os.environ.get(variable := known[name].env_var)
+        if given is not None and not _same(given, value):
+            said.append(f"{variable} is not taken{_why_not(name, given)}.")
     return said
 
 
@@ -260,6 +272,16 @@ def _same(text: str, value: Any) -> bool:
     return text.casefold() == str(value).casefold()
 
 
-def _why(name: str, where: str) -> str:
-    value, why = PINNED[name]
-    return f"{name} of {where} is not taken, it stays {value!r}: {why}."
+def _why_not(name: str, value: Any) -> str:
+    """Why a file's value of an option is not taken; nothing if it is, or makes no difference."""
+    last = name.split(".")[-1]
+    if name in PINNED:
+        kept, why = PINNED[name]
+        return "" if value == kept else f", it stays {kept!r}: {why}"
+    if name == "server.address":
+        return "" if is_loopback(str(value)) else ": who may reach the dashboard, --host says"
+    if name in BY_VARIABLE:
+        return ": only a variable may set it"
+    if name.startswith("theme.") and last in THEME_OUTSIDE:
+        return "" if value in FONTS else f": it {_OUTSIDE}, or could be"
+    return f": it {_OUTSIDE}" if name == "theme.base" and value not in BASES else ""

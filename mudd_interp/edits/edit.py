@@ -34,8 +34,8 @@ MOST_EDITS = 4096
 """Edits in one text; every edge of a model of 40 layers is fewer."""
 
 _TOO_MANY = (
-    f"the edits of a text may name {MOST_POSITIONS:,} positions together: name fewer, or leave them "
-    "out, which means all."
+    f"the edits of a text may name {MOST_POSITIONS:,} positions together: name fewer, or leave "
+    "them out, which means all."
 )
 
 _N = "[0-9]{1,9}"
