@@ -156,16 +156,24 @@ def _place(half: bool) -> str:
 
 def waits(request: Request) -> bool:
     """Whether averages over the text wait for a run on the page Corpus, which can be stopped."""
-    most = LONG_TEXT * USUAL_CONTEXT // max(USUAL_CONTEXT, request.context or 0)
-    if request.scope == "prompt" or (request.sequences or most + 1) <= most:
+    if request.scope == "prompt" or not _may_be_long(request):
         return False
     count = caches.study(request).batches("model").n_sequences
-    return count is None or count > most
+    return count is None or count > _most(request)
 
 
 def few(request: Request) -> dict[str, Any]:
-    """Fewer sequences, for a figure that no run on the page Corpus computes, where it is long."""
-    return {"sequences": FEW} if waits(replace(request, scope="corpus")) else {}
+    """Few sequences of a long text, for a figure that no run on the page Corpus computes."""
+    return {"sequences": FEW} if _may_be_long(request) else {}
+
+
+def _may_be_long(request: Request) -> bool:
+    return request.sequences is None or request.sequences > _most(request)
+
+
+def _most(request: Request) -> int:
+    """How many sequences are read unasked."""
+    return LONG_TEXT * USUAL_CONTEXT // max(USUAL_CONTEXT, request.context or 0)
 
 
 def _missing(request: Request, needs: Sequence[Analysis[Any]]) -> list[Part]:
