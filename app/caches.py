@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +18,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 import torch
+from streamlit.runtime.scriptrunner_utils.script_run_context import get_run_yield_check
 
 import mudd_interp
+import sessions
 from mudd_interp.analysis import Progress
 from mudd_interp.catalog import FigureKind
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
@@ -47,18 +50,19 @@ def study(request: Request, progress: Progress | None = None) -> Study:
         OSError: If a file cannot be read.
     """
     shared = _shared()
-    kept = Borrowed(shared.results, shared.shelf)
+    kept = Borrowed(shared.results, shelf())
     return Study(request, load, kept, progress, shared.lock)
 
 
 def shelf() -> Shelf:
-    """The runs that are kept on disk."""
-    return _shared().shelf
+    """The runs that are kept on disk, those that this page may see."""
+    own = sessions.own_folder()
+    return _shared().shelf if own is None else Shelf(own / "runs")
 
 
 def forget(entry: Entry) -> None:
     """Remove a kept run from the disk, and its results from memory."""
-    _shared().shelf.delete(entry.name)
+    shelf().delete(entry.name)
     _shared().results.drop(entry.files)
 
 
@@ -255,13 +259,33 @@ def bytes_of(value: Any) -> int:
     return 64
 
 
+class Turn(AbstractContextManager[None]):
+    """The lock of all forward passes, which is a place where a script ends that nobody waits for.
+
+    A page that was closed, or on which something else was clicked, does not come to its turn:
+    Streamlit raises before, between two steps of a computation.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        stop = get_run_yield_check() or (lambda: None)
+        stop()
+        while not self._lock.acquire(timeout=0.2):
+            stop()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _Shared:
     """What all sessions of this process share, besides the models."""
 
     def __init__(self) -> None:
         self.results = Results(BYTES_KEPT)
         self.shelf = Shelf(cache_folder() / "runs")
-        self.lock = threading.RLock()
+        self.lock = Turn()
 
 
 @st.cache_resource(show_spinner=False)

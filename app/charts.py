@@ -14,6 +14,7 @@ import state
 from frame import MODE_NAMES
 from mudd_interp.analysis import Analysis
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
+from mudd_interp.catalog.interventions import FEW
 from mudd_interp.figures import csv_bytes
 from mudd_interp.request import PARTS, Part, Request
 from mudd_interp.viz import alt_text, dark
@@ -26,7 +27,10 @@ SQUARE_HEIGHT = 460
 """Pixels of a figure with square cells where it has half of the page."""
 
 LONG_TEXT = 128
-"""Of more sequences than these no average is begun unasked."""
+"""Of more sequences than these no average is begun unasked; of fewer, where they are long."""
+
+USUAL_CONTEXT = 256
+"""Tokens of a sequence, as a request has them that does not say."""
 
 CONFIG = {"displaylogo": False}
 
@@ -152,10 +156,24 @@ def _place(half: bool) -> str:
 
 def waits(request: Request) -> bool:
     """Whether averages over the text wait for a run on the page Corpus, which can be stopped."""
-    if request.scope == "prompt" or (request.sequences or LONG_TEXT + 1) <= LONG_TEXT:
+    if request.scope == "prompt" or not _may_be_long(request):
         return False
     count = caches.study(request).batches("model").n_sequences
-    return count is None or count > LONG_TEXT
+    return count is None or count > _most(request)
+
+
+def few(request: Request) -> dict[str, Any]:
+    """Few sequences of a long text, for a figure that no run on the page Corpus computes."""
+    return {"sequences": FEW} if _may_be_long(request) else {}
+
+
+def _may_be_long(request: Request) -> bool:
+    return request.sequences is None or request.sequences > _most(request)
+
+
+def _most(request: Request) -> int:
+    """How many sequences are read unasked."""
+    return LONG_TEXT * USUAL_CONTEXT // max(USUAL_CONTEXT, request.context or 0)
 
 
 def _missing(request: Request, needs: Sequence[Analysis[Any]]) -> list[Part]:

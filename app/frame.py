@@ -1,18 +1,19 @@
 """What every page has: the models and the prompt at the side, the tokens and the mode on top."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 import caches
+import sessions
 import state
 import uploads
 from chips import chips
 from mudd_interp.axes import STREAMS
-from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED, needs_download
+from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.request import MODES
 from mudd_interp.study import Study
 
@@ -22,9 +23,16 @@ MODE_NAMES = {
     "difference": "difference",
 }
 NO_BASELINE = "none"
-LONGEST_PROMPT = 100_000
-LONGEST_TOKEN = 100
-MOST_SINKS = 64
+ASKED = {
+    "model": "the model",
+    "baseline": "the baseline",
+    "text": "the text",
+    "dataset": "the dataset",
+    "device": "the device",
+    "dtype": "the precision",
+    "edits": "the edits",
+}
+LONGEST_SHOWN = 400
 _TEXT, _IDS = "Text", "Token ids"
 _DRAFT = ("model", "baseline", "prompt", "prompt_ids")
 
@@ -117,24 +125,35 @@ def _prompt(text: str, as_ids: bool) -> tuple[str | None, tuple[int, ...] | None
     """
     if not text:
         raise ValueError("The prompt is empty: give at least one token.")
-    if len(text) > LONGEST_PROMPT:
-        raise ValueError(
-            f"The prompt has {len(text):,} characters: at most {LONGEST_PROMPT:,} are read here."
-        )
+    check_length("The prompt", text)
     if not as_ids:
         return text, None
-    return None, _ids(text)
+    return None, _ids(text, state.MOST_IDS)
 
 
-def _ids(text: str) -> tuple[int, ...]:
+def check_length(what: str, text: str) -> None:
+    """Refuse a prompt that is too long to be one.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if len(text) > state.LONGEST_PROMPT:
+        raise ValueError(
+            f"{what} has {len(text):,} characters: at most {state.LONGEST_PROMPT:,} are read here."
+        )
+
+
+def _ids(text: str, most: int) -> tuple[int, ...]:
     """Token ids with commas or spaces between them.
 
     Raises:
-        ValueError: If something else is there, or nothing.
+        ValueError: If something else is there, or nothing, or they are too many.
     """
     words = [word for word in re.split(r"[\s,]+", text) if word]
     if not words or not all(re.fullmatch("[0-9]{1,7}", word) for word in words):
         raise ValueError("Token ids must be whole numbers such as 5, 17, 9.")
+    if len(words) > most:
+        raise ValueError(f"at most {most:,} token ids are read here, got {len(words):,}.")
     return tuple(map(int, words))
 
 
@@ -176,10 +195,11 @@ def open_page(
         with st.expander("Definition"):
             st.markdown(definition)
     say_notices()
+    _refuse_files()
+    _ask_first()
     if missing := uploads.why_missing(state.view()["text"]):
         st.warning(state.plain(missing))
     _ask_for_prompt()
-    _ask_to_download()
     study = _study()
     _choices(study if tokens else None, mode=mode, scope=scope)
     return study
@@ -206,21 +226,51 @@ def _ask_for_prompt() -> None:
     st.stop()
 
 
-def _ask_to_download() -> None:
-    """End the page if the link means a model or a text that would come from another machine."""
-    view = state.view()
-    names = [name for name in state.unasked() if name == view["dataset"] or needs_download(name)]
+def _refuse_files() -> None:
+    """End the page if others reach this dashboard, and the view would have it read files here."""
+    reason = sessions.why_not_here(state.unnamed())
+    if reason is None:
+        return
+    st.error(
+        f"**Others reach this dashboard.** So it does not take {state.plain(reason)}. Choose a "
+        "name of the hub at the side, and upload a text on the page Corpus."
+    )
+    _without(state.unnamed())
+    st.stop()
+
+
+def _ask_first() -> None:
+    """End the page if a link means more than the dashboard was started for; nothing is done yet.
+
+    What it names is not even looked up: a path may lead to another machine.
+    """
+    names = state.unasked()
     if not names:
         return
-    named = " and ".join(f"**{state.plain(name)}**" for name in names)
+    said = "\n".join(f"- {ASKED[name]} {_named(value)}" for name, value in names.items())
     st.warning(
-        f"This link means {named}, which would be downloaded from the Hugging Face hub. A model "
-        "may have gigabytes."
+        f"This link means\n\n{said}\n\nNothing of it was read, loaded or computed yet. Files and "
+        "folders would be read from this machine, and a model or a dataset that is not here would "
+        "be downloaded from the Hugging Face hub; it may have gigabytes."
     )
-    if st.button("Download and go on", key="download"):
-        state.trust(*names)
-        st.rerun()
+    with st.container(horizontal=True):
+        if st.button("Go on", key="agree", type="primary"):
+            state.trust(names)
+            st.rerun()
+        _without(names)
     st.stop()
+
+
+def _without(names: Iterable[str]) -> None:
+    """A button that puts what is bundled in the place of some values."""
+    if st.button("Go on without", key="without"):
+        state.put(**{name: state.FIELDS[name].default for name in names})
+        st.rerun()
+
+
+def _named(value: str) -> str:
+    short = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"
+    return f"**{state.plain(short)}**"
 
 
 def ask_for(key: str, what: str) -> None:
@@ -316,9 +366,7 @@ def choose_sinks() -> None:
 def _take_sinks() -> None:
     text = st.session_state["sinks_text"].strip()
     try:
-        sinks = None if not text else () if text in ("none", "()") else _ids(text)
-        if sinks is not None and len(sinks) > MOST_SINKS:
-            raise ValueError(f"at most {MOST_SINKS} fit a link, got {len(sinks):,}.")
+        sinks = () if text in ("none", "()") else _ids(text, state.MOST_SINKS) if text else None
     except ValueError as error:
         state.ignore(f"Sinks are as before: {error}")
         return
@@ -341,7 +389,7 @@ def choose_token(label: str, name: str, nothing: str) -> None:
 
 
 def _take_token(label: str, name: str, text: str) -> None:
-    if len(text) > LONGEST_TOKEN:
+    if len(text) > state.LONGEST_TOKEN:
         state.ignore(f"{label} is as before: one token is meant, got {len(text):,} characters.")
     else:
         state.put(**{name: text or None})

@@ -5,17 +5,18 @@ then Streamlit raises in the progress bar. What it says of itself is in a :class
 changed in place: so the next script finds how far it came.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
+from streamlit.runtime.scriptrunner_utils.script_run_context import get_run_yield_check
 
 import caches
 import state
 from mudd_interp.catalog import FIGURES
-from mudd_interp.data import count_sequences
+from mudd_interp.data import Batches, count_sequences
 from mudd_interp.files import sha256
 from mudd_interp.request import Part, Request, canonical
 from mudd_interp.study import Study
@@ -135,7 +136,7 @@ def _go(request: Request, run: Run) -> None:
     todo = missing(study, plan)
     with st.spinner("Counting the sequences"):
         parts: set[Part] = {each.part for each in todo}
-        counts = {part: count_sequences(study.batches(part)) for part in parts}
+        counts = {part: count_sequences(_endable(study.batches(part))) for part in parts}
         run.total = sum(counts[each.part] for each in todo)
 
     with bar(lambda: run.total, state.plain(run.title)) as report:
@@ -149,6 +150,18 @@ def _go(request: Request, run: Run) -> None:
             each.start()
             if can_be_kept(study):
                 _keep(study, plan, run)
+
+
+def _endable(batches: Batches) -> Batches:
+    """The same batches; a script that nobody waits for ends between two of them."""
+
+    def walk() -> Iterator[Any]:
+        stop = get_run_yield_check() or (lambda: None)
+        for batch in batches:
+            stop()
+            yield batch
+
+    return replace(batches, source=walk)
 
 
 def _keep(study: Study, plan: Sequence[Pass], run: Run) -> None:

@@ -9,16 +9,25 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice, product
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import streamlit as st
 
 from mudd_interp.axes import STREAMS
-from mudd_interp.edits import edits_text
-from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request, canonical
+from mudd_interp.edits import as_edits, edits_text
+from mudd_interp.request import (
+    LARGEST_ID,
+    MODES,
+    PARTS,
+    SCORES,
+    STATISTICS,
+    Request,
+    canonical,
+)
 
 View = dict[str, Any]
 
@@ -47,7 +56,24 @@ LONGEST_LINK = 1900
 LONGEST_NAME = 400
 """Characters of a name there, where what is no letter or digit may take three for each byte."""
 
-_LONGEST_PROMPT = 100_000
+LONGEST_PROMPT = 100_000
+"""Characters of a prompt."""
+
+LONGEST_TOKEN = 100
+"""Characters of one token."""
+
+MOST_IDS = 2**15
+"""Token ids of a prompt."""
+
+MOST_SINKS = 64
+MOST_SEQUENCES = 100_000
+MOST_VALUES = 64
+"""Values of a link that are read."""
+
+_MOST_TOKENS = 2**17  # of a context, and so of a position
+_MOST_ROWS = 32  # sequences in a pass: the memory that one takes grows with them
+_MOST_PLACES = 10_000  # layers, heads, sources
+_UNASKED_EDITS = 8  # each is a pass over the text of its own
 
 
 @dataclass(frozen=True)
@@ -81,10 +107,10 @@ def check_name(text: str) -> str:
     return text
 
 
-def _whole(low: int = 0) -> Callable[[str], int]:
+def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,7}", text) or int(text) < low:
-            raise ValueError(f"expected a whole number from {low} on")
+        if not re.fullmatch("[0-9]{1,10}", text) or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
         return int(text)
 
     return read
@@ -107,8 +133,10 @@ def _written(word: str, meaning: Any, write: Callable[[Any], str] = str) -> Call
     return lambda value: word if value == meaning else write(value)
 
 
-def _ids(text: str) -> tuple[int, ...]:
-    return tuple(map(_whole(), text.split(".")))
+def _ids(text: str, most: int) -> tuple[int, ...]:
+    if text.count(".") >= most:
+        raise ValueError(f"expected at most {most:,} token ids")
+    return tuple(map(_whole(0, LARGEST_ID), text.split(".")))
 
 
 def _ids_text(ids: Sequence[int]) -> str:
@@ -126,14 +154,22 @@ def unpack(packed: str) -> str:
     Raises:
         ValueError: If it is damaged, or a bomb.
     """
+    if len(packed) > 8 * LONGEST_PROMPT:
+        raise ValueError("expected a shorter text")
     try:
         data = base64.b64decode(packed + "=" * (-len(packed) % 4), b"-_", validate=True)
         stream = zlib.decompressobj()
-        text = stream.decompress(data, _LONGEST_PROMPT).decode()
+        text = stream.decompress(data, 4 * LONGEST_PROMPT).decode()
     except (ValueError, zlib.error) as error:
         raise ValueError("expected a packed text, whole") from error
-    if not stream.eof or not text:
+    if not stream.eof or not text or len(text) > LONGEST_PROMPT:
         raise ValueError("expected a packed text, whole")
+    return text
+
+
+def _token(packed: str) -> str:
+    if len(text := unpack(packed)) > LONGEST_TOKEN:
+        raise ValueError(f"expected one token, of {LONGEST_TOKEN} characters at most")
     return text
 
 
@@ -145,29 +181,36 @@ FIELDS: dict[str, Field] = {
     "dataset_config": Field("dg", None, check_name),
     "split": Field("ds", "validation", check_name),
     "column": Field("dc", "text", check_name),
-    "sequences": Field("n", 32, _or("all", None, _whole(1)), _written("all", None)),
-    "context": Field("c", None, _whole(2)),
-    "batch_size": Field("bs", 8, _whole(1)),
+    "sequences": Field("n", 32, _or("all", None, _whole(1, MOST_SEQUENCES)), _written("all", None)),
+    "context": Field("c", None, _whole(2, _MOST_TOKENS)),
+    "batch_size": Field("bs", 8, _whole(1, _MOST_ROWS)),
     "dtype": Field("ty", None, check_name),
     "device": Field("dv", None, check_name),
     "scope": Field("s", "corpus", _choice(("corpus", "prompt"))),
     "mode": Field("o", None, _choice(MODES)),
     "of": Field("of", "model", _choice(PARTS)),
-    "position": Field("x", None, _whole()),
-    "layer": Field("l", None, _whole()),
-    "head": Field("h", 0, _whole()),
+    "position": Field("x", None, _whole(0, _MOST_TOKENS)),
+    "layer": Field("l", None, _whole(0, _MOST_PLACES)),
+    "head": Field("h", 0, _whole(0, _MOST_PLACES)),
     "stream": Field("st", "v", _choice(STREAMS)),
-    "source": Field("j", 1, _whole()),
+    "source": Field("j", 1, _whole(0, _MOST_PLACES)),
     "statistic": Field("k", None, _choice(STATISTICS)),
     "raw": Field("r", False, lambda text: _choice(("1",))(text) == "1", lambda _: "1"),
-    "sinks": Field("z", None, _or("none", (), _ids), _written("none", (), _ids_text)),
-    "sink_positions": Field("zp", 2, _whole()),
+    "sinks": Field(
+        "z",
+        None,
+        _or("none", (), lambda text: _ids(text, MOST_SINKS)),
+        _written("none", (), _ids_text),
+    ),
+    "sink_positions": Field("zp", 2, _whole(0, MOST_SINKS)),
     "score": Field("q", "induction", _choice(SCORES)),
-    "answer": Field("a", None, unpack, pack),
-    "against": Field("ag", None, unpack, pack),
+    "answer": Field("a", None, _token, pack),
+    "against": Field("ag", None, _token, pack),
     "corrupted": Field("cp", None, unpack, pack),
     "edits": Field("e", None, lambda text: edits_text(unpack(text)) or None, pack),
-    "prompt_ids": Field("i", None, lambda text: _ids(unpack(text)), lambda i: pack(_ids_text(i))),
+    "prompt_ids": Field(
+        "i", None, lambda text: _ids(unpack(text), MOST_IDS), lambda i: pack(_ids_text(i))
+    ),
     "prompt": Field("p", next(iter(EXAMPLES.values())), unpack, pack),
 }
 """Everything that makes a view. A page adds what is its own by one line here."""
@@ -176,8 +219,10 @@ PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
 DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
 """By the key of a digest the values that it stands for where they do not fit into the link."""
 
-NAMES = ("model", "baseline", "dataset")
-"""What may have to come from another machine."""
+ASKED = ("model", "baseline", "text", "dataset", "device", "dtype", "edits")
+"""What makes the server read, load or compute more than it was started for."""
+
+_OF_DATASET = ("dataset", "dataset_config", "split", "column")
 
 _OF_REQUEST = {each.name for each in fields(Request)}
 
@@ -239,7 +284,9 @@ def decode(params: Mapping[str, str]) -> Opened:
     """The view of a link's query parameters; never raises."""
     names = {field.key: name for name, field in FIELDS.items()}
     view, notices, digests = default_view(), list[str](), dict[str, str]()
-    for key, text in params.items():
+    if len(params) > MOST_VALUES:
+        notices.append(f"Of {len(params):,} values {MOST_VALUES} are read.")
+    for key, text in islice(params.items(), MOST_VALUES):
         try:
             if key in DIGESTED:
                 digests[key] = _digest(text)
@@ -249,7 +296,7 @@ def decode(params: Mapping[str, str]) -> Opened:
                 raise ValueError("there is no such value")
         except ValueError as error:
             what = f" ({names[key]})" if key in names else ""
-            notices.append(f"{key}={_short(text)}{what} is ignored: {error}.")
+            notices.append(f"{_short(key, False)}={_short(text)}{what} is ignored: {error}.")
     if view["prompt_ids"] is not None:
         if "p" in params:
             notices.append("p (prompt) is ignored: the link gives token ids too.")
@@ -263,13 +310,14 @@ def _digest(text: str) -> str:
     return text
 
 
-def _short(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:37] + "...")
+def _short(text: str, quoted: bool = True) -> str:
+    short = ascii(text if len(text) <= 40 else text[:37] + "...")
+    return short if quoted else short[1:-1]
 
 
 # The session. "view", "notices" and "wanted" (digests) are what a link said last; "trusted" are the
-# names that a person gave; "written" is the query that this session last put into the browser's
-# address.
+# values that a person gave, and "named" those that the dashboard was started with, each with its
+# name; "written" is the query that this session last put into the browser's address.
 
 
 def open_view(start: Mapping[str, Any]) -> None:
@@ -280,7 +328,9 @@ def open_view(start: Mapping[str, Any]) -> None:
     """
     session, params = st.session_state, st.query_params.to_dict()
     if "view" not in session:
-        session["trusted"] = set(start.values())
+        bundled = (FIELDS[part].default for part in PARTS)
+        session["named"] = {*start.items(), *product(PARTS, bundled)}
+        session["trusted"] = set(session["named"])
         _take(decode(params) if params else Opened(default_view() | dict(start)))
     # A widget that was used while the address was on its way goes before the old address.
     elif params and params != session["written"] and not session["touched"]:
@@ -349,19 +399,39 @@ def put(**values: Any) -> None:
         if not values.keys() & set(DIGESTED[key])
     }
     session["view"] = view() | values
-    trust(*(values[name] for name in NAMES if name in values))
+    trust(values)
     session["notices"], session["touched"] = (), True
 
 
-def trust(*names: str | None) -> None:
-    """Remember that a person gave these names, or agreed to them."""
-    st.session_state["trusted"].update(names)
+def trust(names: Iterable[str]) -> None:
+    """Remember that a person gave the values of the view that have these names, or agreed to them.
+
+    A dataset is trusted with its configuration, part and column.
+    """
+    names = {*names, *(["dataset"] if {*names} & {*_OF_DATASET} else [])}
+    st.session_state["trusted"].update(each for each in _to_ask("named") if each[0] in names)
 
 
-def unasked() -> list[str]:
-    """The names of the view, in :data:`NAMES`, that only a link gave."""
-    names = {view()[name] for name in NAMES} - st.session_state["trusted"]
-    return sorted(name for name in names if name is not None)
+def unasked() -> dict[str, Any]:
+    """By its name in :data:`ASKED` what only a link gave."""
+    return {name: view()[name] for name, _ in _to_ask("trusted")}
+
+
+def unnamed() -> dict[str, Any]:
+    """Likewise what the dashboard was not started with, whoever gave it."""
+    return {name: view()[name] for name, _ in _to_ask("named")}
+
+
+def _to_ask(known: str) -> list[tuple[str, Any]]:
+    """What of the view is not in one of the session's sets."""
+    found = [(name, view()[name]) for name in ASKED if view()[name] is not None]
+    whole = tuple(view()[name] for name in _OF_DATASET)
+    found = [(name, whole if name == "dataset" else value) for name, value in found]
+    return [each for each in found if each not in st.session_state[known] and not _is_small(*each)]
+
+
+def _is_small(name: str, value: Any) -> bool:
+    return name == "edits" and len(as_edits(value)) <= _UNASKED_EDITS
 
 
 def bound(name: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import streamlit as st
 
+import sessions
 import state
 import uploads
+from mudd_interp.dashboard import LARGEST_UPLOAD
 
 TEXTS = {
     "bundled": "the bundled held-out text",
@@ -22,7 +24,7 @@ def choose_text() -> None:
         session["text_kind"], session["text_of"] = kind_of(*names), names
     st.segmented_control(
         "Text",
-        list(TEXTS),
+        [kind for kind in TEXTS if kind != "path" or not sessions.is_shared()],
         required=True,
         format_func=lambda kind: TEXTS[kind],
         key="text_kind",
@@ -33,7 +35,12 @@ def choose_text() -> None:
             session["path"], session["path_of"] = view["text"] or "", view["text"]
         st.text_input("File or folder (UTF-8)", key="path", on_change=take_path, width=640)
     if session["text_kind"] == "upload":
-        st.file_uploader("Text file (UTF-8)", key="upload", on_change=take_upload)
+        st.file_uploader(
+            "Text file (UTF-8)",
+            key="upload",
+            on_change=take_upload,
+            max_upload_size=LARGEST_UPLOAD,
+        )
         st.caption(
             "An upload stays on the machine that runs this app. A link names it and does not carry "
             "it: elsewhere the link asks for the file."
@@ -47,7 +54,7 @@ def choose_text() -> None:
             "sequences",
             32,
             1,
-            100_000,
+            state.MOST_SEQUENCES,
             width=180,
             disabled=session["all_sequences"],
         )

@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+import sessions
+from mudd_interp.dashboard import LARGEST_UPLOAD
 from mudd_interp.documents import decoded
 from mudd_interp.files import sha256, write_bytes
 from shelf import cache_folder, prune
 
-LARGEST = 5 * 10**6
-"""Bytes of an upload: the session that uploads a text holds all of it in memory."""
+LARGEST = LARGEST_UPLOAD * 2**20
+"""Bytes of an upload; the server takes no more."""
 
 UPLOADS_LIMIT = 100 * 10**6
 """Bytes of all uploads together; beyond it the oldest go."""
@@ -22,7 +24,7 @@ def keep(name: str, data: bytes) -> Path:
         OSError: If it cannot be written.
     """
     _check(name, data)
-    folder = cache_folder() / "uploads"
+    folder = (sessions.own_folder() or cache_folder()) / "uploads"
     path = folder / sha256(data)[:16] / _plain(name)
     write_bytes(path, data)
     prune(folder, UPLOADS_LIMIT)
@@ -32,8 +34,8 @@ def keep(name: str, data: bytes) -> Path:
 def _check(name: str, data: bytes) -> None:
     if len(data) > LARGEST:
         raise ValueError(
-            f"{name} has {len(data) / 1e6:,.1f} MB, and an upload may have {LARGEST / 1e6:g}: cut "
-            "it, or give its path on the machine that runs this app."
+            f"{name} has {len(data) / 2**20:,.1f} MiB, and an upload may have {LARGEST_UPLOAD}: "
+            "cut it, or give the path of a folder with smaller files."
         )
     text = "".join(decoded([data], name))
     if not text.strip():

@@ -272,33 +272,26 @@ def dashboard(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port [8501].")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name it answers to besides, of a proxy.")
+    ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
     ] = None,
 ) -> None:
-    """Open the dashboard. Streamlit's own settings (STREAMLIT_SERVER_PORT, ...) are honoured."""
+    """Open the dashboard, for this machine alone unless --host or --allow-host says otherwise."""
+    from mudd_interp.dashboard import serve
+    from mudd_interp.files import place_of
+
     for name, value in (("model", model), ("baseline", baseline), ("host", host)):
         if value == "":
             raise ValueError(f"--{name} is empty: give one, or leave the option out.")
-    given = {
-        # Also where a settings file of the user says otherwise; a variable goes before it.
-        "server.address": host or os.environ.get("STREAMLIT_SERVER_ADDRESS", "127.0.0.1"),
-        "browser.gatherUsageStats": os.environ.get("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false"),
-        "server.port": port,
-        "server.headless": "true" if headless else None,
-    }
-    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    models = [f"--model={model}", f"--baseline={baseline}"]
     if cache is not None:
-        from mudd_interp.files import place_of
-
         _check_writable(cache)
         os.environ["MUDD_INTERP_CACHE"] = str(place_of(cache))
-    sys.argv = ["streamlit", "run", str(_app_folder() / "main.py"), *options, "--", *models]
-    # Here, not above: like torch, it is slow to import.
-    from streamlit.web.cli import main as run_streamlit
-
-    run_streamlit()
+    arguments = [f"--model={model}", f"--baseline={baseline}"]
+    script, names = _app_folder() / "main.py", allow_host or ()
+    serve(script, arguments, host=host, port=port, headless=headless, names=names)
 
 
 def _app_folder() -> Path:

@@ -11,6 +11,7 @@ import caches
 import charts
 import frame
 import runs
+import sessions
 import state
 from mudd_interp.analysis import LossComparison, ranked_texts
 from mudd_interp.analysis.ranking import RankedToken
@@ -163,9 +164,11 @@ def list_kept() -> None:
     shelf = caches.shelf()
     entries, ignored = shelf.entries()
     st.caption(
-        f"In {state.plain(_from_home(shelf.folder))} (`{VARIABLE}`, or `mudd-interp app --cache`), "
-        f"{RUNS_LIMIT // 2**30} GiB at most: the oldest go first. Whoever runs this app on this "
-        "machine finds them without computing anything."
+        "Of this page, until it is closed: others reach this dashboard too."
+        if sessions.is_shared()
+        else f"In {state.plain(_from_home(shelf.folder))} (`{VARIABLE}`, or `mudd-interp app "
+        f"--cache`), {RUNS_LIMIT // 2**30} GiB at most: the oldest go first. Whoever runs this app "
+        "on this machine finds them without computing anything."
     )
     for folder, reason in ignored.items():
         st.warning(f"{state.plain(folder.name)} is ignored: {state.plain(reason)}.")

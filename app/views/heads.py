@@ -80,4 +80,4 @@ def where_they_look() -> None:
 
 st.header("What does the strongest induction head read?", anchor=False)
 for part in study.parts:
-    charts.chart("head_composition", layer=None, head=0, of=part)
+    charts.chart("head_composition", layer=None, head=0, of=part, **charts.few(study.request))

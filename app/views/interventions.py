@@ -27,6 +27,16 @@ def put(edits: str) -> None:
     state.put(edits=text or None)
 
 
+def put_corrupted(text: str) -> None:
+    """Take a corrupted prompt; one that is too long is said, and all stays as it is."""
+    try:
+        frame.check_length("The corrupted prompt", text)
+    except ValueError as error:
+        state.ignore(f"The corrupted prompt is as before. {error}")
+    else:
+        state.put(corrupted=text or None)
+
+
 def add() -> None:
     """Add what the form says."""
     session, part = st.session_state, st.session_state["new_part"]
@@ -108,8 +118,8 @@ else:
         for part in study.parts:
             charts.chart(name, of=part)
     st.header("On the text", anchor=False)
-    st.caption(f"Of a text of which all is chosen, {FEW} sequences are taken.")
-    charts.chart("edit_effects")
+    st.caption(f"Of a long text, {FEW} sequences are taken.")
+    charts.chart("edit_effects", **charts.few(study.request))
 
 st.header("What differs between two prompts?", anchor=False)
 frame.ask_for(state.CORRUPTED, "a corrupted prompt")
@@ -118,7 +128,7 @@ st.text_area(
     "The prompt, corrupted: with as many tokens",
     key="corrupted_text",
     placeholder="the prompt with another name or number in it",
-    on_change=lambda: state.put(corrupted=st.session_state["corrupted_text"] or None),
+    on_change=lambda: put_corrupted(st.session_state["corrupted_text"]),
     height=80,
 )
 if state.view()["corrupted"] is None:

@@ -70,22 +70,6 @@ def locate(name: str, revision: str | None, local_files_only: bool) -> Place:
     return Place(name, repository, folder, repository, folder / "tokenizer.json")
 
 
-def needs_download(name: str) -> bool:
-    """Whether :func:`locate` would ask the hub: not for what is here or is refused anyway."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = Path(name).expanduser()
-    if name in BUNDLED or path.is_dir():
-        return False
-    try:
-        _refuse_paths(name, path)
-        repository = RELEASED.get(name, name)
-        repository = repository if "/" in repository else _baseline(name)
-        return not isinstance(try_to_load_from_cache(repository, "config.json"), str)
-    except ValueError:
-        return False
-
-
 def _refuse_revision(revision: str | None, why: str) -> None:
     if revision is not None:
         raise ValueError(

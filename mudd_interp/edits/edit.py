@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -24,13 +24,26 @@ _FIELDS: dict[Part, tuple[str, ...]] = {
     "head": ("layer", "head"),
     "mlp": ("layer",),
 }
-_EDGE = r"(?P<stream>[a-z]|\*) (?P<layer>\d+|\*)<-(?P<source>\d+|\*)"
 LAST_POSITION = 2**20
 """The last position that an edit may name."""
 
+MOST_POSITIONS = 2**16
+"""Positions that the edits of one text may name together: a short text means many."""
+
+MOST_EDITS = 4096
+"""Edits in one text; every edge of a model of 40 layers is fewer."""
+
+_TOO_MANY = (
+    f"the edits of a text may name {MOST_POSITIONS:,} positions together: name fewer, or leave "
+    "them out, which means all."
+)
+
+_N = "[0-9]{1,9}"
+_RUN = f"{_N}(?:-{_N})?"
+_EDGE = rf"(?P<stream>[a-z]|\*) (?P<layer>{_N}|\*)<-(?P<source>{_N}|\*)"
 _TEXT = re.compile(
-    rf"(?P<action>[a-z]+) (?:{_EDGE}|head (?P<block>\d+)\.(?P<head>\d+)|mlp (?P<mlp>\d+))"
-    r"(?: @(?P<positions>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*))?"
+    rf"(?P<action>[a-z]+) (?:{_EDGE}|head (?P<block>{_N})\.(?P<head>{_N})|mlp (?P<mlp>{_N}))"
+    rf"(?: @(?P<positions>{_RUN}(?:,{_RUN})*))?"
 )
 
 
@@ -114,7 +127,7 @@ class Edit:
         """
         found = _TEXT.fullmatch(" ".join(text.split()))
         if found is None:
-            raise ValueError(f"{_FORMS}, got {text!r}.")
+            raise ValueError(f"{_FORMS}, got {_short(text)}.")
         read = found.groupdict()
         part = "head" if read["head"] else "mlp" if read["mlp"] else "edge"
         numbers = {
@@ -197,13 +210,30 @@ def as_edits(given: Edits) -> tuple[Edit, ...]:
     """Edits of values or texts.
 
     Raises:
-        ValueError: If a text is no edit.
+        ValueError: If a text is no edit, or has more than :data:`MOST_EDITS` of them, or more than
+            :data:`MOST_POSITIONS` positions; edits given as values may be as many as they are.
     """
     if isinstance(given, Edit):
         return (given,)
     if isinstance(given, str):
-        return tuple(Edit.parse(text) for text in given.split(";") if text.strip())
+        return tuple(_parsed([text for text in given.split(";") if text.strip()]))
     return tuple(edit for each in given for edit in as_edits(each))
+
+
+def _parsed(texts: Sequence[str]) -> Generator[Edit]:
+    """The edits of texts, as long as they are not too much."""
+    if len(texts) > MOST_EDITS:
+        raise ValueError(
+            f"a text may hold {MOST_EDITS:,} edits, got {len(texts):,}: give fewer, or a list of "
+            "Edit values."
+        )
+    named = 0
+    for text in texts:
+        edit = Edit.parse(text)
+        named += len(edit.positions or ())
+        if named > MOST_POSITIONS:
+            raise ValueError(_TOO_MANY)
+        yield edit
 
 
 def edits_text(given: Edits) -> str:
@@ -250,6 +280,10 @@ def every_edge(model: HookedModel, action: Action = "cut") -> tuple[Edit, ...]:
     return tuple(edits)
 
 
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
 def _star(value: object) -> str:
     return "*" if value is None else str(value)
 
@@ -269,9 +303,11 @@ def _positions(text: str) -> tuple[int, ...]:
     """What :func:`_runs` wrote; in any order, each once.
 
     Raises:
-        ValueError: If one is beyond any sequence: a range is written out.
+        ValueError: If one is beyond any sequence, or they are too many: a range is written out.
     """
     ends = [[int(end) for end in run.split("-")] for run in text.split(",")]
     if (highest := max(map(max, ends))) > LAST_POSITION:
         raise ValueError(f"the positions of an edit end at {LAST_POSITION}, got {highest}.")
+    if sum(run[-1] - run[0] + 1 for run in ends if run[-1] >= run[0]) > MOST_POSITIONS:
+        raise ValueError(_TOO_MANY)
     return tuple(sorted({at for run in ends for at in range(run[0], run[-1] + 1)}))

@@ -159,7 +159,7 @@ def test_stop_ends_a_run_between_two_batches_and_leaves_what_is_finished(
     ((entry,), _) = caches.shelf().entries()
     assert entry.passes == PASSES[:1]
 
-    lock = caches._shared().lock
+    lock = caches._shared().lock._lock
     assert lock.acquire(blocking=False)  # this is another thread than the script's
     lock.release()
     for name in ("mudd-tiny", "tfm-tiny"):
@@ -319,7 +319,7 @@ def uploaded(at: AppTest, name: str, data: bytes) -> AppTest:
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         (b"x = 1\x00", "NUL characters (the first at 5)"),
-        (b"x = 1\n" * 9_000_000, "has 54.0 MB, and an upload may have 5"),
+        (b"x = 1\n" * 9_000_000, "has 51.5 MiB, and an upload may have 5"),
     ],
 )
 def test_an_upload_that_cannot_be_read_is_refused_and_the_text_stays(data: bytes, message: str):
@@ -373,6 +373,8 @@ def test_a_run_over_a_folder_and_one_with_a_broken_file(tmp_path: Path):
 @pytest.mark.parametrize("page", ["corpus", "similarity"])
 def test_a_link_to_an_upload_that_is_not_here_names_it_and_says_what_to_do(page: str):
     at = opened(page, t="/far/mudd-interp/uploads/0123456789abcdef/notes.txt")
+    assert "the text" in said(at.warning)
+    pressed(at, "agree")
     (warning,) = at.warning
     assert "an upload, notes.txt (sha256 0123456789abcdef…)" in said([warning])
     assert "upload that file on the page Corpus" in said([warning])
@@ -381,7 +383,7 @@ def test_a_link_to_an_upload_that_is_not_here_names_it_and_says_what_to_do(page:
 
 @pytest.mark.usefixtures("ready")
 def test_a_text_that_was_deleted_is_named_and_another_can_be_opened(tmp_path: Path):
-    at = opened(t=str(tmp_path / "gone.txt"))
+    at = pressed(opened(t=str(tmp_path / "gone.txt")), "agree")
     assert "gone.txt, is not on this machine" in said(at.warning)
     pressed(at, "open_kept")
     assert "All of it is there" in said(at.text)
@@ -428,3 +430,63 @@ def test_a_disk_that_cannot_be_written_is_said_and_the_results_are_used(cache: P
     assert "cannot be kept on disk" in said(at.error)
     assert at.table
     shutil.rmtree(cache)
+
+
+@pytest.fixture
+def whose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """A dashboard that others reach; the last folder is that of the page that is open."""
+    folders = [tmp_path / "one"]
+    monkeypatch.setattr("sessions.is_shared", lambda: True)
+    monkeypatch.setattr("sessions.own_folder", lambda: folders[-1])
+    return folders
+
+
+def test_where_others_reach_it_a_page_keeps_its_own(cache: Path, whose: list[Path], tmp_path: Path):
+    at = uploaded(opened(), "notes.txt", TEXT.encode())
+    path = Path(at.session_state["view"]["text"])
+    assert path.is_relative_to(whose[-1])
+    pressed(at, "start_run")
+    assert len(list((whose[-1] / "runs").iterdir())) == 1
+    assert "Of this page, until it is closed" in said(at.caption)
+
+    whose.append(tmp_path / "two")
+    other = opened()
+    assert "None yet." in said(other.text)
+    assert "delete_kept" not in [each.key for each in other.button]
+    other = opened(t=str(path))
+    assert "not uploaded on this page" in said(other.error)
+    assert "agree" not in [each.key for each in other.button]
+    assert not cache.exists()
+
+
+@pytest.mark.usefixtures("whose")
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"t": "/etc/hostname"},
+        {"t": "one/../../etc/hostname"},
+        {"m": "/srv/model"},
+        {"b": "app"},
+        {"m": "../app"},
+        {"d": "tests"},
+    ],
+)
+def test_where_others_reach_it_no_file_is_read(params: dict[str, str]):
+    at = opened(**params)
+    assert "Others reach this dashboard." in said(at.error)
+    assert "agree" not in [each.key for each in at.button]
+    pressed(at, "without")
+    assert not at.error
+
+
+@pytest.mark.usefixtures("whose")
+def test_where_others_reach_it_a_path_cannot_be_typed():
+    at = opened()
+    assert at.segmented_control(key="text_kind").options == [
+        "the bundled held-out text",
+        "an uploaded file",
+    ]
+    at.session_state["view"] |= {"model": "/srv/model"}
+    at.session_state["trusted"] |= {("model", "/srv/model")}
+    settled(at.run())
+    assert "Others reach this dashboard." in said(at.error)

@@ -3,14 +3,17 @@
 import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 from streamlit.testing.v1 import AppTest
 
+import charts
 import state
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
+from mudd_interp.request import Request
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 PAGES = (
@@ -44,6 +47,11 @@ def turned_to(at: AppTest, page: str) -> AppTest:
 def settled(at: AppTest) -> AppTest:
     assert not at.exception, at.exception
     return at
+
+
+def agreed(at: AppTest) -> AppTest:
+    """The app after what a link means was agreed to."""
+    return settled(at.button(key="agree").click().run())
 
 
 def typed(at: AppTest, prompt: str) -> AppTest:
@@ -133,7 +141,7 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_a_broken_model_is_said_and_the_next_one_opens(broken: Path):
-    at = settled(opened(m=str(broken)))
+    at = agreed(opened(m=str(broken)))
     assert "cannot be loaded" in texts(at.error)
     assert "model.safetensors" in texts(at.error).replace("\\", "")
     at.selectbox(key="draft_model").set_value("mudd-tiny")
@@ -166,7 +174,7 @@ def test_a_link_downloads_nothing_unasked(params: dict[str, str], no_network: li
     assert state.plain(*params.values()) in texts(at.warning)
     assert not at.error
     assert not no_network
-    settled(at.button(key="download").click().run())
+    agreed(at)
     assert "would be downloaded" not in texts(at.warning)
     assert no_network
     assert "cannot be" in texts(at.error)
@@ -174,7 +182,7 @@ def test_a_link_downloads_nothing_unasked(params: dict[str, str], no_network: li
 
 def test_figures_of_the_prompt_do_not_wait_for_the_text(no_network: list[object]):
     at = settled(opened(d="someone/data", n="all"))
-    settled(at.button(key="download").click().run())
+    agreed(at)
     assert not at.error
     assert not no_network
 
@@ -242,3 +250,80 @@ def test_about_says_what_a_link_got_wrong():
     at.query_params["bogus"] = "1"
     at.run()
     assert "bogus" in texts(turned_to(at, "about").warning)
+
+
+UNASKED: dict[str, tuple[dict[str, str], str]] = {
+    "a folder": ({"m": "/srv/models/secret"}, "the model /srv/models/secret"),
+    "a baseline's folder": ({"b": "./here"}, "the baseline ./here"),
+    "another machine's folder": ({"m": "//evil.example/share"}, "the model //evil.example/share"),
+    "a file": ({"t": "/etc/hostname"}, "the text /etc/hostname"),
+    "a file of the home folder": ({"t": "~/notes.txt"}, "the text ~/notes.txt"),
+    "an upload": ({"t": "/far/uploads/0123456789abcdef/n.txt"}, "the text /far/uploads/"),
+    "a dataset": ({"d": "someone/data", "dg": "x"}, "the dataset someone/data"),
+    "a device": ({"dv": "cuda"}, "the device cuda"),
+    "a precision": ({"ty": "float64"}, "the precision float64"),
+    "many edits": ({"e": state.pack("cut mlp 1;" * 9)}, "the edits cut mlp 1; cut mlp 1"),
+}
+
+
+@pytest.mark.parametrize("what", UNASKED)
+@pytest.mark.parametrize("page", ["similarity", "interventions", "corpus"])
+def test_what_only_a_link_names_is_not_touched_before_a_click(
+    what: str, page: str, monkeypatch: pytest.MonkeyPatch
+):
+    params, said = UNASKED[what]
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("it was touched")
+
+    opened()  # the app's own files
+    monkeypatch.setattr("caches.study", touched)
+    monkeypatch.setattr("uploads.why_missing", touched)
+    at = opened(page, **params)
+    assert said in texts(at.warning).replace("\\", "").replace("**", "")
+    assert not at.error
+    assert not at.get("plotly_chart")
+
+
+@pytest.mark.parametrize("what", UNASKED)
+def test_a_link_opens_without_what_it_names(what: str):
+    at = opened(**UNASKED[what][0])
+    settled(at.button(key="without").click().run())
+    assert not at.warning
+    assert not at.error
+    assert {key: at.query_params[key] for key in at.query_params if key != "dg"} == SMALL
+
+
+def test_an_agreed_dataset_is_asked_for_again_in_another_configuration(no_network: list[object]):
+    at = agreed(opened(d="someone/data", dg="one"))
+    assert not at.warning
+    at.query_params["dg"] = "two"
+    at.run()
+    assert "the dataset" in texts(at.warning)
+
+
+def test_what_the_dashboard_was_started_with_is_not_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["main.py", "--model=./no-such-folder", "--baseline=none"])
+    at = settled(opened())
+    assert not at.warning
+    at.query_params["m"] = "./no-such-folder"
+    assert "cannot be loaded" in texts(at.run().error)
+    assert not at.warning
+
+
+def test_long_sequences_are_many_tokens_too():
+    request = Request(sequences=128, context=256)
+    assert not charts.waits(request)
+    assert charts.waits(replace(request, sequences=129))
+    assert charts.few(request) == {}
+    assert charts.few(replace(request, sequences=64, context=512)) == {}
+    for sequences, context in ((300, 256), (65, 512), (None, None), (2, 2**17)):
+        long = replace(request, sequences=sequences, context=context)
+        assert charts.few(long) == {"sequences": 16}
+
+
+def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
+    at = settled(opened("interventions", e=state.pack("cut mlp 1"), n="100000"))
+    assert not at.error
+    assert "16 sequences" in texts(at.caption)
+    settled(opened("interventions", e=state.pack("cut mlp 1"), n="100000", c="131072"))

@@ -1,6 +1,7 @@
 """A link restores its view, and names what it cannot read."""
 
 import json
+import tracemalloc
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -11,32 +12,35 @@ from hypothesis import strategies as st
 
 import state
 from mudd_interp.axes import STREAMS
-from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request
+from mudd_interp.request import LARGEST_ID, MODES, PARTS, SCORES, STATISTICS, Request
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=30)
 LONG = "".join(chr(33 + i * i * 7919 % 15000) for i in range(3000))
 """A text that hardly compresses."""
 LONG_TEXTS = ("prompt", "corrupted", "edits")
-WHOLE = st.integers(0, 10**6)
+POSITION = st.integers(0, 2**17)
+PLACE = st.integers(0, 10_000)
+IDS = st.integers(0, LARGEST_ID)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model": NAMES,
     "baseline": st.none() | NAMES.filter(lambda name: name != "none"),
     "text": NAMES,
-    "sequences": st.none() | st.integers(1, 10**6),
-    "context": st.integers(2, 10**6),
+    "sequences": st.none() | st.integers(1, 100_000),
+    "context": st.integers(2, 2**17),
+    "batch_size": st.integers(1, 32),
     "dtype": NAMES,
     "scope": st.sampled_from(("corpus", "prompt")),
     "mode": st.sampled_from(MODES),
     "of": st.sampled_from(PARTS),
-    "position": WHOLE,
-    "layer": WHOLE,
-    "head": WHOLE,
+    "position": POSITION,
+    "layer": PLACE,
+    "head": PLACE,
     "stream": st.sampled_from(STREAMS),
-    "source": WHOLE,
+    "source": PLACE,
     "statistic": st.sampled_from(STATISTICS),
     "raw": st.booleans(),
-    "sinks": st.lists(WHOLE, max_size=9).map(tuple),
-    "sink_positions": WHOLE,
+    "sinks": st.lists(IDS, max_size=64).map(tuple),
+    "sink_positions": st.integers(0, 64),
     "score": st.sampled_from(SCORES),
     "answer": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
     "against": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
@@ -57,7 +61,7 @@ def test_a_view_comes_back_from_its_link(values: dict[str, Any]):
     assert through_a_link(view) == state.Opened(view)
 
 
-@given(st.lists(WHOLE, min_size=1, max_size=99).map(tuple))
+@given(st.lists(IDS, min_size=1, max_size=99).map(tuple))
 def test_so_do_token_ids(ids: tuple[int, ...]):
     view = state.default_view() | {"prompt": None, "prompt_ids": ids}
     assert through_a_link(view) == state.Opened(view)
@@ -110,6 +114,25 @@ def test_no_link_is_too_bad_to_open(params: dict[str, str]):
         ("l", "٣"),
         ("l", ""),
         ("h", "99999999999"),
+        ("l", "10001"),
+        ("x", "131073"),
+        ("n", "100001"),
+        ("n", "9999999"),
+        ("c", "1"),
+        ("c", "9999999"),
+        ("bs", "33"),
+        ("bs", "9999999"),
+        ("zp", "65"),
+        ("z", ".".join(["1"] * 65)),
+        ("z", "2147483648"),
+        ("i", state.pack(".".join(["1"] * (2**15 + 1)))),
+        ("a", state.pack("x" * 101)),
+        ("ag", state.pack("x" * 101)),
+        ("cp", state.pack("x" * 100_001)),
+        ("p", "A" * 800_001),
+        ("e", state.pack("cut v 7<-2 @0-1000000;" * 40)),
+        ("e", state.pack("cut mlp 1;" * 4500)),
+        ("e" * 1000, "1"),
         ("n", "0"),
         ("n", "none"),
         ("o", "beside"),
@@ -133,8 +156,25 @@ def test_a_bad_value_is_ignored_and_named(key: str, text: str):
     opened = state.decode({key: text, "j": "4"})
     assert opened.view == state.default_view() | {"source": 4}
     (notice,) = opened.notices
-    assert notice.startswith(f"{key}=")
+    assert notice.startswith(f"{key[:37]}")
     assert "ignored" in notice
+    assert len(notice) < 500
+
+
+def test_of_more_values_than_a_link_has_the_rest_is_not_looked_at():
+    params = {f"a{i}": "1" for i in range(100_000)} | {"l": "3"}
+    opened = state.decode(params)
+    assert opened.view == state.default_view()
+    assert len(opened.notices) == state.MOST_VALUES + 1
+    assert "100,001 values" in opened.notices[0]
+
+
+def test_an_edit_that_means_many_positions_takes_no_memory():
+    tracemalloc.start()
+    state.decode({"e": state.pack("cut v 7<-2 @0-1000000;" * 40)})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_a_prompt_and_token_ids_are_not_both_taken():

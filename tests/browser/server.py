@@ -1,7 +1,7 @@
-"""The app as a process of its own, that can be asked what state its models are in.
+"""The app as a process of its own, that can be asked what state it is in.
 
-``python -m tests.browser.server PORT REPORT`` serves the app and writes, at each SIGUSR1, what
-:func:`models` says to the file REPORT.
+``python -m tests.browser.server PORT REPORT [OPTION]...`` serves the app and writes, at each
+SIGUSR1, what :func:`report` says to the file REPORT.
 """
 
 import gc
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,41 +35,64 @@ class Server:
         url: Its address.
         process: Its process.
         report: The file into which it writes.
+        log: The file of what it says.
     """
 
     url: str
     process: "subprocess.Popen[bytes]"
     report: Path
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """Its port, on 127.0.0.1."""
+        return int(self.url.rsplit(":", 1)[1])
 
     def models(self) -> dict[str, Any]:
         """What the models of the process are now: name, sha256 of the weights, hooks left."""
+        return self.state()["models"]
+
+    def state(self) -> dict[str, Any]:
+        """What :func:`report` says of the process now."""
         self.report.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
         for _ in range(10 * START_LIMIT):
             if self.report.exists():
                 return json.loads(self.report.read_text())
             time.sleep(0.1)
-        raise AssertionError("the app did not report on its models")
+        raise AssertionError("the app did not report on itself")
 
 
 @contextmanager
-def serve(folder: Path) -> Generator[Server]:
-    """Serve the app on a free port, with its log in a folder."""
+def serve(
+    folder: Path,
+    options: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+) -> Generator[Server]:
+    """Serve the app on a free port, with its log in a folder.
+
+    Args:
+        folder: For the log, the report and the cache.
+        options: Of ``mudd-interp app``.
+        variables: Of its environment.
+        cwd: Its working folder.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     report, log = folder / "models.json", folder / "log.txt"
-    command = [sys.executable, "-m", "tests.browser.server", str(port), str(report)]
+    command = [sys.executable, "-m", "tests.browser.server", str(port), str(report), *options]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    environment["MUDD_INTERP_CACHE"] = str(folder / "cache")
+    environment |= {"MUDD_INTERP_CACHE": str(folder / "cache"), **(variables or {})}
     if "PYTEST_XDIST_WORKER" in os.environ:
         environment["OMP_NUM_THREADS"] = "1"  # there is a server for each worker
     with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=out, env=environment)
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(url, process, log)
-            yield Server(url, process, report)
+            yield Server(url, process, report, log)
         finally:
             process.terminate()
             process.wait(30)
@@ -102,16 +125,40 @@ def models() -> dict[str, Any]:
     return found
 
 
+REACHED = list[str]()
+"""Where this process wanted to connect to, other than to itself."""
+
+
+def _audit(event: str, values: tuple[Any, ...]) -> None:
+    place = {"socket.connect": 1, "socket.getaddrinfo": 0}.get(event)
+    if place is None:
+        return
+    host = values[place][0] if event == "socket.connect" else values[place]
+    if str(host) not in ("127.0.0.1", "::1", "localhost", "0.0.0.0"):
+        REACHED.append(str(host))
+
+
+def report() -> dict[str, Any]:
+    """The models, Streamlit's options, whom the process wanted to reach, and uploads in memory."""
+    from streamlit import runtime
+    from streamlit.config import get_config_options
+
+    options = {name: option.value for name, option in get_config_options().items()}
+    manager: Any = runtime.get_instance().uploaded_file_mgr
+    uploads = [len(file.data) for files in manager.file_storage.values() for file in files.values()]
+    return {"models": models(), "options": options, "reached": REACHED, "uploads": uploads}
+
+
 def main() -> None:
     """Serve until the process is ended."""
-    port, report = sys.argv[1], Path(sys.argv[2])
+    port, file, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+    sys.addaudithook(_audit)
 
     def write() -> None:
-        write_text(report, json.dumps(models()))
+        write_text(file, json.dumps(report(), default=repr))
 
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=write).start())
-    options = ["--headless", "--port", port]
-    sys.argv = ["mudd-interp", "app", *options]
+    sys.argv = ["mudd-interp", "app", "--headless", "--port", port, *options]
     from mudd_interp.cli import main as run
 
     run()

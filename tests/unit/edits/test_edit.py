@@ -1,5 +1,7 @@
 """Edits as values: their text, their JSON, and what is no edit."""
 
+import tracemalloc
+
 import pytest
 
 from mudd_interp.axes import STREAMS
@@ -98,3 +100,35 @@ def test_how_many_outputs_come_before_a_change():
 def test_a_range_of_positions_that_no_sequence_has_is_refused():
     with pytest.raises(ValueError, match="end at 1048576, got 20000000"):
         Edit.parse("cut v 1<-2 @0-20000000")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cut v 1<-2 @0-65536", "65,536 positions together"),
+        ("cut v 1<-2 @" + ",".join(["0-65535"] * 2), "65,536 positions together"),
+        ("; ".join(["cut v 1<-2 @0-1000000"] * 40), "65,536 positions together"),
+        ("; ".join(["cut v 1<-2 @0-40000"] * 2), "65,536 positions together"),
+        ("cut mlp 1;" * 4097, "may hold 4,096 edits, got 4,097"),
+        ("cut v 1<-" + "9" * 5000, "expected an edit such as"),
+        ("cut v ٣<-1", "expected an edit such as"),
+        ("x" * 10**6, r"\.\.\.'\.$"),
+    ],
+)
+def test_the_size_of_a_text_of_edits_is_bounded_before_anything_is_written_out(text, message):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=message) as refused:
+        as_edits(text)
+    # The text itself, split into pieces, and what comes before the edit that is too much.
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert len(str(refused.value)) < 400
+
+
+def test_as_many_as_may_be_are_read():
+    assert len(as_edits("cut mlp 1;" * 4096)) == 4096
+    edit = Edit.parse("cut mlp 1 @0-65535")
+    assert len(edit.positions or ()) == 65_536
+    assert str(edit) == "cut mlp 1 @0-65535"
+    values = [Edit.parse("cut mlp 1")] * 5000
+    assert len(as_edits(values)) == 5000
