@@ -33,11 +33,18 @@ def state_hooks(
             in the blocks below they read the tokens that were put back.
 
     Raises:
-        ValueError: If the layer is negative, or there is no such position.
+        ValueError: If the layer is negative, the cache lacks an output (or the model such a layer),
+            or there is no such position.
     """
     if layer < 0:
         raise ValueError(f"layer must be 0 or more, got {layer}.")
     names = [axes.source_output(j) for j in range(layer + 1)]
+    for name in names:
+        if name not in cache.keys():  # noqa: SIM118 (a cache has no `in` of its own)
+            raise ValueError(
+                f"the cache lacks `{name}`, which enters block {layer}: keep hook_embed and every "
+                "hook_resid_post below it, or give a layer that the model has."
+            )
     length = cache[names[0]].shape[1]
     at = torch.zeros(length, dtype=torch.bool)
     for position in range(length) if positions is None else positions:

@@ -156,6 +156,8 @@ def test_hooks_put_everything_up_to_a_block_back():
         state_hooks(ours, 1, [5])
     with pytest.raises(ValueError, match="layer must be 0 or more"):
         state_hooks(ours, -1)
+    with pytest.raises(ValueError, match=r"lacks `blocks\.3\.hook_resid_post`"):
+        state_hooks(ours, 4)
 
 
 def test_a_result_is_saved_and_has_a_table(tmp_path: Any):
