@@ -88,9 +88,9 @@ from mudd_interp.analysis.similarity_matrix import (
 )
 from mudd_interp.analysis.sinks import SinkSensitivity as SinkSensitivity
 from mudd_interp.analysis.sinks import SinkSensitivityAnalysis as SinkSensitivityAnalysis
+from mudd_interp.analysis.state_hooks import state_hooks as state_hooks
 from mudd_interp.analysis.state_patch import RESTORED as RESTORED
 from mudd_interp.analysis.state_patch import StatePatch as StatePatch
-from mudd_interp.analysis.state_patch import state_hooks as state_hooks
 from mudd_interp.analysis.state_patch import state_patch as state_patch
 from mudd_interp.analysis.stored_activations import StoredActivations as StoredActivations
 from mudd_interp.analysis.stored_activations import open_activations as open_activations

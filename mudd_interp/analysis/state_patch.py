@@ -5,7 +5,7 @@ token: it is all outputs so far, X_0..X_l, since any of them is read later on. S
 ``hook_resid_pre`` can be put back to that of another run, at all tokens, and little may change.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, get_args
@@ -19,8 +19,8 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis.ablation import TOKENS_PER_PASS
 from mudd_interp.analysis.causes import spearman
+from mudd_interp.analysis.edges import weights_hooks
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import check_position
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
@@ -130,8 +130,9 @@ def state_patch(
     layers = range(model.cfg.n_layers + 1)
     patched = [
         np.stack([_patched(model, runs, layer, what, chosen) for layer in layers])
-        for what in RESTORED
+        for what in (RESTORED if weights_hooks(model) else RESTORED[:1])
     ]
+    patched *= len(RESTORED) // len(patched)  # without dense weights the three are one
     estimate = np.full_like(patched[0], np.nan)
     if not multiplies_normed(model):
         changes = [ours - theirs for ours, theirs in zip(*(r.outputs for r in runs), strict=True)]
@@ -150,50 +151,6 @@ def state_patch(
         estimate=estimate,
         answers=chosen.cpu().numpy(),
     )
-
-
-def state_hooks(
-    cache: Any,
-    layer: int,
-    positions: Collection[int] | None = None,
-    elsewhere: Any = None,
-) -> list[Hook]:
-    """Hooks that put everything up to block ``layer`` back to a cached run: X_0..X_layer.
-
-    ``model.run_with_hooks(corrupted, fwd_hooks=state_hooks(cache, 6))`` runs blocks 6 and later on
-    the clean state. In a plain Transformer it is what a hook on ``hook_resid_pre`` does.
-
-    Args:
-        cache: Of a run on as many tokens, with its batch axis; ``hook_embed`` and each block's
-            ``hook_resid_post`` must be in it.
-        layer: Which block; the number of layers stands for the final norm.
-        positions: At which tokens; ``None`` for all.
-        elsewhere: A cache of the run that the other positions keep. Without, they are computed, and
-            in the blocks below they read the tokens that were put back.
-
-    Raises:
-        ValueError: If the layer is negative, or there is no such position.
-    """
-    if layer < 0:
-        raise ValueError(f"layer must be 0 or more, got {layer}.")
-    names = [axes.source_output(j) for j in range(layer + 1)]
-    length = cache[names[0]].shape[1]
-    at = torch.zeros(length, dtype=torch.bool)
-    for position in range(length) if positions is None else positions:
-        check_position(position, length)
-        at[position] = True
-    other = {name: None if elsewhere is None else elsewhere[name] for name in names}
-    return [(name, partial(_put_back, at, cache[name], other[name])) for name in names]
-
-
-def _put_back(
-    at: Bool[Tensor, " pos"],
-    clean: Float[Tensor, "batch pos d_model"],
-    other: Float[Tensor, "batch pos d_model"] | None,
-    x: Float[Tensor, "batch pos d_model"],
-    hook: Any,  # noqa: ARG001 (a hook's signature)
-) -> Float[Tensor, "batch pos d_model"]:
-    return torch.where(at.to(x.device)[:, None], clean.to(x), x if other is None else other.to(x))
 
 
 class _Run:
@@ -227,12 +184,31 @@ def _patched(
 ) -> Float64[np.ndarray, "place prompt"]:
     """Logit differences with one layer's state put back, at each position and at all."""
     prompts, length = runs[1].tokens.shape
-    places = torch.cat([torch.eye(length), torch.ones(1, length)]).bool()
-    found = [
-        logit_difference(_rerun(model, runs, layer, what, at.to(answers.device)), answers)
-        for at in places.split(max(1, TOKENS_PER_PASS // (prompts * length)))
-    ]
-    return as_float64(torch.cat(found))
+    places = torch.cat([torch.eye(length), torch.ones(1, length)]).bool().to(answers.device)
+    changes = (places & _differs(runs, layer, what)).any(1)
+    found = logit_difference(runs[1].logits, answers).repeat(length + 1, 1)
+    if changes.any():  # else it is the corrupted run
+        few = max(1, TOKENS_PER_PASS // (prompts * length))
+        parts = [_rerun(model, runs, layer, what, at) for at in places[changes].split(few)]
+        found[changes] = torch.cat([logit_difference(part, answers) for part in parts])
+    return as_float64(found)
+
+
+def _differs(runs: Sequence[_Run], layer: int, what: Restored) -> Bool[Tensor, " pos"]:
+    """At which positions the part of the state that is put back is not the same in both runs."""
+    clean, corrupted = (
+        [run.streams[layer]]
+        if what == "resid_pre"
+        else [run.outputs[j] for j in _back(layer, what)]
+        for run in runs
+    )
+    pairs = zip(clean, corrupted, strict=True)
+    return torch.stack([(ours != theirs).any(-1).any(0) for ours, theirs in pairs]).any(0)
+
+
+def _back(layer: int, what: Restored) -> Sequence[int]:
+    """Which outputs are put back."""
+    return {"state": range(layer + 1), "output": [layer], "resid_pre": []}[what]
 
 
 def _rerun(
@@ -251,7 +227,7 @@ def _rerun(
     def copies(x: Float[Tensor, "prompt pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         return x.repeat(len(at), 1, 1)
 
-    back = {"state": range(layer + 1), "output": [layer], "resid_pre": []}[what]
+    back = _back(layer, what)
     outputs = [
         mixed(clean.outputs[j], x) if j in back else copies(x)
         for j, x in enumerate(corrupted.outputs[: layer + 1])

@@ -9,12 +9,7 @@ import torch
 import mudd_interp as mi
 from tests.parity.family import FAMILY, random_model, random_tokens
 
-VALUES = "blocks.1.hook_v_input"
 NAMES = ["MUDDFormer", "Transformer++"]
-
-
-def wake(x: torch.Tensor, hook: Any) -> None:
-    """A hook that does nothing: what is hooked is computed, and has a tensor of its own."""
 
 
 @pytest.fixture
@@ -32,25 +27,30 @@ def traced() -> Callable[[str], tuple[Any, Any, torch.Tensor]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_nnsight_reads_what_the_cache_holds(traced: Any, name: str):
     model, wrapped, tokens = traced(name)
-    with model.hooks([("blocks.1.attn.hook_pattern", wake)]), wrapped.trace(tokens):
-        values = wrapped.blocks[1].hook_v_input.output.save()
-        pattern = wrapped.blocks[1].attn.hook_pattern.output.save()
-        logits = wrapped.output.save()
-    expected, cache = model.run_with_cache(tokens)
-    torch.testing.assert_close(values, cache[VALUES])
-    torch.testing.assert_close(pattern, cache["pattern", 1])
-    torch.testing.assert_close(logits, expected)
+    expected, cache = model.run_with_cache(tokens, names_filter=lambda _: True)
+    for hook in cache:
+        with wrapped.trace(tokens):
+            value = wrapped.get(hook).output.save()
+            logits = wrapped.output.save()
+        torch.testing.assert_close(value, cache[hook], msg=hook)
+        torch.testing.assert_close(logits, expected, msg=hook)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nnsight_edits_one_stream_where_a_hook_is_around_the_trace(traced: Any, name: str):
+@pytest.mark.parametrize("in_place", [True, False])
+def test_nnsight_edits_what_a_hook_edits(traced: Any, name: str, in_place: bool):
     model, wrapped, tokens = traced(name)
-    with model.hooks([(VALUES, wake)]), wrapped.trace(tokens):
-        wrapped.blocks[1].hook_v_input.output[:] = 0
-        logits = wrapped.output.save()
-    expected = model.run_with_hooks(tokens, fwd_hooks=[(VALUES, lambda x, hook: 0 * x)])
-    torch.testing.assert_close(logits, expected)
-    assert not torch.allclose(logits, model(tokens))
+    clean = model(tokens)
+    for hook in model.hook_dict:
+        expected = model.run_with_hooks(tokens, fwd_hooks=[(hook, lambda x, hook: 1 - x)])
+        with wrapped.trace(tokens):
+            if in_place:
+                wrapped.get(hook).output[:] = 1 - wrapped.get(hook).output
+            else:
+                wrapped.get(hook).output = 1 - wrapped.get(hook).output
+            logits = wrapped.output.save()
+        torch.testing.assert_close(logits, expected, msg=hook)
+        assert not torch.allclose(logits, clean), hook
 
 
 def test_nnsight_traces_an_edited_model(traced: Any):
