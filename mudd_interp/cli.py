@@ -190,13 +190,12 @@ def _draw(
         find_browser()
     with _progress("sweeping") as progress:
         study = Study(request, progress=progress, states=resume)
-        if _is_first_process():
-            _say_left_out(study.batches("model").left_out)
         drawn = draw_figures(study, choose(names, request))
     if expected is not None:
         check_same(study, expected)
     if rank_and_world_size()[0] == 0:
         written = write_figures(study, drawn, out, names, formats)
+        _say_left_out(study.batches("model").left_out)
         typer.echo(f"{len(written['figures'])} figures in {out}: open {_first(out, written)}")
 
 

@@ -85,9 +85,13 @@ def test_int32_is_int64():
 
 
 def baseline() -> BridgeBaseline:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = GPTNeoXConfig(
-        vocab_size=D_VOCAB, intermediate_size=24, max_position_embeddings=N_CTX, **sizes
+        vocab_size=D_VOCAB,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=N_CTX,
     )
     return BridgeBaseline.from_module(GPTNeoXForCausalLM(config))
 
