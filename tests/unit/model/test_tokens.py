@@ -117,7 +117,7 @@ def test_the_arguments_of_to_tokens(model: Any):
 
 
 def test_what_is_no_id_is_refused(model: Any):
-    for given, kind in ((torch.zeros(1, 1), "float32"), ([True], "bool"), (None, "NoneType")):
+    for given, kind in ((torch.zeros(1, 1), "float32"), ([True], "a bool"), (None, "a NoneType")):
         with pytest.raises(ValueError, match=f"token ids must be integers, got {kind}"):
             model.to_tokens(given)
     with pytest.raises(ValueError, match="expected a list of texts, got int among them"):
