@@ -221,8 +221,6 @@ def _draw(
         find_browser()
     with _progress("sweeping") as progress:
         study = Study(request, progress=progress, states=resume)
-        if _is_first_process():
-            _say_left_out(study.batches("model").left_out)
         drawn = draw_figures(study, choose(names, request))
     if expected is not None:
         check_same(study, expected)

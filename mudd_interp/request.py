@@ -187,7 +187,7 @@ def plain_ids(given: Any, what: str = "token ids") -> Any:
         return [plain_ids(each, what) for each in given]
     if isinstance(given, bool) or not isinstance(given, int):
         raise ValueError(
-            f"{what} must be integers, got {type(given).__name__}: give a list, a NumPy array or "
+            f"{what} must be integers, got a {type(given).__name__}: give a list, a NumPy array or "
             "a tensor of them."
         )
     if abs(given) > LARGEST_ID:

@@ -48,9 +48,10 @@ def token_batch(given: Any) -> Int64[Tensor, "batch pos"]:
     tokens = id_tensor(given)
     if tokens.ndim != 2 or tokens.numel() == 0:
         kind = "int64" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        least = " with at least one token" if not tokens.numel() else ""
         raise ValueError(
-            f"expected batches that are int64 tensors [batch pos], got {kind} of shape "
-            f"{list(tokens.shape)}: give at least one row of at least one token."
+            f"expected batches that are int64 tensors [batch pos]{least}, got {kind} of shape "
+            f"{list(tokens.shape)}."
         )
     return tokens
 
@@ -61,7 +62,7 @@ def one_sequence(tokens: Any) -> Int64[Tensor, "1 pos"]:
     Raises:
         ValueError: If it is anything else.
     """
-    ids = id_tensor(tokens)
+    ids = tokens if isinstance(tokens, Tensor) else id_tensor(tokens)
     batch = token_batch(ids[None] if ids.ndim == 1 else ids)
     if len(batch) != 1:
         raise ValueError(f"expected one sequence, got {len(batch)}: run them one by one.")

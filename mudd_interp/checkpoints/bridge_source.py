@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
-from mudd_interp.checkpoints.json_files import without_marks
+from mudd_interp.checkpoints.json_files import refuse_marks
 from mudd_interp.checkpoints.load import read_config
 from mudd_interp.checkpoints.names import locate
 from mudd_interp.checkpoints.weight_files import open_weights
@@ -64,14 +64,13 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
 
     unreadable = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError)
     _refuse_code(folder)
+    refuse_marks(folder)
     open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
     try:
-        with _silent(), without_marks(folder) as clean:
-            config = AutoConfig.from_pretrained(
-                clean, trust_remote_code=False, local_files_only=True
-            )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with _silent():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                clean,
+                folder,
                 config=config,
                 dtype=dtype,
                 attn_implementation="eager",
@@ -151,10 +150,7 @@ def load_auto_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with without_marks(folder) as clean:
-            return AutoTokenizer.from_pretrained(
-                clean, trust_remote_code=False, local_files_only=True
-            )
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ValueError(
             f"the tokenizer in {folder} cannot be read ({error}): remove its files to work on "

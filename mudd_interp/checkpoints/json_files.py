@@ -2,10 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 
@@ -24,28 +21,16 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def without_marks(folder: Path) -> Generator[Path]:
-    """A folder whose JSON files have no byte order mark, for readers that take it for a fault.
+def refuse_marks(folder: Path) -> None:
+    """Refuse JSON files with a byte order mark, for a reader that takes it for a fault.
 
-    It is the folder itself; where a file in it has a mark, one of links to the others, for as long
-    as it is needed.
+    Raises:
+        ValueError: With the first of them.
     """
-    if not any(map(_is_marked, folder.glob("*.json"))):
-        yield folder
-        return
-    with TemporaryDirectory() as name:
-        clean = Path(name)
-        for path in folder.iterdir():
-            if path.suffix == ".json" and _is_marked(path):
-                (clean / path.name).write_bytes(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-            else:
-                (clean / path.name).symlink_to(path.resolve())
-        yield clean
-
-
-def _is_marked(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    for path in sorted(folder.glob("*.json")):
+        with path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                raise ValueError(
+                    f"{path} begins with a byte order mark, with which transformers cannot read "
+                    "it: save it as UTF-8 without one."
+                )

@@ -95,11 +95,17 @@ def test_the_manifest_of_a_relative_text_works_from_any_folder(
     texts.mkdir()
     for name in ("a", "b"):
         (texts / f"{name}.txt").write_text(f"def {name}(x):\n    return x + 1\n" * 20)
+    (texts / "empty.txt").touch()
+    (texts / "up").symlink_to(tmp_path)
     shutil.copytree(BUNDLED_FOLDER / "tfm-tiny", tmp_path / "plain")
     shutil.copy(BUNDLED_FOLDER / "tokenizer.json", tmp_path / "plain")
     monkeypatch.chdir(tmp_path)
     command = ["figures", "--only", "layer_similarity", "--text", "texts", "--baseline", "./plain"]
     assert run(*command, "--out", "first", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"left out: {texts / 'empty.txt'} (empty)",
+        f"left out: {texts / 'up'} (read already by another path)",
+    ]
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -1,5 +1,6 @@
 """Batches: documents packed without padding, the tail kept, and bad input named."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -88,6 +89,62 @@ def test_sequences_are_counted_by_a_walk_only_where_their_number_is_not_known():
 def test_line_ends_stay_as_they_are(tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"a\r\nb")
     assert data.read_text(tmp_path / "dos.txt") == "a\r\nb"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_document(tmp_path, monkeypatch):
+    mark = "\ufeff"
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"{mark}ab", encoding="utf-8")
+    packing, expected = Packing(n_ctx=8), [[[0, 1, 2]]]
+    assert lists(data.file_batches([tmp_path / "a.txt"], Letters(), packing)) == expected
+    assert lists(data.folder_batches(tmp_path, Letters(), packing)) == [[[0, 1, 2, 0, 1, 2]]]
+    assert lists(data.text_batches(f"{mark}ab", Letters(), packing)) == expected
+    monkeypatch.setitem(sys.modules, "datasets", fake_datasets([{"text": f"{mark}ab"}]))
+    assert lists(data.dataset_batches("some/data", Letters(), packing)) == expected
+
+
+def test_what_a_folder_leaves_out_is_said(tmp_path):
+    texts = tmp_path / "texts"
+    (texts / "in").mkdir(parents=True)
+    (texts / "a.txt").write_text("ab")
+    (texts / "empty.txt").touch()
+    (texts / ".hidden").write_text("no")
+    (texts / "in" / "up").symlink_to(texts)
+    packing = Packing(n_ctx=8)
+    batches = data.folder_batches(texts, Letters(), packing)
+    assert lists(batches) == [[[0, 1, 2]]]
+    said = "1 empty, 1 hidden, 1 read already by another path"
+    assert batches.description == f"1 file of texts/**/* (left out: {said})"
+    assert {path.name for path in batches.left_out} == {"empty.txt", ".hidden", "up"}
+    for other in (data.take(batches, 1), data.shuffled(batches)):
+        assert other.left_out == batches.left_out
+
+
+def test_linked_folders_are_read(tmp_path):
+    for folder, text in (("texts", "ab"), ("more", "cd")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text(text)
+    (tmp_path / "texts" / "more").symlink_to(tmp_path / "more")
+    batches = data.folder_batches(tmp_path / "texts", Letters(), Packing(n_ctx=8))
+    assert lists(batches) == [[[0, 1, 2, 0, 3, 4]]]
+    assert batches.description == "2 files of texts/**/*"
+    assert not batches.left_out
+
+
+def test_a_path_that_is_empty_or_can_be_read_once_only_is_refused(tmp_path):
+    packing = Packing(n_ctx=4)
+    with pytest.raises(ValueError, match="the path of the text is empty"):
+        data.folder_batches("", Letters(), packing)
+    with pytest.raises(ValueError, match="the path of the text is empty"):
+        data.file_batches([""], Letters(), packing)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is no file, and a text is read more than once"):
+        data.file_batches([tmp_path / "pipe"], Letters(), packing)
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    with pytest.raises(ValueError, match="no text at character 1"):
+        list(data.text_batches("a\ud83d", Letters(), Packing(n_ctx=4)))
 
 
 def test_bad_text_is_named(tmp_path):
@@ -179,8 +236,21 @@ def test_token_ids_are_batches_already():
     batches = data.token_batches(tokens, batch_size=2)
     assert lists(batches) == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9]]]
     assert batches.n_sequences == 5
+    for form in (tokens.int(), tokens.tolist(), tokens.numpy().astype("u2")):
+        assert lists(data.token_batches(form, batch_size=2)) == lists(batches)
     with pytest.raises(ValueError, match=r"at least one token, got shape \[0, 2\]"):
         data.token_batches(tokens[:0])
+    with pytest.raises(ValueError, match=r"expected \[sequence pos\].*got shape \[10\]"):
+        data.token_batches(range(10))
+    with pytest.raises(ValueError, match="must be integers, got float32"):
+        data.token_batches(tokens.float())
+
+
+def test_ids_are_packed_as_texts_are():
+    packing = Packing(n_ctx=3)
+    batches = data.id_batches([[1, 2], [3, 4, 5]], Letters(), packing, "ids")
+    assert lists(batches) == lists(data.document_batches(["ab", "cde"], Letters(), packing, "t"))
+    assert batches.description == "ids"
 
 
 def test_the_bundled_pack_is_held_out_token_ids():

@@ -22,14 +22,14 @@ FORMS = {
 }
 
 NONE = {
-    "floats": ([5.0], "must be integers, got float"),
+    "floats": ([5.0], "must be integers, got a float"),
     "a float tensor": (torch.tensor([5.0]), r"got float32 of shape \[1\]: convert them with .long"),
     "a bool tensor": (torch.tensor([True]), r"got bool of shape \[1\]"),
-    "a bool among numbers": ([5, True], "must be integers, got bool"),
-    "NumPy bools": (np.array([True]), "must be integers, got bool"),
-    "NumPy floats": (np.array([5.0]), "must be integers, got float"),
-    "texts": (["a"], "must be integers, got str"),
-    "nothing": (None, "must be integers, got NoneType"),
+    "a bool among numbers": ([5, True], "must be integers, got a bool"),
+    "NumPy bools": (np.array([True]), "must be integers, got a bool"),
+    "NumPy floats": (np.array([5.0]), "must be integers, got a float"),
+    "texts": (["a"], "must be integers, got a str"),
+    "nothing": (None, "must be integers, got a NoneType"),
     "rows of two lengths": ([[5, 7], [9]], "differ in length or depth. Batches are never padded"),
     "a number and a row": ([5, [7]], "differ in length or depth"),
     "a number beyond int64": ([2**63], r"holds 9223372036854775808: token ids are at most"),
@@ -75,5 +75,5 @@ def test_a_request_takes_one_sequence_of_ids():
     assert Request.of_values({"prompt_ids": np.int64(5)}).prompt_ids == (5,)
     with pytest.raises(ValueError, match="prompt_ids must be one sequence of ids, got 2"):
         Request.of_values({"prompt_ids": [[5, 7], [9, 1]]})
-    with pytest.raises(ValueError, match="prompt_ids must be integers, got float"):
+    with pytest.raises(ValueError, match="prompt_ids must be integers, got a float"):
         Request.of_values({"prompt_ids": np.array([5.0])})

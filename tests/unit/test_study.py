@@ -1,20 +1,24 @@
 """A study keeps results by a key that is made of everything that changes them."""
 
+import copy
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import mudd_interp as mi
 from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis, state_patch
-from mudd_interp.catalog import FIGURES, draw_kind
+from mudd_interp.catalog import FIGURES, draw, draw_kind
+from mudd_interp.data import bundled_batches
 from mudd_interp.request import SCORES, Mode, Request
 from mudd_interp.study import Study, attention_pattern
-from mudd_interp.texts import corrupted_of
+from mudd_interp.texts import corpus_of, corrupted_of, text_files
 from tests.parity.family import FAMILY, random_model
 
 load = cache(mi.load_model)
@@ -63,6 +67,51 @@ def test_a_text_that_is_missing_gets_no_result_of_the_bundled_one(tmp_path: Path
     gone = replace(SHORT, text=str(tmp_path / "gone.txt"))
     with pytest.raises(ValueError, match=r"no text file .*gone\.txt"):
         study(gone, kept).result("model", LayerSimilarityAnalysis())
+
+
+@pytest.mark.parametrize("context", [64, 100])
+def test_the_bundled_text_cut_anew_has_the_same_tokens(context: int):
+    model: Any = load("mudd-tiny")
+    batches = corpus_of(Request(context=context), model, [model])
+    stream = torch.cat([tokens.flatten() for tokens in batches]).tolist()
+    rows = [row for tokens in bundled_batches() for row in tokens.tolist()]
+    assert stream == [token for row in rows for token in ([] if row[0] == 0 else [0]) + row]
+
+
+def test_the_bundled_text_in_another_tokenizers_tokens_has_no_separators_as_text():
+    model: Any = load("mudd-tiny")
+    other = random_model(FAMILY["MUDDFormer"])
+    backend = copy.deepcopy(model.tokenizer.backend_tokenizer)
+    backend.add_tokens(["def "])
+    other.tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    texts = [
+        str(other.to_string(row)).removeprefix("<|endoftext|>")
+        for tokens in bundled_batches()
+        for row in tokens.tolist()
+    ]
+    batches = corpus_of(Request(context=24), other, [other])
+    stream = torch.cat([tokens.flatten() for tokens in batches]).tolist()
+    assert other.to_string(stream) == "".join(f"<|endoftext|>{text}" for text in texts)
+    assert stream.count(0) == len(texts)
+
+
+def test_the_texts_of_a_folder_are_those_that_are_read(tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for path in (texts / "a.txt", texts / ".hidden", tmp_path / "more" / "b.txt"):
+        path.write_text("a = 1")
+    (texts / "more").symlink_to(tmp_path / "more")
+    (texts / "up").symlink_to(tmp_path)
+    request = replace(SHORT, text=str(texts))
+    assert list(text_files(request)) == [str(texts / "a.txt"), str(texts / "more" / "b.txt")]
+
+
+def test_a_prompt_may_be_ids_in_any_form():
+    expected = draw("next_tokens", prompt_ids=[5, 6, 7], baseline=None).frame
+    for ids in (torch.tensor([5, 6, 7]), torch.tensor([[5, 6, 7]]).int(), np.array([5, 6, 7])):
+        found = draw("next_tokens", prompt_ids=ids, baseline=None).frame
+        pd.testing.assert_frame_equal(found, expected)
 
 
 def test_options_of_an_analysis_and_of_a_reading_are_in_the_key():

@@ -25,7 +25,7 @@ class Texts:
         return len(self.texts)
 
     def get_vocab(self):
-        return {text: i for i, text in enumerate(self.texts)}
+        return {f"{i} {text}": i for i, text in enumerate(self.texts)}
 
     def convert_ids_to_tokens(self, token):
         return self.texts[token]

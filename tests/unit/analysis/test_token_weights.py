@@ -159,7 +159,8 @@ def test_edges_that_do_not_exist_are_named(weights, edge, message):
     ("bad", "message"),
     [
         ("def f():", "got a str"),
-        ([1, 2], "got a list"),
+        ([1.0, 2.0], "must be integers, got a float"),
+        ([True, False], "must be integers, got a bool"),
         (torch.zeros(2, 3, dtype=torch.int64), "expected one sequence, got 2"),
         (torch.zeros(3), r"got float32 of shape \[1, 3\]"),
         (torch.zeros(0, dtype=torch.int64), r"at least one token, got int64 of shape \[1, 0\]"),

@@ -85,9 +85,13 @@ def test_int32_is_int64():
 
 
 def baseline() -> BridgeBaseline:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = GPTNeoXConfig(
-        vocab_size=D_VOCAB, intermediate_size=24, max_position_embeddings=N_CTX, **sizes
+        vocab_size=D_VOCAB,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=N_CTX,
     )
     return BridgeBaseline.from_module(GPTNeoXForCausalLM(config))
 
@@ -113,7 +117,7 @@ def test_the_arguments_of_to_tokens(model: Any):
 
 
 def test_what_is_no_id_is_refused(model: Any):
-    for given, kind in ((torch.zeros(1, 1), "float32"), ([True], "bool"), (None, "NoneType")):
+    for given, kind in ((torch.zeros(1, 1), "float32"), ([True], "a bool"), (None, "a NoneType")):
         with pytest.raises(ValueError, match=f"token ids must be integers, got {kind}"):
             model.to_tokens(given)
     with pytest.raises(ValueError, match="expected a list of texts, got int among them"):
