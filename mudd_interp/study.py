@@ -246,6 +246,8 @@ class Study:
         """The prompt in the tokens of one of the models."""
         if part not in self._prompts:
             models = list(self.models.values())
+            if self.prompt_name(part) != PROMPT:
+                self._corpus_key(part)  # the text is what it is now
             self._prompts[part] = prompt_of(self.request, self.models[part], models)
         return self._prompts[part]
 
@@ -339,7 +341,7 @@ class Study:
 
     def reads_text(self) -> bool:
         """Whether anything was computed on the text that the request names."""
-        return any(source.data != (PROMPT,) for used in self.used.values() for source in used)
+        return bool(self._keys)
 
     def require_same_text(self) -> None:
         """Refuse to name a text that is not the one that was read.

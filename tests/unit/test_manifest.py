@@ -71,6 +71,7 @@ def test_a_figure_of_no_text_names_none(tmp_path: Path):
     request = replace(SHORT, text=str(tmp_path / "text.txt"))
     _, manifest = made(request, ("head_scores_by_depth",), tmp_path / "out")
     assert (manifest["model"]["data"], manifest["model"]["tokens"]) == ([RANDOM], 2416)
+    assert manifest["texts"] == {}
     _, manifest = made(request, ("token_losses",), tmp_path / "prompt")
     assert manifest["model"]["data"] == ["the prompt"]
     assert manifest["texts"] == {}
@@ -92,12 +93,13 @@ def test_the_beginning_of_a_text_is_not_called_a_prompt(scope: Any, tmp_path: Pa
     assert beginning[0] in manifest["captions"]["token_losses"]
 
 
-def test_a_text_that_changed_while_it_was_read_is_refused(tmp_path: Path):
+@pytest.mark.parametrize("name", ["layer_similarity", "token_losses"])
+def test_a_text_that_changed_while_it_was_read_is_refused(name: str, tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text("x = 1\n" * 20)
-    request = replace(SHORT, text=str(text))
+    request = replace(SHORT, text=str(text), prompt=None)
     study = Study(request, load)
-    drawn = draw_figures(study, choose(("layer_similarity",), request))
+    drawn = draw_figures(study, choose((name,), request))
     text.write_text("y = 2\n" * 20)
     with pytest.raises(ValueError, match=r"text\.txt has changed while it was read"):
         write_figures(study, drawn, tmp_path / "out")
