@@ -121,9 +121,10 @@ def write_figures(
         The manifest.
 
     Raises:
-        ValueError: If a picture is wanted and there is no browser to draw it, or the folder cannot
-            be written or holds what is not ours to replace.
+        ValueError: If a text has changed since it was read, a picture is wanted and there is no
+            browser to draw it, or the folder cannot be written or holds other things than figures.
     """
+    study.require_same_text()
     jobs: list[tuple[Any, ImageFormat]] = [
         (found.figure, each) for found in drawn.values() for each in formats
     ]
@@ -144,7 +145,18 @@ def write_figures(
                 for suffix, data in files.items():
                     (folder / f"{kind.name}.{suffix}").write_bytes(data)
                 digests = {suffix: sha256(data) for suffix, data in files.items()}
-                entries.append({"name": kind.name, "title": kind.title, "sha256": digests})
+                texts = {
+                    part: [source.text for source in sources]
+                    for part, sources in found.computed_on.items()
+                }
+                entries.append(
+                    {
+                        "name": kind.name,
+                        "title": kind.title,
+                        "computed_on": texts,
+                        "sha256": digests,
+                    }
+                )
             write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
         raise ValueError(
@@ -171,7 +183,7 @@ def make_manifest(
         "versions": {"python": platform.python_version(), "mudd-interp": mudd_interp.__version__}
         | {name: version(name) for name in VERSIONED},
         "request": asdict(study.request),
-        "texts": text_files(study.request),
+        "texts": text_files(study.request) if study.reads_text() else {},
         "figures_asked": list(names),
         "formats_asked": list(formats),
         **{part: study.provenance(part).to_dict() for part in study.parts},
@@ -237,7 +249,9 @@ def check_texts(manifest: Manifest) -> None:
     Raises:
         ValueError: With the first file that has changed, is missing, or is new.
     """
-    then, now = manifest.texts, text_files(manifest.request)
+    then = manifest.texts
+    # Where no text was read, it may be any.
+    now = text_files(manifest.request) if then else {}
     for path in sorted({**then, **now}):
         if then.get(path) != now.get(path):
             what = "is new" if path not in then else "has changed" if path in now else "is missing"

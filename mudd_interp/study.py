@@ -5,10 +5,10 @@ The command line, the dashboard, and whoever wants the same numbers in Python, g
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,9 @@ from mudd_interp.texts import corpus_of, packing, prompt_of, text_digest, tokeni
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Result)
+
+PROMPT = "the prompt"
+"""What a prompt that was given is called where its numbers are."""
 
 
 class Study:
@@ -87,6 +90,7 @@ class Study:
         self._states = None if states is None else place_of(states)
         self._keys: dict[Part, str] = {}
         self._prompts: dict[Part, Int64[Tensor, "1 pos"]] = {}
+        self.used: dict[Part, list[Provenance]] = {part: [] for part in self.models}
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -127,10 +131,8 @@ class Study:
                     self._state(missing),
                 )
                 self._kept.update(zip(missing, found, strict=True))
-            self.swept[part].update(
-                (type(analysis).__name__, self._kept[key])
-                for key, analysis in zip(keys, analyses, strict=True)
-            )
+            for key, analysis in zip(keys, analyses, strict=True):
+                self._note(part, type(analysis).__name__, self._kept[key])
 
     def _state(self, keys: Iterable[str]) -> Path | None:
         """Where a sweep for these results keeps what it has."""
@@ -145,9 +147,19 @@ class Study:
 
     def of_prompt(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, tokens, **options)`` on the prompt, kept under the function's name."""
-        tokens = self.prompt(part)
-        values = {"prompt": tokens.tolist(), "options": options}
-        return self._keep(part, compute, values, lambda m: compute(m, tokens, **options))
+        tokens, name = self.prompt(part), self.prompt_name(part)
+
+        def of_named(model: HookedModel) -> T:
+            found: Any = compute(model, tokens, **options)
+            source = getattr(found, "provenance", None)
+            if source is None or source.data != (PROMPT,):
+                return found
+            return replace(found, provenance=replace(source, data=(name,)))
+
+        values = {"prompt": tokens.tolist(), "name": name, "options": options}
+        found = self._keep(part, compute, values, of_named)
+        self.used[part].append(getattr(found, "provenance", None) or self._prompt_provenance(part))
+        return found
 
     def of_text(
         self,
@@ -179,12 +191,14 @@ class Study:
                 **options,
                 **({} if state is None else {"path": _own_file(state)}),
             )
-        self.swept[part][compute.__name__] = self._kept[key]
+        self._note(part, compute.__name__, self._kept[key])
         return self._kept[key]
 
     def of_model(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, **options)``: what depends on no text, kept likewise."""
-        return self._keep(part, compute, {"options": options}, lambda m: compute(m, **options))
+        found = self._keep(part, compute, {"options": options}, lambda m: compute(m, **options))
+        self._note(part, compute.__name__, found)
+        return found
 
     def comparison(self) -> LossComparison:
         """The losses of both models on the corpus, held against one another.
@@ -204,7 +218,10 @@ class Study:
                 progress=self._counter.next(),
                 lock=self._lock,
             )
-        return self._kept[key]
+        found = self._kept[key]
+        self._note("model", compare_losses.__name__, found)
+        self.used["baseline"].append(found.baseline_provenance)
+        return found
 
     def result_key(self, part: Part, analysis: Analysis[Any]) -> str:
         """The key of an analysis of one of the models on this text: a sha256."""
@@ -223,15 +240,24 @@ class Study:
     def batches(self, part: Part) -> Batches:
         """The text that averages are over."""
         if self.request.scope == "prompt":
-            return token_batches(self.prompt(part), description="the prompt")
+            return token_batches(self.prompt(part), description=self.prompt_name(part))
         return corpus_of(self.request, self.models[part], list(self.models.values()))
 
     def prompt(self, part: Part) -> Int64[Tensor, "1 pos"]:
         """The prompt in the tokens of one of the models."""
         if part not in self._prompts:
             models = list(self.models.values())
+            if self.prompt_name(part) != PROMPT:
+                self._corpus_key(part)  # the text is what it is now
             self._prompts[part] = prompt_of(self.request, self.models[part], models)
         return self._prompts[part]
+
+    def prompt_name(self, part: Part) -> str:
+        """What the prompt is, in words: without one it is the beginning of the text."""
+        if self.request.prompt is not None or self.request.prompt_ids is not None:
+            return PROMPT
+        text = corpus_of(self.request, self.models[part], list(self.models.values()))
+        return f"the first tokens of {text.description}"
 
     def position(self, part: Part) -> int:
         """The token of the prompt that is looked at.
@@ -284,13 +310,52 @@ class Study:
         return token_texts(self.models[part], self.prompt(part)[0])
 
     def provenance(self, part: Part) -> Provenance:
-        """What one model's numbers come from: the text swept (most of it), or else the prompt."""
-        swept = [result.provenance for result in self.swept[part].values()]
-        if swept:
-            return max(swept, key=lambda source: source.sequences)
+        """What one model's numbers come from: of several texts the one with the most sequences.
+
+        Where nothing was computed yet that is the prompt.
+        """
+        used = self.used[part]
+        if used:
+            return max(used, key=lambda source: source.sequences)
+        return self._prompt_provenance(part)
+
+    def _prompt_provenance(self, part: Part) -> Provenance:
         seen = TokensSeen()
         seen.add(self.prompt(part))
-        return provenance(self.models[part], "the prompt", seen, {})
+        return provenance(self.models[part], self.prompt_name(part), seen, {})
+
+    def _note(self, part: Part, name: str, found: Any) -> None:
+        """Remember what was asked for: a manifest says on what it was computed, and how."""
+        self.swept[part][name] = found
+        self.used[part].append(found.provenance)
+
+    @contextmanager
+    def noting(self) -> Generator[dict[Part, list[Provenance]]]:
+        """What is asked for in a block, by model: on what each result was computed, once."""
+        before = {part: len(used) for part, used in self.used.items()}
+        noted: dict[Part, list[Provenance]] = {}
+        yield noted
+        for part, used in self.used.items():
+            texts = {canonical(source.text): source for source in used[before[part] :]}
+            if texts:
+                noted[part] = list(texts.values())
+
+    def reads_text(self) -> bool:
+        """Whether anything was computed on the text that the request names."""
+        return bool(self._keys)
+
+    def require_same_text(self) -> None:
+        """Refuse to name a text that is not the one that was read.
+
+        Raises:
+            ValueError: If a text file has changed since.
+        """
+        for part, key in self._keys.items():
+            if key != self._text_of(part):
+                raise ValueError(
+                    f"{self.request.text} has changed while it was read: what was computed is of "
+                    "no one text. Run it again."
+                )
 
     def _keep(
         self, part: Part, compute: Callable[..., T], values: Any, call: Callable[[HookedModel], T]
@@ -304,15 +369,18 @@ class Study:
     def _text_key(self, part: Part) -> dict[str, Any]:
         """What the text is: the corpus, or the prompt."""
         if self.request.scope == "prompt":
-            return {"prompt": self.prompt(part).tolist()}
+            return {"prompt": self.prompt(part).tolist(), "name": self.prompt_name(part)}
         return {"corpus": self._corpus_key(part)}
 
     def _corpus_key(self, part: Part) -> str:
         if part not in self._keys:
-            n_ctx = packing(self.request, list(self.models.values())).n_ctx
-            reader = tokenizer_digest(self.models[part].tokenizer)
-            self._keys[part] = canonical([text_digest(self.request), n_ctx, reader])
+            self._keys[part] = self._text_of(part)
         return self._keys[part]
+
+    def _text_of(self, part: Part) -> str:
+        n_ctx = packing(self.request, list(self.models.values())).n_ctx
+        reader = tokenizer_digest(self.models[part].tokenizer)
+        return canonical([text_digest(self.request), n_ctx, reader])
 
     def _key(self, part: Part, what: str, values: Any) -> str:
         """sha256 over everything that changes a value."""

@@ -88,6 +88,16 @@ class Provenance:
             token_digest=f"{digest % _DIGESTS:064x}",
         )
 
+    @property
+    def text(self) -> dict[str, Any]:
+        """What was seen, and how much of it: JSON-ready."""
+        return {
+            "data": list(self.data),
+            "sequences": self.sequences,
+            "tokens": self.tokens,
+            "token_digest": self.token_digest,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy; :meth:`from_dict` reads it back."""
         return {**asdict(self), "data": list(self.data), "options": dict(self.options)}
@@ -102,7 +112,8 @@ class Provenance:
 def model_name(model: HookedModel) -> str:
     """What a model is called beside its numbers; where its folder is does not matter there."""
     path = PurePath(model.info.name)
-    return path.name if path.is_absolute() else model.info.name
+    name = path.name if path.is_absolute() else model.info.name
+    return name.encode("utf-8", "backslashreplace").decode()  # of a folder that is no UTF-8
 
 
 def provenance(

@@ -4,6 +4,7 @@ Each module holds the figures that answer one question; :data:`FIGURES` lists th
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mudd_interp.axes import unknown_name
@@ -66,7 +67,9 @@ def draw_kind(kind: FigureKind, study: Study) -> Drawn:
     """
     kind.check(study.request)
     study.prepare(list(kind.needs(study.request)))
-    return kind.draw(study)
+    with study.noting() as noted:
+        drawn = kind.draw(study)
+    return replace(drawn, computed_on=noted)
 
 
 def find(name: str) -> FigureKind:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mudd_interp.analysis import Analysis
+from mudd_interp.analysis import Analysis, Provenance
 from mudd_interp.request import Mode, Part, Request
 from mudd_interp.study import Study
 
@@ -39,10 +39,14 @@ class Drawn:
     Attributes:
         figure: A Plotly figure.
         frame: A tidy table.
+        computed_on: The provenance of each text that the numbers are of, by model.
     """
 
     figure: Any
     frame: pd.DataFrame
+    computed_on: Mapping[Part, Sequence[Provenance]] = field(
+        default_factory=dict[Part, Sequence[Provenance]]
+    )
 
 
 def _nothing(_: Request) -> Sequence[Analysis[Any]]:
