@@ -33,6 +33,16 @@ app = typer.Typer(
 )
 
 
+def _place(given: str) -> str:
+    """The path of an option; an empty one, as of a shell variable that is not set, is no path."""
+    if not given:
+        raise typer.BadParameter("it is empty: give a path, or leave the option out.")
+    return given
+
+
+_path = partial(typer.Option, parser=_place, metavar="PATH")
+
+
 def main() -> None:
     """Run the command line; bad input ends it with one message on stderr and exit code 2."""
     # A process that is told to stop cleans up first, as after Ctrl-C.
@@ -69,7 +79,7 @@ def _run() -> None:
 
 @app.command()
 def figures(
-    out: Annotated[str | None, typer.Option(help="Folder to make.")] = None,
+    out: Annotated[str | None, _path(help="Folder to make.")] = None,
     model: Annotated[str, typer.Option(help="Name, folder or hub id.")] = "mudd-tiny",
     baseline: Annotated[str, typer.Option(help="The same, or `none`.")] = "tfm-tiny",
     text: Annotated[str | None, typer.Option(help="Text file or folder of text files.")] = None,
@@ -105,10 +115,10 @@ def figures(
     edits: Annotated[str | None, typer.Option(help="Edits: `cut v 5<-2; cut head 7.2`.")] = None,
     format: Annotated[str | None, typer.Option(help="Pictures too: png,svg,pdf.")] = None,
     only: Annotated[str | None, typer.Option(help="Some figures, by name: a,b.")] = None,
-    manifest: Annotated[str | None, typer.Option(help="Make those figures again.")] = None,
+    manifest: Annotated[str | None, _path(help="Make those figures again.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
     resume: Annotated[
-        str | None, typer.Option(help="Keep the sweeps here, and go on from what is there.")
+        str | None, _path(help="Keep the sweeps here, and go on from what is there.")
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
 ) -> None:
@@ -274,7 +284,7 @@ def dashboard(
         list[str] | None, typer.Option(help="A name it answers to besides, of a proxy.")
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
+        str | None, _path(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
     ] = None,
 ) -> None:
     """Open the dashboard, for this machine alone unless --host or --allow-host says otherwise."""
@@ -318,8 +328,8 @@ def inspect(
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
-    out: Annotated[str, typer.Option(help="Folder of the runs; a run there goes on.")],
-    data: Annotated[str | None, typer.Option(help="Folder of the prepared tokens.")] = None,
+    out: Annotated[str, _path(help="Folder of the runs; a run there goes on.")],
+    data: Annotated[str | None, _path(help="Folder of the prepared tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads a process.")] = None,
@@ -353,12 +363,10 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, ...")] = "float32",
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 5,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write what was found here.")
-    ] = None,
+    json_file: Annotated[str | None, _path("--json", help="Write what was found here.")] = None,
     figure: Annotated[
         str | None,
-        typer.Option(help="Draw `growth` here: .html, .png, .svg or .pdf."),
+        _path(help="Draw `growth` here: .html, .png, .svg or .pdf."),
     ] = None,
 ) -> None:
     """Measure speed and memory on this machine, beside what one would use instead."""
