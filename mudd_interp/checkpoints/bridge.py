@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp import axes
@@ -201,7 +201,7 @@ class BridgeBaseline(
 
     def forward(
         self,
-        input: str | list[str] | Int[Tensor, "..."] | Float[Tensor, "..."],
+        input: Any,
         return_type: ReturnType | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,

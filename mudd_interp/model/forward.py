@@ -62,7 +62,7 @@ class LossMethods:
 
     def input_to_embed(
         self: Any,
-        input: str | list[str] | Int[Tensor, "..."],
+        input: Any,
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
         attention_mask: Tensor | None = None,
@@ -94,7 +94,7 @@ class ForwardMethods(LossMethods, HookSwitches):
     @eager_where_hooked
     def forward(
         self: Any,
-        input: str | list[str] | Int[Tensor, "..."] | Float[Tensor, "..."],
+        input: Any,
         return_type: ReturnType | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,

@@ -20,7 +20,7 @@ class Generate(Steps):
     @torch.no_grad()
     def generate(
         self: Any,
-        input: str | list[str] | Int[Tensor, "..."] = "",
+        input: Any = "",
         max_new_tokens: int = 10,
         stop_at_eos: bool = True,
         eos_token_id: int | None = None,
@@ -155,7 +155,7 @@ class Generate(Steps):
 
     def generate_stream(
         self: Any,
-        input: str | list[str] | Int[Tensor, "..."] = "",
+        input: Any = "",
         max_new_tokens: int = 10,
         max_tokens_per_yield: int = 25,
         stop_at_eos: bool = True,
