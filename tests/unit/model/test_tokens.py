@@ -1,7 +1,5 @@
 """What a model is given to read: text, ids, and what it refuses."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -45,35 +43,35 @@ def test_bad_tokens_are_refused_before_anything_runs(case: str, call: str):
     assert not fired
 
 
-IN_ANY_FORM = """
-import numpy as np
-import torch
-import mudd_interp as mi
-model = mi.load_model("mudd-tiny")
-tokens = torch.tensor([[1, 2, 3]])
-expected, cached = model(tokens), model.run_with_cache(tokens)[0]
-array = np.array([1, 2, 3])
-for ids in ([1, 2, 3], (1, 2, 3), [[1, 2, 3]], array, array[None].astype("u2"), [*array]):
-    assert torch.equal(model(ids), expected), ids
-    assert torch.equal(model.run_with_cache(ids)[0], cached), ids
-    new = model.generate(ids, 2, do_sample=False, stop_at_eos=False, verbose=False)
-    assert new[:, :3].tolist() == [[1, 2, 3]] and new.shape == (1, 5), new
-for ids in ([], [1.0], [True], [[1, 2], [3]], None, [["a"]]):
-    try:
-        model(ids)
-    except ValueError as error:
-        print(error)
-"""
+ROW = np.array([1, 2, 3])
+FORMS = ([1, 2, 3], (1, 2, 3), [[1, 2, 3]], ROW, ROW[None].astype("u2"), [*ROW])
 
 
-def test_ids_may_come_in_any_form():
-    # In a process of its own: here the annotations are checked, and refuse them first.
-    command = [sys.executable, "-c", IN_ANY_FORM]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(said) == 6
-    assert "the prompt is empty" in said[0]
-    assert all("must be integers, got " in line for line in (said[1], said[2], said[4], said[5]))
-    assert "differ in length or depth" in said[3]
+@pytest.mark.parametrize("ids", FORMS, ids=repr)
+def test_ids_may_come_in_any_form(ids: Any):
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(MODEL(ids), MODEL(tokens))
+    assert torch.equal(MODEL.run_with_cache(ids)[0], MODEL.run_with_cache(tokens)[0])
+    new = MODEL.generate(ids, 2, do_sample=False, stop_at_eos=False, verbose=False)
+    assert new.shape == (1, 5)
+    assert new[:, :3].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([], "the prompt is empty"),
+        ([1.0], "must be integers, got "),
+        ([True], "must be integers, got "),
+        ([[1, 2], [3]], "differ in length or depth"),
+        (None, "must be integers, got "),
+        ([["a"]], "must be integers, got "),
+    ],
+    ids=repr,
+)
+def test_what_is_no_ids_is_refused(ids: Any, words: str):
+    with pytest.raises(ValueError, match=words):
+        MODEL(ids)
 
 
 def test_int32_is_int64():
