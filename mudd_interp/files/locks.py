@@ -1,20 +1,19 @@
 """Locks that end with the process that holds them, however it ends."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 
-from mudd_interp.files.places import parents, place_of
+from mudd_interp.files.places import place_of
 
 try:
     import fcntl
 except ImportError:  # Windows: there nothing is locked, and what a killed process left stays
     fcntl = None
-
-INSIDE = ".mudd-interp"
-"""How our own files begin that stand inside of a folder, for want of a place beside it."""
 
 
 @contextmanager
@@ -55,35 +54,44 @@ def _lock(descriptor: int, path: Path) -> None:
 
 @contextmanager
 def exclusive(path: str | os.PathLike[str]) -> Generator[None]:
-    """Be the only one, of all processes and threads, that works on a file or folder.
+    """Be the only one, of all processes and threads of a machine, that works on a file or folder.
 
-    The lock is a hidden file beside it, gone in the end. What a killed process leaves of it locks
-    nothing.
+    The lock is a file in the system's folder of temporary files, gone in the end: nothing of it is
+    ever beside the work. What a killed process leaves of it locks nothing.
 
     Raises:
-        ValueError: If another works there.
-        OSError: If nothing can be written there.
+        ValueError: If another works there, or the path is empty or leads nowhere.
     """
-    target = place_of(path)
-    with parents(target):
-        descriptor, file = _own(target, path)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                file.unlink()
-            os.close(descriptor)
+    file = _lock_file(place_of(path))
+    if fcntl is None or file is None:
+        yield
+        return
+    descriptor = _own(file, path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        os.close(descriptor)
 
 
-def _own(target: Path, path: str | os.PathLike[str]) -> tuple[int, Path]:
-    """The lock file of a target, open and locked."""
+def _lock_file(target: Path) -> Path | None:
+    """Where the lock of a target is; ``None`` on a system without temporary files."""
+    name = hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
+    try:
+        return Path(gettempdir()) / f"mudd-interp-{name}.lock"
+    except FileNotFoundError:
+        return None
+
+
+def _own(file: Path, path: str | os.PathLike[str]) -> int:
+    """A lock file, open and locked."""
     while True:
-        descriptor, file = _open(target)
+        descriptor = _open(file)
         try:
-            if fcntl is not None:
-                _lock(descriptor, file)
+            _lock(descriptor, file)
             if _leads_to(file, descriptor):
-                return descriptor, file
+                return descriptor
         except BlockingIOError as error:
             os.close(descriptor)
             raise ValueError(
@@ -93,15 +101,11 @@ def _own(target: Path, path: str | os.PathLike[str]) -> tuple[int, Path]:
         os.close(descriptor)  # of one that was removed as it was opened
 
 
-def _open(target: Path) -> tuple[int, Path]:
-    inside = target / f"{INSIDE}.lock"
-    beside = target.with_name(f".{target.name}.lock") if target.name else inside
+def _open(file: Path) -> int:
     try:
-        return os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), beside
-    except OSError:
-        if beside == inside or not target.is_dir():
-            raise
-        return os.open(inside, os.O_RDWR | os.O_CREAT, 0o666), inside
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # of another user
+        return os.open(file, os.O_RDONLY)
 
 
 def _leads_to(file: Path, descriptor: int) -> bool:

@@ -14,8 +14,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from mudd_interp.files.locks import INSIDE, can_tell_the_dead, held
+from mudd_interp.files.locks import can_tell_the_dead, held
 from mudd_interp.files.places import is_pinned, is_there
+
+INSIDE = ".mudd-interp"
+"""How the name of a staging folder begins that stands inside of its target."""
 
 READY, OLD = ".new", ".old"
 """The suffixes of new contents that are whole and on their way into a folder that stays, and of
@@ -25,7 +28,7 @@ REPLACES = ".replaces"
 """The file that says which names the new contents of a folder that stays are in the place of."""
 
 _DIGITS = r"\.[0-9a-f]{32}\.(tmp|old|new)"
-_OURS = re.compile(rf"{re.escape(INSIDE)}({_DIGITS}|\.lock)")
+_OURS = re.compile(re.escape(INSIDE) + _DIGITS)
 
 _ATTEMPTS = 10
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -353,20 +354,27 @@ def test_pipes_and_devices_get_the_bytes(tmp_path: Path, capfdbinary: pytest.Cap
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there nothing is locked")
-def test_a_second_one_is_refused_in_words_and_a_killed_one_locks_nothing(tmp_path: Path):
-    target = tmp_path / "new" / "target"
+def test_a_second_one_is_refused_in_words_and_a_killed_one_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    locks, target = tmp_path / "locks", tmp_path / "new" / "target"
+    locks.mkdir()
+    monkeypatch.setenv("TMPDIR", str(locks))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # ask again
     with exclusive(target):
         with pytest.raises(ValueError, match=r"another process is at work on .*target: wait"):
             exclusive(target).__enter__()
         with exclusive(tmp_path / "new" / "other"):
             pass
-    assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [locks]
+    assert list(locks.iterdir()) == []
     code = (
         "import os, sys; from mudd_interp.files import exclusive\n"
         "with exclusive(sys.argv[1]): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, target], check=False)
-    assert [path.name for path in target.parent.iterdir()] == [".target.lock"]
+    assert len(list(locks.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == [locks]
     with exclusive(target):
         pass
-    assert list(target.parent.iterdir()) == []
+    assert list(locks.iterdir()) == []
