@@ -254,7 +254,7 @@ def _ask_first() -> None:
         "be downloaded from the Hugging Face hub; it may have gigabytes."
     )
     with st.container(horizontal=True):
-        if st.button("Go on", key="agree", type="primary"):
+        if st.button("Go on", key="agree"):
             state.trust(names)
             st.rerun()
         _without(names)

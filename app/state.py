@@ -296,7 +296,9 @@ def decode(params: Mapping[str, str]) -> Opened:
                 raise ValueError("there is no such value")
         except ValueError as error:
             what = f" ({names[key]})" if key in names else ""
-            notices.append(f"{_short(key, False)}={_short(text)}{what} is ignored: {error}.")
+            notices.append(
+                f"{_short(key, False)}={_short(text)}{what} is ignored: {str(error).rstrip('.')}."
+            )
     if view["prompt_ids"] is not None:
         if "p" in params:
             notices.append("p (prompt) is ignored: the link gives token ids too.")

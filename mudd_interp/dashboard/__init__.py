@@ -5,4 +5,4 @@ The pages themselves are in ``app/``.
 
 from mudd_interp.dashboard.options import LARGEST_UPLOAD as LARGEST_UPLOAD
 from mudd_interp.dashboard.options import is_loopback as is_loopback
-from mudd_interp.dashboard.serve import serve as serve
+from mudd_interp.dashboard.server import serve as serve

@@ -1,5 +1,6 @@
 """``mudd-interp app`` starts the app of this checkout, for this machine alone unless told else."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from mudd_interp.dashboard.options import (
 )
 from tests.unit.command import run
 
-CONFIG = Path(__file__).parents[2] / "app" / ".streamlit" / "config.toml"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "app" / ".streamlit" / "config.toml"
 
 
 def started(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str], Any]:
@@ -37,7 +39,7 @@ def test_it_serves_the_app_with_the_bundled_pair_on_this_machine_only(
 ):
     script, arguments, where = started(monkeypatch=monkeypatch)
     # Of the checkout, or the wheel's copy where the package is installed.
-    checkout = Path(__file__).parents[2] / "app" / "main.py"
+    checkout = ROOT / "app" / "main.py"
     assert script.read_bytes() == checkout.read_bytes()
     assert arguments == ["--model=mudd-tiny", "--baseline=tfm-tiny"]
     assert where == {"host": None, "port": None, "headless": False, "names": ()}
@@ -88,6 +90,14 @@ def test_every_option_of_streamlit_is_in_the_table_or_the_users():
     named = {name for name in declared() if not name.startswith("theme.")}
     assert named == PINNED.keys() | others
     assert not PINNED.keys() & others
+
+
+def test_what_is_promised_names_every_option_with_its_value_and_the_reason():
+    lines = (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("| `")]
+    assert table == [
+        f"| `{name}` | `{json.dumps(value)}` | {why} |" for name, (value, why) in PINNED.items()
+    ]
 
 
 def test_without_the_command_the_apps_own_settings_say_the_same():
