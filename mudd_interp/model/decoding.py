@@ -28,7 +28,7 @@ class Decoding:
 
     Attributes:
         max_new_tokens: How many tokens to add at most.
-        eos: The token that ends a row; ``None`` if no token does.
+        eos: The tokens that end a row, if any do.
         fill: What a row that has ended is filled up with.
         criteria: What else ends a row, by Hugging Face's interface.
         sampling: How each token is drawn.
@@ -37,7 +37,7 @@ class Decoding:
     """
 
     max_new_tokens: int
-    eos: int | None
+    eos: tuple[int, ...]
     fill: int
     criteria: StoppingCriteriaList
     sampling: Sampling
@@ -54,7 +54,7 @@ class Decoding:
                 f"a stopping criterion must return one bool for each of the {len(tokens)} rows; "
                 f"together they have shape {list(ended.shape)}."
             )
-        return ended if self.eos is None else ended | (tokens[:, -1] == self.eos)
+        return ended | torch.isin(tokens[:, -1], tokens.new_tensor(self.eos))
 
 
 class Steps:
@@ -91,7 +91,7 @@ def asked(
     model: Any,
     tokens: Int[Tensor, "batch pos"],
     *,
-    eos_token_id: int | None,
+    eos_token_id: Any,
     stop_at_eos: bool,
     stop_strings: str | Sequence[str] | None,
     stopping_criteria: Any,
@@ -103,16 +103,16 @@ def asked(
     """How to go on from a prompt, after a look at whether the model can.
 
     Raises:
-        ValueError: See :func:`check_room`, :func:`end_of_text`, :func:`stopping` and
+        ValueError: See :func:`check_room`, :func:`ends_of_text`, :func:`stopping` and
             :func:`fill_token`.
     """
     check_room(model, tokens, max_new_tokens)
-    eos = end_of_text(model, eos_token_id) if stop_at_eos else None
+    eos = ends_of_text(model, eos_token_id) if stop_at_eos else ()
     criteria = stopping(model, stop_strings, stopping_criteria)
     return Decoding(
         max_new_tokens=max_new_tokens,
         eos=eos,
-        fill=fill_token(model, eos, len(tokens)) if criteria else eos or 0,
+        fill=fill_token(model, eos, len(tokens), bool(criteria)),
         criteria=criteria,
         sampling=sampling,
         use_past_kv_cache=use_past_kv_cache and not edits_by_position(model),
@@ -149,19 +149,22 @@ def wants_text(given: Any, return_type: str | None) -> bool:
     return return_type == "str" or (return_type == "input" and is_text(given))
 
 
-def end_of_text(model: Any, given: int | None) -> int:
-    """The token that ends a row: the given one, or the tokenizer's.
+def ends_of_text(model: Any, given: Any) -> tuple[int, ...]:
+    """The tokens that end a row: the given ones, or the tokenizer's.
 
     Raises:
-        ValueError: If there is neither, or the given one is outside the vocabulary.
+        ValueError: If there are none, or one is outside the vocabulary.
     """
-    eos = given if given is not None else getattr(model.tokenizer, "eos_token_id", None)
-    if eos is None:
+    own = getattr(model.tokenizer, "eos_token_id", None)
+    found = own if given is None else given
+    several = found if isinstance(found, list | tuple) else [found]
+    ends = [each for each in several if each is not None]
+    if not ends:
         raise ValueError(
             "stop_at_eos needs an end-of-text token, and the model has no tokenizer that knows "
             "one: give eos_token_id, or stop_at_eos=False."
         )
-    return _id(model, "eos_token_id", eos)
+    return tuple(_id(model, "eos_token_id", each) for each in ends)
 
 
 def stopping(
@@ -191,17 +194,20 @@ def stopping(
     return found
 
 
-def fill_token(model: Any, eos: int | None, rows: int) -> int:
+def fill_token(model: Any, eos: tuple[int, ...], rows: int, criteria: bool) -> int:
     """What a row that has ended is filled up with, while others go on.
 
-    Its end-of-text token if it stops at one, else the tokenizer's padding or end-of-text token.
+    The one token that ends a row; of several the tokenizer's end-of-text token, or the first. If
+    criteria end it and no token, the tokenizer's padding or end-of-text token.
 
     Raises:
         ValueError: If there are several rows and none of these tokens, or one outside the
             vocabulary.
     """
-    names = ("pad_token_id", "eos_token_id")
-    candidates = (eos, *(getattr(model.tokenizer, name, None) for name in names))
+    if not eos and not criteria:
+        return 0  # no row ends
+    end, padding = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("eos", "pad"))
+    candidates = (padding, end) if not eos else (end if len(eos) > 1 else None, eos[0])
     fill = next((token for token in candidates if token is not None), None)
     if fill is None and rows > 1:
         raise ValueError(

@@ -100,7 +100,7 @@ class ForwardMethods(LossMethods, HookSwitches):
         prepend_bos: bool | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
-        past_kv_cache: Sequence[LayerKeyValues] | None = None,
+        past_kv_cache: Any = None,
         **refused: Any,
     ) -> Any:
         """Run the model.
@@ -132,7 +132,7 @@ class ForwardMethods(LossMethods, HookSwitches):
         stop = None if stop_at_layer is None else layer_index(self, "stop_at_layer", stop_at_layer)
         if start_at_layer is None:
             tokens = self.tokens_of(input, prepend_bos)
-            self._check_tokens(tokens, 0 if past_kv_cache is None else past_kv_cache[0].length)
+            self._check_tokens(tokens, self._seen(past_kv_cache))
             stream = self.final_stream(tokens, past_kv_cache, stop)
         else:
             tokens = None
@@ -162,6 +162,18 @@ class ForwardMethods(LossMethods, HookSwitches):
                 "with X_0."
             )
         return self.run_blocks([x] * (start + 1), stop_at_layer=stop)
+
+    def _seen(self: Any, past: Any) -> int:
+        """How many positions came before."""
+        if past is None:
+            return 0
+        listed = isinstance(past, Sequence) and len(past) == self.config.n_layers
+        if not listed or not isinstance(past[0], LayerKeyValues):
+            raise ValueError(
+                f"past_kv_cache must hold keys and values of {self.config.n_layers} blocks, from "
+                f"model.new_kv_cache(batch, pos), got {type(past).__name__}."
+            )
+        return past[0].length
 
     def _check_tokens(self: Any, tokens: Int[Tensor, "batch pos"], seen: int) -> None:
         if not torch.compiler.is_compiling():
@@ -196,8 +208,8 @@ def stream_to_start(
     shape = list(given.shape) if isinstance(given, Tensor) else []
     if len(shape) not in (2, 3) or shape[-1] != cfg.d_model:
         raise ValueError(
-            f"start_at_layer takes a stream [batch pos d_model] with d_model = {cfg.d_model}, such "
-            f"as cache['resid_pre', layer], got {shape or type(given).__name__}."
+            f"start_at_layer takes a residual-stream tensor [batch pos {cfg.d_model}], such as "
+            f"cache['resid_pre', layer], got {shape or type(given).__name__}."
         )
     if given.dtype != cfg.dtype:
         raise ValueError(f"the stream is {given.dtype}, and the model {cfg.dtype}: convert one.")

@@ -23,7 +23,7 @@ class Generate(Steps):
         input: Any = "",
         max_new_tokens: int = 10,
         stop_at_eos: bool = True,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         do_sample: bool = True,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -56,7 +56,7 @@ class Generate(Steps):
             input: Text or token ids, as in :meth:`forward`.
             max_new_tokens: How many tokens to add at most; 0 returns the prompt.
             stop_at_eos: End a row at the end-of-text token.
-            eos_token_id: That token; ``None`` means the tokenizer's.
+            eos_token_id: That token, or several; ``None`` means the tokenizer's.
             do_sample: Sample; else take the token of the largest logit, the first one on ties.
                 ``use_past_kv_cache`` rounds in another order: in half precision that decides
                 between near-equal logits now and then, so a row may go on differently.
@@ -159,7 +159,7 @@ class Generate(Steps):
         max_new_tokens: int = 10,
         max_tokens_per_yield: int = 25,
         stop_at_eos: bool = True,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         do_sample: bool = True,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -184,7 +184,7 @@ class Generate(Steps):
             max_tokens_per_yield: A piece is given as soon as it has so many tokens. The first one
                 begins with the prompt, whose tokens count.
             stop_at_eos: End a row at the end-of-text token.
-            eos_token_id: That token.
+            eos_token_id: That token, or several.
             do_sample: Sample; else take the token of the largest logit.
             top_k: Sample among the k most likely only.
             top_p: Sample among the most likely that make up this probability.

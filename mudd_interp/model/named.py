@@ -27,7 +27,6 @@ ELSEWHERE: dict[str, str] = {
     "stack_params_for": "use model.W_Q and its relatives, or model.blocks",
     "layer_types": "every block has attention and an FFN",
     "block_hooks": "model.hook_dict has all names",
-    "get_params": "use model.tl_parameters()",
 }
 """Members of TransformerLens' models that ours lack, with the reason or what to use instead."""
 

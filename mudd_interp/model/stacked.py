@@ -9,7 +9,19 @@ from torch import Tensor
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities.matrix import composition_scores
 
+from mudd_interp import axes
+
 Part = Literal["attn", "mlp"]
+
+BIASES: dict[str, tuple[Part, str, tuple[Any, ...]]] = {
+    "b_Q": ("attn", "W_Q", (slice(None), 0)),
+    "b_K": ("attn", "W_K", (slice(None), 0)),
+    "b_V": ("attn", "W_V", (slice(None), 0)),
+    "b_O": ("attn", "W_O", (0, 0)),
+    "b_in": ("mlp", "W_in", (0,)),
+    "b_out": ("mlp", "W_out", (0,)),
+}
+"""Where each bias is, and an entry of the weight beside it that has its shape."""
 
 
 class StackedWeights:
@@ -57,32 +69,32 @@ class StackedWeights:
     @property
     def b_Q(self) -> Float[Tensor, "layer head d_head"]:  # noqa: N802 (the field's name)
         """The query biases of every block; zeros where there are none."""
-        return self._biases("attn", "b_Q", "W_Q", (slice(None), 0))
+        return self._biases("b_Q")
 
     @property
     def b_K(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802 (the field's name)
         """The key biases of every block; zeros where there are none."""
-        return self._biases("attn", "b_K", "W_K", (slice(None), 0))
+        return self._biases("b_K")
 
     @property
     def b_V(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802 (the field's name)
         """The value biases of every block; zeros where there are none."""
-        return self._biases("attn", "b_V", "W_V", (slice(None), 0))
+        return self._biases("b_V")
 
     @property
     def b_O(self) -> Float[Tensor, "layer d_model"]:  # noqa: N802 (the field's name)
         """The attention's output biases of every block; zeros where there are none."""
-        return self._biases("attn", "b_O", "W_O", (0, 0))
+        return self._biases("b_O")
 
     @property
     def b_in(self) -> Float[Tensor, "layer d_mlp"]:
         """The FFN's input biases; zeros where there are none. Errors are those of ``W_in``."""
-        return self._biases("mlp", "b_in", "W_in", (0,))
+        return self._biases("b_in")
 
     @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
         """The FFN's output biases of every block; zeros where there are none."""
-        return self._biases("mlp", "b_out", "W_out", (0,))
+        return self._biases("b_out")
 
     @property
     def QK(self: Any) -> FactoredMatrix:  # noqa: N802 (the field's name)
@@ -124,7 +136,7 @@ class StackedWeights:
         from transformer_lens.model_bridge.composition_scores import CompositionScores  # seconds
 
         if mode not in ("Q", "K", "V"):
-            raise ValueError(f"mode must be 'Q', 'K' or 'V', got {mode!r}.")
+            raise ValueError(f"mode must be one of 'Q', 'K' and 'V', got {mode!r}.")
         if self.cfg.dense != "none":
             raise NotImplementedError(
                 "all_composition_scores takes each head's output to reach all later heads as it "
@@ -144,8 +156,21 @@ class StackedWeights:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def tl_parameters(self: Any) -> dict[str, Tensor]:
-        """The parameters under TransformerLens' names, which are those of this model."""
-        return dict(self.named_parameters())
+        """The parameters under TransformerLens' names; zeros for biases that there are not.
+
+        Those of dense connections are in it too.
+        """
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        for name, (part, weight, entry) in BIASES.items():
+            for layer, beside in enumerate(self._weights(part, weight)):
+                full = axes.block(layer, f"{part}.{name}")
+                if full not in found:
+                    found[full] = torch.zeros_like(beside[entry])
+        return found | {"unembed.b_U": self.b_U}
+
+    def get_params(self) -> dict[str, Tensor]:
+        """The same: another name that TransformerLens has for it."""
+        return self.tl_parameters()
 
     def tl_named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """The same, one by one."""
@@ -161,10 +186,8 @@ class StackedWeights:
     def _stack(self, part: Part, name: str) -> Float[Tensor, "layer ..."]:
         return _together(self._weights(part, name), part, name)
 
-    def _biases(
-        self, part: Part, name: str, weight: str, entry: tuple[Any, ...]
-    ) -> Float[Tensor, "layer ..."]:
-        """Biases, or zeros of the shape of an entry of the weights beside them."""
+    def _biases(self, name: str) -> Float[Tensor, "layer ..."]:
+        part, weight, entry = BIASES[name]
         found = self._weights(part, name)
         if all(bias is None for bias in found):
             beside = [w for w in self._weights(part, weight) if w is not None]

@@ -302,3 +302,25 @@ def test_a_stream_ends_with_its_rows_and_is_refused_at_the_call(pair: Pair, mode
     assert torch.equal(
         torch.cat(list(model.generate_stream(pair.tokens, 0, **QUIET)), dim=1), pair.tokens
     )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_each_of_several_tokens_ends_a_row(
+    pair: Pair, model: Any, known: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not known:
+        for each in (model, pair.baseline.bridge):
+            monkeypatch.setattr(each, "tokenizer", None)
+    first, second = (int(token) for token in model.generate(pair.tokens, 1, **GREEDY)[:, -1])
+    assert first != second
+    arguments: dict[str, Any] = {"do_sample": False, "verbose": False, "max_new_tokens": 5}
+    arguments["eos_token_id"] = [first, second]
+    expected = pair.baseline.bridge.generate(pair.tokens, **arguments)
+    found = model.generate(pair.tokens, **arguments)
+    assert torch.equal(found, expected)
+    assert found.shape == (2, 6)
+    one = model.generate(pair.tokens, **{**arguments, "eos_token_id": [first]})
+    assert one.shape[1] > 6
+    assert (one[0, 6:] == first).all()
+    with pytest.raises(ValueError, match="eos_token_id must be an id of the vocabulary"):
+        model.generate(pair.tokens, **{**arguments, "eos_token_id": [first, VOCAB]})

@@ -130,7 +130,7 @@ def test_a_start_that_leads_nowhere_is_refused(
 def test_what_is_no_stream_is_refused(pair: Pair, model: Any):
     stream = model(pair.tokens, stop_at_layer=1)
     for given in (pair.tokens, stream[..., 1:], stream[None]):
-        with pytest.raises(ValueError, match=r"takes a stream \[batch pos d_model\]"):
+        with pytest.raises(ValueError, match=r"takes a residual-stream tensor \[batch pos 64\]"):
             model(given, start_at_layer=1)
     with pytest.raises(ValueError, match=r"the stream is torch\.float64, and the model"):
         model(stream.double(), start_at_layer=1)
@@ -152,3 +152,13 @@ def test_a_masked_loss_is_that_of_transformer_lens(pair: Pair, model: Any):
         model.loss_fn(logits, pair.tokens, torch.zeros_like(mask))
     with pytest.raises(ValueError, match=r"must be a tensor of the tokens' shape, \[2, 40\]"):
         model.loss_fn(logits, pair.tokens, mask[:, 1:])
+
+
+def test_keys_and_values_of_another_kind_are_refused_in_words():
+    model = random_model(FAMILY["MUDDFormer"])
+    tokens = random_tokens(model.config)
+    kept = model.new_kv_cache(2, 7)
+    assert torch.equal(model(tokens, past_kv_cache=kept), model(tokens))
+    for wrong in (kept[1:], [], object(), [torch.ones(1)] * 3):
+        with pytest.raises(ValueError, match=r"from model\.new_kv_cache\(batch, pos\), got"):
+            model(tokens, past_kv_cache=wrong)

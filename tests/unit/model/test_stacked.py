@@ -71,7 +71,7 @@ def test_composition_scores_are_those_of_the_bridge(pair: Pair, model: Any, mode
     assert found.head_labels == expected.head_labels == model.all_head_labels
     assert found.layer_indices == expected.layer_indices
     assert model.attn_head_labels == model.all_head_labels
-    with pytest.raises(ValueError, match="mode must be 'Q', 'K' or 'V', got 'O'"):
+    with pytest.raises(ValueError, match="mode must be one of 'Q', 'K' and 'V', got 'O'"):
         model.all_composition_scores.__wrapped__(model, "O")
 
 
@@ -92,6 +92,13 @@ def test_ffns_of_several_widths_are_no_one_tensor(name: str):
 def test_parameters_are_counted_and_named(pair: Pair, model: Any):
     assert model.n_params_total == pair.baseline.bridge.n_params_total
     named = dict(model.tl_named_parameters())
-    assert named.keys() == model.tl_parameters().keys()
+    assert named.keys() == model.tl_parameters().keys() == model.get_params().keys()
+    assert named.keys() == pair.baseline.bridge.tl_parameters().keys()
+    for name, expected in pair.baseline.bridge.tl_parameters().items():
+        found = named[name]
+        if found.shape != expected.shape:  # the bridge repeats shared keys and values here
+            assert name.endswith(("W_K", "W_V", "b_K", "b_V"))
+            found = found.repeat_interleave(len(expected) // len(found), dim=0)
+        assert torch.equal(found, expected), name
     assert torch.equal(named["blocks.1.attn.W_Q"], pair.ours.get_parameter("blocks.1.attn.W_Q"))
     assert model.cfg.d_vocab_out == pair.ours.W_U.shape[1]
