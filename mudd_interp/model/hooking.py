@@ -139,9 +139,8 @@ class CheckedHooks(HookedRootModule):
             names = {name for name in self.hook_dict if names_filter(name)}
             if not names:
                 raise ValueError("the filter selects no hook: see model.hook_dict for the names.")
-            return [
-                name for name in self.hook_dict if name in names - self._other_form(names, incl_bwd)
-            ]
+            chosen = names - self._other_form(names, incl_bwd)
+            return [name for name in self.hook_dict if name in chosen]
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         self.require(names)
         return names

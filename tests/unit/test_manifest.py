@@ -19,7 +19,7 @@ from mudd_interp.study import Study
 
 load = cache(mi.load_model)
 SHORT = Request(sequences=3, context=16, prompt="def f(x):\n    return x")
-PACK = "bundled validation pack (Python source), encoded anew"
+PACK = "bundled validation pack (Python source), cut anew"
 RANDOM = "50 random tokens, 3 times over (seed 0)"
 PARTS = ("model", "baseline")
 
