@@ -207,7 +207,7 @@ def fill_token(model: Any, eos: tuple[int, ...], rows: int, criteria: bool) -> i
     if not eos and not criteria:
         return 0  # no row ends
     end, padding = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("eos", "pad"))
-    candidates = (padding, end) if not eos else (end if len(eos) > 1 else None, eos[0])
+    candidates = (padding, end) if not eos else (end if len(eos) > 1 else None, *eos[:1])
     fill = next((token for token in candidates if token is not None), None)
     if fill is None and rows > 1:
         raise ValueError(

@@ -1,7 +1,7 @@
 """``forward`` with TransformerLens' arguments, and the loss."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,6 @@ from mudd_interp.model.attention import LayerKeyValues
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.tokens import check_tokens
 from mudd_interp.precision import wide
-
-ReturnType = Literal["logits", "loss", "both"]
 
 
 class LossMethods:
@@ -93,7 +91,7 @@ class ForwardMethods(LossMethods, HookSwitches):
     def forward(
         self: Any,
         input: str | list[str] | Int[Tensor, "..."] | Float[Tensor, "..."],
-        return_type: ReturnType | None = "logits",
+        return_type: str | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         start_at_layer: int | None = None,
@@ -187,7 +185,7 @@ def layer_index(model: Any, name: str, layer: int) -> int:
 
 
 def stream_to_start(
-    model: Any, given: Any, start: int, stop: int | None, return_type: ReturnType | None
+    model: Any, given: Any, start: int, stop: int | None, return_type: str | None
 ) -> Float[Tensor, "batch pos d_model"]:
     """What to go on from, on the model's device; ``[pos d_model]`` is a row.
 
