@@ -29,7 +29,7 @@ from mudd_interp.checkpoints.load import read_config
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model.arguments import FORWARD, FORWARD_TAKES, check_return_type, refuse
 from mudd_interp.model.dense import one_hot_newest
-from mudd_interp.model.forward import LossMethods, ReturnType, layer_index, stream_to_start
+from mudd_interp.model.forward import LossMethods, layer_index, stream_to_start
 from mudd_interp.model.hooking import CheckedHooks
 from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import may_change
@@ -202,7 +202,7 @@ class BridgeBaseline(
     def forward(
         self,
         input: Any,
-        return_type: ReturnType | None = "logits",
+        return_type: str | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         start_at_layer: int | None = None,
@@ -234,7 +234,7 @@ class BridgeBaseline(
     def _answer(
         self,
         given: Tensor,
-        return_type: ReturnType | None,
+        return_type: str | None,
         stop: int | None,
         start: int | None = None,
     ) -> Any:

@@ -1,7 +1,7 @@
 """``forward`` with TransformerLens' arguments, and the loss."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,6 @@ from mudd_interp.model.hooking import eager_where_hooked
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.tokens import check_tokens
 from mudd_interp.precision import wide
-
-ReturnType = Literal["logits", "loss", "both"]
 
 
 class LossMethods:
@@ -95,7 +93,7 @@ class ForwardMethods(LossMethods, HookSwitches):
     def forward(
         self: Any,
         input: Any,
-        return_type: ReturnType | None = "logits",
+        return_type: str | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         start_at_layer: int | None = None,
@@ -189,7 +187,7 @@ def layer_index(model: Any, name: str, layer: int) -> int:
 
 
 def stream_to_start(
-    model: Any, given: Any, start: int, stop: int | None, return_type: ReturnType | None
+    model: Any, given: Any, start: int, stop: int | None, return_type: str | None
 ) -> Float[Tensor, "batch pos d_model"]:
     """What to go on from, on the model's device; ``[pos d_model]`` is a row.
 

@@ -53,7 +53,7 @@ def test_a_return_type_that_does_not_exist_is_refused_before_anything_runs(pair:
     hook = ("hook_embed", lambda x, hook: run.append(x))
     for given in ("logits_and_cache", "predictions"):
         with model.hooks([hook]), pytest.raises(ValueError, match="return_type must be 'logits'"):
-            model.forward.__wrapped__(model, pair.tokens, given)
+            model(pair.tokens, given)
     assert not run
 
 
