@@ -125,8 +125,8 @@ def nudge(
 
     with torch.enable_grad(), model.hooks([(name, add) for name in names]):
         logits = model(tokens)
-    target = (logits.float() * wave(logits)).sum()
-    slopes = torch.autograd.grad(target, list(sizes.values()), allow_unused=True)
+        target = (logits.float() * wave(logits)).sum()
+        slopes = torch.autograd.grad(target, list(sizes.values()), allow_unused=True)
     found: dict[str, str] = {}
     for name, slope in zip(names, cast(Sequence[Tensor | None], slopes), strict=True):
         if runs[name] != 1:

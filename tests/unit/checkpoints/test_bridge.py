@@ -572,3 +572,10 @@ def test_parameters_are_those_that_are_computed_with(
     assert all(parameter.grad is not None for parameter in named.values())
     baseline.zero_grad()
     assert all(parameter.grad is None for parameter in baseline.parameters())
+
+
+def test_it_is_checked_where_gradients_are_off(pythia: BridgeBaseline):
+    with torch.no_grad():
+        made = BridgeBaseline.from_module(random_module("neox"))
+    assert made.info.checks == pythia.info.checks
+    assert made.hook_dict.keys() == pythia.hook_dict.keys()
