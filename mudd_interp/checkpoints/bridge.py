@@ -221,8 +221,7 @@ class BridgeBaseline(
             given = stream_to_start(self, input, start, stop, return_type)
             if start == self.cfg.n_layers:
                 raise ValueError(f"a baseline starts at a block, 0 to {start - 1}, got {start}.")
-            with self._taps.from_block(start):
-                return self._answer(given, return_type, stop, start)
+            return self._answer(given, return_type, stop, start)
         tokens = self.tokens_of(input, prepend_bos)
         check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
         if stop is not None or return_type in ("logits", None):
@@ -238,11 +237,12 @@ class BridgeBaseline(
         stop: int | None,
         start: int | None = None,
     ) -> Any:
-        if stop is not None:
-            return self._stream_before(given, stop, start)
-        if return_type is None:
-            return self._run_to_final_norm(given, start)
-        return self._run(given, start_at_layer=start)
+        with self._taps.between(start, stop):
+            if stop is not None:
+                return self._stream_before(given, stop, start)
+            if return_type is None:
+                return self._run_to_final_norm(given, start)
+            return self._run(given, start_at_layer=start)
 
     def _run(self, given: Tensor, return_type: str = "logits", **kwargs: Any) -> Any:
         with self._quiet():
@@ -282,6 +282,8 @@ class BridgeBaseline(
 
     def missing(self, name: str) -> str:
         """The message for an attribute that is not there; the bridge may have it."""
+        if name in self.__dict__.get("hook_dict", {}):
+            return f"a baseline's hook points are in its hook_dict: model.hook_dict['{name}']."
         bridge = self._modules.get("bridge")
         if name not in self.elsewhere and bridge is not None and hasattr(bridge, name):
             return f"BridgeBaseline has no `{name}`, but its bridge has: model.bridge.{name}."

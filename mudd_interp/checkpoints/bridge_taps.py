@@ -103,10 +103,15 @@ class Taps:
         return [tap for tap in taps if isinstance(tap, NormTap)]
 
     @contextmanager
-    def from_block(self, start: int) -> Generator[None]:
-        """No hook of ours fires before a block: the bridge runs what it then throws away."""
-        before = (axes.EMBED, *(axes.block(layer, "") for layer in range(start)))
-        muted = [point for name, point in self.points.items() if name.startswith(before)]
+    def between(self, start: int | None, stop: int | None) -> Generator[None]:
+        """No hook of ours fires before one block, nor when another is reached and not run.
+
+        The bridge runs what it then throws away, and shows the input of the block where it stops.
+        """
+        below = () if start is None else (axes.EMBED, *(axes.block(i, "") for i in range(start)))
+        reached = () if stop is None else (axes.resid_pre(stop),)
+        silent = (*below, *reached)
+        muted = [point for name, point in self.points.items() if name.startswith(silent)]
         kept = [{name: point.__dict__[name] for name in HOOKS} for point in muted]
         for point in muted:
             point.__dict__.update({name: type(point.__dict__[name])() for name in HOOKS})

@@ -92,6 +92,19 @@ def test_hooks_fire_from_the_block_that_it_starts_at(pair: Pair, model: Any):
     torch.testing.assert_close(moved, model(stream + 0.5, start_at_layer=1), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("stop", [0, 2, -1])
+def test_the_block_that_it_stops_before_does_not_fire(pair: Pair, model: Any, stop: int):
+    _, whole = model.run_with_cache(pair.tokens)
+    stream, kept = model.run_with_cache(pair.tokens, stop_at_layer=stop)
+    torch.testing.assert_close(stream, whole["resid_pre", stop], rtol=0, atol=TOLERANCE)
+    blocks = {name.split(".")[1] for name in kept if name.startswith("blocks.")}
+    assert blocks == set("012"[:stop])
+    assert "hook_embed" in kept
+    with model.hooks([(f"blocks.{stop % 3}.hook_resid_pre", lambda x, hook: x + 1)]):
+        untouched = model(pair.tokens, stop_at_layer=stop)
+    torch.testing.assert_close(untouched, stream, rtol=0, atol=TOLERANCE)
+
+
 def test_a_dense_model_goes_on_from_all_that_came_before():
     model = random_model(FAMILY["MUDDFormer"])
     tokens = random_tokens(model.config)

@@ -71,6 +71,8 @@ def test_a_name_of_transformer_lens_comes_with_what_to_use_instead(name: str):
 
 def test_a_baseline_leads_to_its_bridge_but_not_to_what_would_change_it(pair: Pair):
     baseline: Any = pair.baseline
+    with pytest.raises(AttributeError, match=r"model\.hook_dict\['hook_embed'\]"):
+        _ = baseline.hook_embed
     with pytest.raises(AttributeError, match=r"its bridge has: model\.bridge\.hf_generate"):
         _ = baseline.hf_generate
     with pytest.raises(AttributeError, match="compatibility_mode`: a baseline is the model"):
