@@ -13,6 +13,7 @@ import psutil
 import pytest
 from streamlit.config_option import ConfigOption
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from mudd_interp.dashboard.options import PINNED
 from tests.app.pages import handshake, page, status
@@ -251,8 +252,10 @@ def test_uploads_are_bounded_and_freed_when_their_page_is_closed(hostile: Server
 
 
 def test_a_message_that_is_too_large_ends_the_connection_before_it_is_read(hostile: Server):
-    with page(hostile.port) as opened, pytest.raises(ConnectionClosed, match="message too big"):
+    with page(hostile.port) as opened, pytest.raises(ConnectionClosed) as closed:
         opened.send(b"x" * (4 * 2**20 + 1))
+    # The connection may be gone before the client has read why.
+    assert closed.value.rcvd is None or closed.value.rcvd.code == CloseCode.MESSAGE_TOO_BIG
 
 
 def test_pages_that_are_open_are_counted(hostile: Server):
@@ -276,11 +279,18 @@ LONG = {"n": "128", "bs": "1"}
 
 def test_what_a_page_computes_ends_when_it_is_closed(hostile: Server):
     process = psutil.Process(hostile.process.pid)
+
+    def works() -> bool:
+        """Whether it computes; on a machine that has much else to do, at times only."""
+        before = process.cpu_times().user
+        time.sleep(2)
+        return process.cpu_times().user - before > 0.1
+
     with page(hostile.port) as opened:
         opened.open("heads", **LONG)
         opened.until_text("tokens/s")
-        assert process.cpu_percent(1) > 20
-    assert wait_for(lambda: process.cpu_percent(1) < 20)
+        assert wait_for(works)
+    assert wait_for(lambda: not any(works() for _ in range(3)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
