@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import END_OF_TEXT
-from mudd_interp.checkpoints.json_files import read_object
-from mudd_interp.files import write_text
+from mudd_interp.files import read_object, write_text
 
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 EXTRA = "additional_special_tokens"
@@ -66,7 +65,8 @@ def _named(folder: Path) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            found = read_object(folder / name)
+            # model_max_length is 10^30 where there is none.
+            found = read_object(folder / name, largest=None)
             named |= {key: value for key, value in found.items() if value is not None}
     if (folder / CHAT_TEMPLATE).is_file():
         named["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8-sig")

@@ -15,8 +15,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mudd_interp.checkpoints.json_files import read_object
-from mudd_interp.files import sha256, sha256_file
+from mudd_interp.files import read_object, sha256, sha256_file
 
 LAYOUTS = (
     "model.safetensors",

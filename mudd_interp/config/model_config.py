@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from mudd_interp.axes import STREAMS, Stream, unknown_name
 from mudd_interp.config.presets import preset_fields
 from mudd_interp.config.released import released_fields
+from mudd_interp.files import parse_json
 
 Dense = Literal["none", "static", "dynamic"]
 RotaryRounding = Literal["none", "bfloat16", "float16"]
@@ -259,8 +260,15 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If it is no JSON object, or as :meth:`from_dict`.
+        """
+        values = parse_json(text, "the configuration")
+        if not isinstance(values, dict):
+            raise ValueError(f"expected a JSON object of fields, got {text[:60]!r}.")
+        return cls.from_dict(values)
 
     @classmethod
     def from_released(cls, config: Mapping[str, Any]) -> "ModelConfig":

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
-from mudd_interp.files import exclusive, replacing, write_text
+from mudd_interp.files import exclusive, read_json, replacing, write_text
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_packing_tokenizer
 
@@ -97,7 +97,10 @@ def prepare(folder: Path) -> None:
 def is_prepared(folder: Path) -> bool:
     """Whether the streams in a folder are those that `prepare` would write there."""
     stamp = folder / STAMP
-    return stamp.is_file() and json.loads(stamp.read_text()) == prepared_from()
+    try:
+        return stamp.is_file() and read_json(stamp) == prepared_from()
+    except ValueError:
+        return False  # it is made anew
 
 
 def prepared_from() -> dict[str, str]:
