@@ -112,5 +112,20 @@ def prepared_from() -> dict[str, str]:
 
 
 def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
-    """Map a prepared stream into memory."""
-    return np.load(folder / f"{split}.npy", mmap_mode="r")
+    """Map a prepared stream into memory.
+
+    Raises:
+        ValueError: the file is damaged, or no stream.
+    """
+    path = folder / f"{split}.npy"
+    try:
+        stream = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(_no_stream(path)) from error
+    if not isinstance(stream, np.ndarray) or (stream.dtype, stream.ndim) != (np.uint16, 1):
+        raise ValueError(_no_stream(path))
+    return stream
+
+
+def _no_stream(path: Path) -> str:
+    return f"{path} is damaged, or no stream of tokens: remove its folder, to prepare it anew"
