@@ -3,6 +3,7 @@
 Read are ``model.safetensors``, ``pytorch_model.bin``, or several of either with their index.
 """
 
+import os
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -135,9 +136,12 @@ class TorchFile:
                 f"{self.path} holds a {type(loaded).__name__}: expected a dict of tensors by name."
             )
         for name, value in loaded.items():
-            plain = (
-                isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-            )
+            plain = isinstance(value, Tensor) and value.layout == torch.strided
+            if plain and value.is_meta:
+                raise ValueError(
+                    f"{self.path} holds {name!r} without its numbers (a meta tensor): get the "
+                    "weights again."
+                )
             if not isinstance(name, str) or not plain:
                 raise ValueError(
                     f"{self.path} holds {name!r}, a {type(value).__name__}: expected tensors by "
@@ -244,7 +248,5 @@ def _inside(folder: Path, path: Path) -> bool:
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    try:
-        return path.resolve().is_relative_to(root)
-    except (RuntimeError, OSError):  # links that lead round in a circle
-        return False
+    # Path.resolve raises where links lead round in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(root)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,20 +115,18 @@ def _integer(digits: str, largest: int | None) -> int:
 
 
 def _check_depth(found: Any) -> None:
-    level: list[Any] = [found]
-    for _ in range(DEEPEST + 1):
-        level = list(_inner(level))
+    level = list(_containers([found]))
+    for _ in range(DEEPEST):
         if not level:
             return
-    raise ValueError(_too_deep())
+        level = [each for outer in level for each in _containers(outer)]
+    if level:
+        raise ValueError(_too_deep())
 
 
-def _inner(level: Iterable[Any]) -> Iterator[Any]:
-    for value in level:
-        if isinstance(value, dict):
-            yield from value.values()
-        elif isinstance(value, list):
-            yield from value
+def _containers(outer: dict[str, Any] | list[Any]) -> Iterator[dict[str, Any] | list[Any]]:
+    inner = outer.values() if isinstance(outer, dict) else outer
+    yield from (value for value in inner if isinstance(value, dict | list))
 
 
 def _too_deep() -> str:

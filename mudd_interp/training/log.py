@@ -68,7 +68,9 @@ def trim_log(path: Path, step: int) -> None:
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     steps = [line.split(b",")[0] for line in lines]
-    if header.splitlines() != _HEADER.splitlines() or not all(map(bytes.isdigit, steps)):
+    if header.replace(b'"', b"").split() != _HEADER.replace(b'"', b"").split() or not all(
+        map(bytes.isdigit, steps)
+    ):
         raise ValueError(
             f"{path} is no log of a run: choose another output folder, or remove the file"
         )
