@@ -76,3 +76,8 @@ def trim_log(path: Path, step: int) -> None:
         )
     kept = [line for line, at in zip(lines, steps, strict=True) if int(at) <= step]
     write_bytes(path, b"".join([header, *kept]))
+
+
+def _bare(header: bytes) -> bytes:
+    """A header without what two writers of CSV do differently."""
+    return header.replace(b'"', b"").strip()
