@@ -5,6 +5,7 @@ argument that is ever hashed here is one sha256 of everything that changes the v
 """
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -34,12 +35,24 @@ from specs import spec
 
 T = TypeVar("T")
 
-FAILURES = (ValueError, OSError, NotImplementedError)
+FAILURES = (Exception,)
+"""What ends a drawing or a run with a message; :func:`failure` says which one. (Streamlit's own
+signals are no ``Exception``.)"""
+
+_FORESEEN = (ValueError, OSError, NotImplementedError)
 """What the library raises when it cannot do what it was asked for."""
 
 MODELS_HELD = 4
 BYTES_KEPT = 512 * 2**20
 _LARGE = ("z", "x", "y", "text", "customdata")  # of a trace
+
+
+def failure(error: Exception) -> str:
+    """The sentence for an error; of one that nobody foresaw the log has where it came from."""
+    if isinstance(error, _FORESEEN):
+        return str(error)
+    logging.getLogger(__name__).error("an unexpected error", exc_info=error)
+    return f"an unexpected {type(error).__name__}; the log of the dashboard says where."
 
 
 def study(request: Request, progress: Progress | None = None) -> Study:

@@ -122,7 +122,7 @@ def _panel(
                 return
             panel = _drawn(kind, request, half)
         except caches.FAILURES as error:
-            st.error(f"**{kind.title}** cannot be drawn: {state.plain(str(error))}")
+            st.error(f"**{kind.title}** cannot be drawn: {state.plain(caches.failure(error))}")
             return
         st.subheader(panel.title, anchor=False)
         st.caption("  \n".join((*panel.lines, state.plain(notice))))

@@ -288,7 +288,8 @@ def _study() -> Study:
         with st.spinner("Loading the models", show_time=True):
             return caches.study(request)
     except caches.FAILURES as error:
-        st.error(f"**No figure yet: a model cannot be loaded.** {state.plain(str(error))}")
+        reason = state.plain(caches.failure(error))
+        st.error(f"**No figure yet: a model cannot be loaded.** {reason}")
         st.stop()
 
 

@@ -126,7 +126,7 @@ def go(request: Request, run: Run) -> None:
     try:
         _go(request, run)
     except caches.FAILURES as error:
-        run.message = str(error)
+        run.message = caches.failure(error)
     run.stage = "done"
 
 

@@ -12,11 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_origin
 
 import mudd_interp
 from mudd_interp.analysis import Result
-from mudd_interp.files import place_of, replacing_folder, sha256_file, write_text
+from mudd_interp.files import (
+    place_of,
+    read_object,
+    replacing_folder,
+    sealed,
+    sha256_file,
+    unsealed,
+    write_text,
+)
+from mudd_interp.schema import validated
 
 VARIABLE = "MUDD_INTERP_CACHE"
 """The environment variable that says where the cache folder is."""
@@ -26,6 +34,7 @@ RUNS_LIMIT = 2**30
 
 _FORMAT = "mudd-interp run 1"
 _ENTRY = "entry.json"
+_MARKS = ("format", "version")
 _OURS = re.compile(r"\.?[0-9a-f]{16,64}(\.[0-9a-f]{32}\.(tmp|old))?")
 """Folders that are named by a digest, and what was left of one when a process was killed."""
 
@@ -110,7 +119,7 @@ class Shelf:
                 n_bytes=sum(file.stat().st_size for file in files.values()),
             )
             values = {"format": _FORMAT, "version": mudd_interp.__version__, **asdict(entry)}
-            write_text(folder / _ENTRY, json.dumps(values, indent=2) + "\n")
+            write_text(folder / _ENTRY, json.dumps(sealed(values), indent=2) + "\n")
         self._ignored.pop(name, None)
         prune(self.folder, self._limit)
 
@@ -125,7 +134,7 @@ class Shelf:
                 if sha256_file(file) != _read(file.parent).files[key]:
                     raise ValueError("its digest is another one")
                 return Result.load(file)
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except (ValueError, KeyError, OSError) as error:
                 self._ignored[file.parent.name] = f"{file.name} cannot be used ({error})"
         raise KeyError(key)
 
@@ -172,30 +181,22 @@ def _read(folder: Path) -> Entry:
     Raises:
         ValueError: If it is none of ours, damaged, or of another version.
     """
+    if not (folder / _ENTRY).is_file():
+        raise ValueError(f"it has no {_ENTRY}")
     try:
-        values: dict[str, Any] = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
-        ours, version = values.pop("format") == _FORMAT, values.pop("version")
-        entry = Entry(**values)
-    except OSError as error:
-        raise ValueError(f"it has no {_ENTRY}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its {_ENTRY} is damaged, or not ours") from error
-    if not ours or entry.name != folder.name or not _right_types(values):
+        values = read_object(folder / _ENTRY)
+    except ValueError as error:
+        raise ValueError(f"its {_ENTRY} is damaged ({error})") from error
+    version = values.get("version")
+    if values.get("format") != _FORMAT:
         raise ValueError(f"its {_ENTRY} is not ours")
     if version != mudd_interp.__version__:
         raise ValueError(f"it is of mudd-interp {version}, this is {mudd_interp.__version__}")
+    fields = {name: v for name, v in unsealed(values, _ENTRY).items() if name not in _MARKS}
+    entry: Entry = validated(Entry, fields, f"its {_ENTRY}")
+    if entry.name != folder.name:
+        raise ValueError(f"its {_ENTRY} is not ours")
     return entry
-
-
-def _right_types(values: Mapping[str, Any]) -> bool:
-    for name, kind in Entry.__annotations__.items():
-        value, outer = values[name], get_origin(kind) or kind
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
-        if not isinstance(value, outer):
-            return False
-        if outer in (dict, list) and not all(isinstance(each, str) for each in inner):
-            return False
-    return True
 
 
 def _check_files(entry: Entry, folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from mudd_interp.analysis import Progress
     from mudd_interp.figures import Manifest
     from mudd_interp.viz import ImageFormat
+
+TRACEBACK = "MUDD_INTERP_TRACEBACK"
+"""The environment variable that asks for the traceback of an unexpected error."""
 
 # What is slow to import (torch, TransformerLens, plotly) is imported by the verb that needs it, so
 # that --help and a mistyped verb answer at once.
@@ -72,9 +77,24 @@ def _run() -> None:
     except (ValueError, OSError, NotImplementedError) as error:
         print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
         raise SystemExit(1 if isinstance(error, ChildProcessError) else 2) from None
+    except Exception as error:  # noqa: BLE001 (the last to hear of it)
+        print(f"mudd-interp: {_unexpected(error)}", file=sys.stderr)  # noqa: T201 (as above)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("mudd-interp: stopped.", file=sys.stderr)  # noqa: T201 (as above)
         raise SystemExit(130) from None
+
+
+def _unexpected(error: Exception) -> str:
+    """What is said of an error that nobody foresaw; the log has where it came from."""
+    logging.getLogger(__name__).info("an unexpected error", exc_info=error)
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    said = str(error).strip().partition("\n")[0] or "without a message"
+    return (
+        f"an unexpected {type(error).__name__} ({said}): this is a fault of mudd-interp, or of a "
+        f"library below it. Set {TRACEBACK}=1 to see where, and report it."
+    )
 
 
 @app.command()

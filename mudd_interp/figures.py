@@ -16,12 +16,16 @@ from mudd_interp.files import (
     contents,
     csv_table,
     place_of,
+    read_json,
     replacing_folder,
+    sealed,
     sha256,
     try_folder,
+    unsealed,
     write_text,
 )
 from mudd_interp.request import PARTS, Part, Request
+from mudd_interp.schema import validated
 from mudd_interp.study import Study
 from mudd_interp.texts import text_files
 from mudd_interp.viz import IMAGE_FORMATS, ImageFormat, figure_html, figure_images
@@ -157,7 +161,7 @@ def write_figures(
                         "sha256": digests,
                     }
                 )
-            write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            write_text(folder / MANIFEST, json.dumps(sealed(manifest), indent=2) + "\n")
     except OSError as error:
         raise ValueError(
             f"cannot write the figures to {target} ({error.strerror}): it is as it was. Make room, "
@@ -223,24 +227,34 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         ValueError: If the file is no manifest of ours.
     """
     try:
-        values = json.loads(place_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read a manifest from {path}: {error}.") from error
+        values = read_json(place_of(path))
+    except ValueError as error:
+        raise ValueError(f"cannot read a manifest from {path}: {error}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"{path} is no manifest of figures: expected the format {FORMAT!r}.")
-    try:
-        parts: dict[Part, Any] = {part: values[part] for part in PARTS if part in values}
-        return Manifest(
-            Request.of_values(values["request"]),
-            tuple(values["figures_asked"]),
-            tuple(values["formats_asked"]),
-            dict(values["texts"]),
-            {part: Provenance.from_dict(found) for part, found in parts.items()},
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no whole manifest of figures (look at {error}): make the figures anew."
-        ) from error
+    for name in _READ:
+        if name not in values:
+            raise ValueError(
+                f"{path} is no whole manifest of figures (look at {name!r}): make the figures anew."
+            )
+    values = unsealed(values, str(path))
+    names, formats, texts, request = (
+        validated(kind, values[name], f"`{name}` of {path}") for name, kind in _READ.items()
+    )
+    parts: dict[Part, Any] = {part: values[part] for part in PARTS if part in values}
+    sources: dict[Part, Provenance] = {
+        part: Provenance.from_dict(found, f"`{part}` of {path}") for part, found in parts.items()
+    }
+    return Manifest(request, tuple(names), tuple(formats), texts, sources)
+
+
+_READ: dict[str, Any] = {
+    "figures_asked": list[str],
+    "formats_asked": list[str],
+    "texts": dict[str, str],
+    "request": Request,
+}
+"""What is read of a manifest, beside the provenances."""
 
 
 def check_texts(manifest: Manifest) -> None:

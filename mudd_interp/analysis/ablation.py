@@ -1,12 +1,13 @@
 """What each edit costs: every edge or group of edits, one after another, on a corpus."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,9 @@ class AblationSweep(Result):
         positions: All tokens.
         compared: Tokens at which the logit difference is taken.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"edits": list[str]})
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"edit": "edits"})
 
     loss_sum: Float64[np.ndarray, " sequence"]
     loss_change: Float64[np.ndarray, "edit sequence"]

@@ -30,7 +30,7 @@ from mudd_interp.analysis.stored_activations import (
 )
 from mudd_interp.analysis.sweep import NO_BATCHES, Progress
 from mudd_interp.data import TokenBatches, describe
-from mudd_interp.files import replacing, sha256_file, write_text
+from mudd_interp.files import parse_json, replacing, sha256_file, write_text
 from mudd_interp.protocol import HookedModel
 
 _HEADER = "mudd_interp"
@@ -188,7 +188,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a file says of itself, and what its rows are of."""
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = parse_json((file.metadata() or {})[_HEADER], "its header")
+            if not isinstance(header, dict):
+                raise ValueError(f"its header is a {type(header).__name__}")
             return header, {name: file.get_tensor(name) for name in LABELS}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(

@@ -1,9 +1,11 @@
 """What each edge would cost, to first order: all edges from one backward pass."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,9 @@ class EdgeAttribution(Result):
         estimate: Of the loss summed over a sequence, in nats.
         predicted: Predicted tokens of each sequence.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"edits": list[str]})
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"edge": "edits"})
 
     estimate: Float64[np.ndarray, "edge sequence"]
     predicted: Int64[np.ndarray, " sequence"]

@@ -1,9 +1,10 @@
 """Two models on one corpus: whose losses are lower, by how much, how surely, on which tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,15 @@ from mudd_interp.protocol import HookedModel
 EDGES = np.arange(-200, 201) / 20
 """Edges of the bins of the difference, in nats; two more bins hold what lies outside."""
 
-_IDENTITY = ("model", "revision", "digest", "dtype")
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whose the baseline's losses are: the fields of its provenance that say so."""
+
+    model: str
+    revision: str | None
+    digest: str | None
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class LossComparison(Result):
         ranked_loss: Their losses, in nats.
         context_ids: Their contexts, one behind the other.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"top": int, "baseline": Identity})
 
     loss_sum: Float64[np.ndarray, " model"]
     counts: Int64[np.ndarray, " count"]
@@ -216,7 +227,7 @@ def compare_losses(
     if not sums.counts[0]:
         raise ValueError("no token is predicted: give sequences of at least two tokens.")
     whose = provenance(baseline, "", seen, {})
-    options = {"top": top, "baseline": {name: getattr(whose, name) for name in _IDENTITY}}
+    options = {"top": top, "baseline": {f.name: getattr(whose, f.name) for f in fields(Identity)}}
     return LossComparison(
         provenance=provenance(model, describe(batches), seen, options),
         streams=model.streams,

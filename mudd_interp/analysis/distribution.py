@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,8 @@ class WeightDistribution(Result):
     """
 
     absent: ClassVar[tuple[str, ...]] = ("minimum", "maximum")
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"limit": float, "bins": int})
 
     counts: Int64[np.ndarray, "stream layer source bin"]
     minimum: Float64[np.ndarray, "stream layer source"]

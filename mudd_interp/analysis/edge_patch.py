@@ -1,8 +1,9 @@
 """Clean and corrupted prompts: which edges carry what differs between them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,13 @@ class EdgePatch(Result):
         stream: With one whole stream of one aggregation patched, in the order of ``stream_frame``.
         answers: The two tokens of each prompt, the clean answer first.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"edges": list[str], "aggregates": list[str]}
+    )
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"edge": "edges", "aggregate": "aggregates"}
+    )
 
     clean: Float64[np.ndarray, " prompt"]
     corrupted: Float64[np.ndarray, " prompt"]

@@ -1,8 +1,10 @@
 """What wrote the query, the key and the value of one head: every component, and by which route."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -49,6 +51,8 @@ class HeadInputs(Result):
         tokens: Tokens of each sequence.
         error: How far the shares of a sequence's tokens are from one, at most.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
 
     direct: Float64[np.ndarray, "input component sequence"]
     total: Float64[np.ndarray, "input component sequence"]

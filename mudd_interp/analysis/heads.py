@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,10 @@ class HeadActivity(Result):
     Attributes:
         active_count: Number of tokens at which the head is active.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"sink_token_ids": list[int], "sink_texts": list[str] | None, "first_positions": int}
+    )
 
     active_count: Int64[np.ndarray, "layer head"]
 

@@ -1,6 +1,7 @@
 """Where a result comes from: the model, the tokens it saw, and the options of the analysis."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
@@ -10,9 +11,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 import mudd_interp
+from mudd_interp.files import LARGEST
 from mudd_interp.protocol import HookedModel
+from mudd_interp.schema import validated
 
 _DIGESTS = 2**256
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MUST_AGREE = ("model", "revision", "digest", "dtype", "options", "version")
 
 
@@ -103,10 +107,23 @@ class Provenance:
         return {**asdict(self), "data": list(self.data), "options": dict(self.options)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Provenance":
-        """Read what :meth:`to_dict` wrote."""
-        arguments: dict[str, Any] = {**values, "data": tuple(values["data"])}
-        return cls(**arguments)
+    def from_dict(cls, values: Any, what: str = "the provenance") -> "Provenance":
+        """Read what :meth:`to_dict` wrote.
+
+        Args:
+            values: What was read.
+            what: What it is or where it is from, for the message.
+
+        Raises:
+            ValueError: If a field is missing, unknown, of another type or out of range.
+        """
+        found: Provenance = validated(cls, values, what)
+        for name in ("sequences", "tokens"):
+            if not 1 <= getattr(found, name) < LARGEST:
+                raise ValueError(f"{what} has {getattr(found, name)} {name}: expected at least 1.")
+        if not _SHA256.fullmatch(found.token_digest):
+            raise ValueError(f"{what} has no token_digest of 64 hexadecimal digits.")
+        return found
 
 
 def model_name(model: HookedModel) -> str:

@@ -4,25 +4,22 @@ A result keeps sufficient statistics (sums and counts in float64 and int64), not
 results of parts of a corpus merge into the result of the whole, and a file loses nothing.
 """
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from mudd_interp.analysis.finite import arrays_of, freeze
 from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result_file import check_arrays, file_bytes, read
 from mudd_interp.axes import Stream
 from mudd_interp.files import place_of, write_bytes
-
-_HEADER = "mudd_interp"
+from mudd_interp.schema import validated
 
 R = TypeVar("R", bound="Result")
 
@@ -40,6 +37,12 @@ class Result(ABC):
 
     absent: ClassVar[tuple[str, ...]] = ()
     """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Options that the class reads from its provenance, by name, with their types."""
+
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Axes whose labels are an option: the option by the axis."""
 
     provenance: Provenance
     streams: tuple[Stream, ...]
@@ -91,46 +94,45 @@ class Result(ABC):
             ValueError: If the path is empty or a folder.
             OSError: If it cannot be written.
         """
-        header = {
-            "result": type(self).__name__,
-            "streams": list(self.streams),
-            "provenance": self.provenance.to_dict(),
-        }
-        write_bytes(path, save(dict(arrays_of(self)), metadata={_HEADER: json.dumps(header)}))
+        arrays, source = arrays_of(self), self.provenance.to_dict()
+        write_bytes(path, file_bytes(type(self).__name__, self.streams, source, arrays))
 
     @classmethod
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:
         """Read what :meth:`save` wrote; ``Result.load`` reads a result of any kind.
 
+        The file is verified: its digest (files of version 0.1 have none), the types of all that it
+        says, dtype and axes of each array, and that counts are not negative and numbers finite.
+
         Raises:
             ValueError: If the file is missing, damaged, or holds something else.
         """
-        header, arrays = _read(place_of(path))
-        kind = Result.kinds.get(header["result"])
+        place = place_of(path)
+        header, arrays = read(place)
+        kind = Result.kinds.get(header.result)
         if kind is None or not issubclass(kind, cls):
-            raise ValueError(f"{path} holds a {header['result']}, not a {cls.__name__}.")
-        if missing := _array_fields(kind) - set(arrays):
-            raise ValueError(f"{path} lacks {sorted(missing)[0]}: compute and save it again.")
-        return kind(
-            provenance=Provenance.from_dict(header["provenance"]),
-            streams=tuple(header["streams"]),
-            **arrays,
-        )
+            raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
+        source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
+        options = kind.check_options(source.options, f"the options in {path}")
+        sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
+        check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
+        try:
+            return kind(provenance=source, streams=header.streams, **arrays)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+        """The options of a provenance, as far as this class reads them.
+
+        Raises:
+            ValueError: If one is missing, or of another type.
+        """
+        for name, expected in cls.needed.items():
+            if name not in options:
+                raise ValueError(f"{what} lack `{name}`: compute and save the result again.")
+            validated(expected, options[name], f"`{name}` of {what}")
+        return options
 
 
-def _array_fields(kind: type[Result]) -> set[str]:
-    return {field.name for field in fields(kind)} - {field.name for field in fields(Result)}
-
-
-def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, np.ndarray]]:
-    if not path.is_file():
-        raise ValueError(f"no result at {path}: check the path.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no saved result: {error}.") from error
-    if header is None:
-        raise ValueError(f"{path} is no saved result: expected a file that Result.save wrote.")
-    return json.loads(header), arrays
+_LABELS = frozenset(field.name for field in fields(Result))

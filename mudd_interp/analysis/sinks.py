@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,10 @@ class SinkSensitivity(Result):
         active_count: Number of tokens at which the head is active; the first axis is without and
             with sink tokens, the second the number of first positions.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"sink_token_ids": list[int], "sink_texts": list[str] | None, "most_positions": int}
+    )
 
     active_count: Int64[np.ndarray, "sink_tokens first_positions layer head"]
 

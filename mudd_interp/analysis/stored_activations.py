@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.axes import unknown_name
-from mudd_interp.files import sha256_file
+from mudd_interp.files import read_object, sealed, sha256_file, unsealed
+from mudd_interp.schema import validated
 
 INDEX = "index.json"
 LABELS = ("sequence", "position", "token")
@@ -38,6 +39,15 @@ class Shard:
 
     rows: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """What :data:`INDEX` holds."""
+
+    provenance: dict[str, Any]
+    widths: dict[str, int]
+    files: tuple[Shard, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +204,18 @@ def open_activations(path: str | os.PathLike[str]) -> StoredActivations:
             else f"no activations at {folder}: expected a folder that save_activations wrote."
         )
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index: _Index = validated(_Index, unsealed(read_object(folder / INDEX), INDEX), INDEX)
+        if not all(shard.rows >= 1 for shard in index.files):
+            raise ValueError("a file has no rows")
         return StoredActivations(
             path=folder,
-            provenance=Provenance.from_dict(index["provenance"]),
-            widths=index["widths"],
-            shards=tuple(Shard(**values) for values in index["files"]),
+            provenance=Provenance.from_dict(index.provenance),
+            widths=index.widths,
+            shards=index.files,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"{folder / INDEX} is damaged ({error!r}): remove it and repeat the call of "
+            f"{folder / INDEX} is damaged ({error}): remove it and repeat the call of "
             "save_activations; the files are not made again."
         ) from error
 
@@ -215,7 +227,7 @@ def index_text(provenance: Provenance, widths: Mapping[str, int], shards: Sequen
         "widths": dict(widths),
         "files": [vars(shard) for shard in shards],
     }
-    return json.dumps(values, indent=1) + "\n"
+    return json.dumps(sealed(values), indent=1) + "\n"
 
 
 def shard_name(number: int) -> str:

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
-from mudd_interp.checkpoints.json_files import refuse_marks
 from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.marks import refuse_marks
 from mudd_interp.checkpoints.names import locate
 from mudd_interp.checkpoints.weight_files import open_weights
 

@@ -12,7 +12,6 @@ from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.checks import NOT_TRIED, check_runs
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.hub import fetch_weights
-from mudd_interp.checkpoints.json_files import read_object
 from mudd_interp.checkpoints.names import BUNDLED, Place, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
@@ -20,6 +19,7 @@ from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.released import RELEASED_TYPES
+from mudd_interp.files import read_object
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.precision import float_dtype
 from mudd_interp.protocol import HookedModel, ModelInfo

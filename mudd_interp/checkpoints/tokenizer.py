@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import END_OF_TEXT
-from mudd_interp.checkpoints.json_files import read_object
-from mudd_interp.files import write_text
+from mudd_interp.files import read_object, write_text
+from mudd_interp.schema import validated
 
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 EXTRA = "additional_special_tokens"
@@ -15,6 +15,13 @@ SETTINGS = ("model_max_length", "padding_side", "truncation_side", "chat_templat
 """What else is kept of a ``tokenizer_config.json``."""
 
 CHAT_TEMPLATE = "chat_template.jinja"
+
+_CONTAINERS: dict[str, Any] = {
+    "added_tokens_decoder": dict[int, str | dict[str, Any]],
+    EXTRA: list[Any] | dict[str, Any],
+    "extra_special_tokens": list[Any] | dict[str, Any],
+}
+"""What is walked through of the files beside a ``tokenizer.json``."""
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -66,7 +73,11 @@ def _named(folder: Path) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            found = read_object(folder / name)
+            # model_max_length is 10^30 where there is none.
+            found = read_object(folder / name, largest=None)
+            for key, kind in _CONTAINERS.items():
+                if found.get(key) is not None:
+                    validated(kind, found[key], f"`{key}` of {folder / name}")
             named |= {key: value for key, value in found.items() if value is not None}
     if (folder / CHAT_TEMPLATE).is_file():
         named["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8-sig")
@@ -79,7 +90,9 @@ def _add_tokens(tokenizer: Any, named: dict[str, Any], folder: Path) -> None:
 
     added: dict[int, Any] = {}
     if (folder / "added_tokens.json").is_file():
-        added = {i: token for token, i in read_object(folder / "added_tokens.json").items()}
+        path = folder / "added_tokens.json"
+        ids = validated(dict[str, int], read_object(path), str(path))
+        added = {i: token for token, i in ids.items()}
     added |= {int(i): token for i, token in named.get("added_tokens_decoder", {}).items()}
     special = {*filter(None, (_content(named.get(name)) for name in SPECIAL)), *_extra(named)}
     for i, token in sorted(added.items(), key=lambda item: item[0]):

@@ -3,6 +3,7 @@
 Read are ``model.safetensors``, ``pytorch_model.bin``, or several of either with their index.
 """
 
+import os
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mudd_interp.checkpoints.json_files import read_object
-from mudd_interp.files import sha256, sha256_file
+from mudd_interp.files import read_object, sha256, sha256_file
 
 LAYOUTS = (
     "model.safetensors",
@@ -137,6 +137,11 @@ class TorchFile:
             )
         for name, value in loaded.items():
             plain = isinstance(value, Tensor) and value.layout == torch.strided
+            if plain and value.is_meta:
+                raise ValueError(
+                    f"{self.path} holds {name!r} without its numbers (a meta tensor): get the "
+                    "weights again."
+                )
             if not isinstance(name, str) or not plain:
                 raise ValueError(
                     f"{self.path} holds {name!r}, a {type(value).__name__}: expected tensors by "
@@ -243,4 +248,5 @@ def _inside(folder: Path, path: Path) -> bool:
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    return path.resolve().is_relative_to(root)
+    # Path.resolve raises where links lead round in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(root)

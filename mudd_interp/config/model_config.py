@@ -1,6 +1,7 @@
 """``ModelConfig``: the whole model family as one frozen, validated configuration."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast
@@ -8,6 +9,8 @@ from typing import Any, Literal, cast
 from mudd_interp.axes import STREAMS, Stream, unknown_name
 from mudd_interp.config.presets import preset_fields
 from mudd_interp.config.released import released_fields
+from mudd_interp.config.widths import LARGEST_SIZE, MOST_LAYERS
+from mudd_interp.files import parse_json
 
 Dense = Literal["none", "static", "dynamic"]
 RotaryRounding = Literal["none", "bfloat16", "float16"]
@@ -122,6 +125,8 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            if value > (largest := MOST_LAYERS if name == "n_layers" else LARGEST_SIZE):
+                raise ValueError(f"{name} must be at most {largest:,}.")
 
     def _check_choices(self) -> None:
         choices = {
@@ -141,12 +146,14 @@ class ModelConfig:
             if isinstance(field.default, bool) and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be true or false, got {value!r}.")
         for name in ("eps", "rotary_base"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}.")
+            if not (_is_number(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
+        if self.init_std is not None and not (_is_number(self.init_std) and self.init_std >= 0):
+            raise ValueError(f"init_std must be a number from 0, got {self.init_std!r}.")
 
     def _check_widths(self) -> None:
         given = cast(tuple[Any, ...], self.d_mlp)
-        whole = all(isinstance(width, int) and width >= 1 for width in given)
+        whole = all(type(width) is int and 1 <= width <= LARGEST_SIZE for width in given)
         if len(self.mlp_widths) != self.n_layers or not whole:
             raise ValueError(
                 f"d_mlp must be one positive width, or one for each of the {self.n_layers} blocks, "
@@ -156,7 +163,8 @@ class ModelConfig:
             raise ValueError(
                 f"n_heads {self.n_heads} is not divisible by n_key_value_heads {self.kv_heads}."
             )
-        if not 0 <= self.rotated <= self.head_width or self.rotated % 2:
+        whole = type(self.rotated) is int
+        if not whole or not 0 <= self.rotated <= self.head_width or self.rotated % 2:
             raise ValueError(
                 f"rotary_dim must be even and between 0 and d_head {self.head_width}, "
                 f"got {self.rotary_dim}."
@@ -259,8 +267,15 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If it is no JSON object, or as :meth:`from_dict`.
+        """
+        values = parse_json(text, "the configuration")
+        if not isinstance(values, dict):
+            raise ValueError(f"expected a JSON object of fields, got {text[:60]!r}.")
+        return cls.from_dict(values)
 
     @classmethod
     def from_released(cls, config: Mapping[str, Any]) -> "ModelConfig":
@@ -291,3 +306,7 @@ class ModelConfig:
             ValueError: If there is no such preset, with the nearest names.
         """
         return cls(**preset_fields(name))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

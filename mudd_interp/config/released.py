@@ -4,11 +4,12 @@ The released code's own names (``dim``, ``n_local_heads``, ...) are used here an
 ``checkpoints``, nowhere else.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.config.widths import reallocate, swiglu_width
+from mudd_interp.config.widths import LARGEST_SIZE, MOST_LAYERS, reallocate, swiglu_width
 
 RELEASED_TYPES = ("muddformer", "muddpythia")
 """The values of ``model_type`` that mean the released MUDD layout."""
@@ -134,6 +135,7 @@ def _values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_type(name: str, value: Any, example: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = number and abs(value) < math.inf
     if isinstance(example, bool):
         good, expected = isinstance(value, bool), "true or false"
     elif isinstance(example, str):
@@ -143,8 +145,12 @@ def _check_type(name: str, value: Any, example: Any) -> None:
     elif name == "n_local_heads":
         good, expected = number and isinstance(value, int), "a whole number"
     else:
-        whole = number and isinstance(value, int) and value >= 1
-        good, expected = value is None or whole, "a whole number of at least 1"
+        largest = MOST_LAYERS if name == "n_layer" else LARGEST_SIZE
+        whole = number and isinstance(value, int) and 1 <= value <= largest
+        good, expected = (
+            value is None or whole,
+            f"a whole number of at least 1, at most {largest:,}",
+        )
     if not good:
         raise ValueError(f"`{name}` must be {expected} in a released configuration, got {value!r}.")
 

@@ -1,4 +1,9 @@
-"""FFN widths as the paper sets them."""
+"""FFN widths as the paper sets them, and how large a size may be."""
+
+MOST_LAYERS = 2**12
+
+LARGEST_SIZE = 2**31 - 1
+"""The largest width, vocabulary or context."""
 
 
 def reallocate(d_mlp: int, n_layers: int, multiple_of: int = 128) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from mudd_interp.axes import STREAMS, Stream, aggregates, n_sources, unknown_name
+from mudd_interp.files import parse_json
 from mudd_interp.protocol import HookedModel
 
 Action = Literal["cut", "mean", "static", "plain", "shuffle"]
@@ -24,6 +25,9 @@ _FIELDS: dict[Part, tuple[str, ...]] = {
     "head": ("layer", "head"),
     "mlp": ("layer",),
 }
+LARGEST_INDEX = 10**9 - 1
+"""The largest layer, source or head that an edit may name: what its text form can say."""
+
 LAST_POSITION = 2**20
 """The last position that an edit may name."""
 
@@ -171,7 +175,7 @@ def _check(values: Mapping[str, Any]) -> None:
     action, part = values["action"], values.get("part", "edge")
     for name, value, known in (("action", action, ACTIONS), ("part", part, tuple(_FIELDS))):
         if value not in known:
-            raise ValueError(unknown_name(name, str(value), known))
+            raise ValueError(unknown_name(name, _plain(value), known))
     if part != "edge" and action != "cut":
         raise ValueError(f"`{action}` is about dense weights: a {part} can be cut only.")
     for name in ("stream", "layer", "source", "head"):
@@ -186,19 +190,25 @@ def _check(values: Mapping[str, Any]) -> None:
 def _check_places(values: Mapping[str, Any]) -> None:
     stream, at = values.get("stream"), values.get("positions")
     if stream is not None and stream not in STREAMS:
-        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {stream!r}.")
+        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {_short(stream)}.")
     for name in ("layer", "source", "head"):
         value = values.get(name)
-        if value is not None and not (isinstance(value, int) and value >= 0):
-            raise ValueError(f"{name} must be a whole number from 0, got {value!r}.")
+        if value is not None and not _is_whole(value, LARGEST_INDEX):
+            raise ValueError(f"{name} must be a whole number from 0, got {_short(value)}.")
     if at is None:
         return
-    whole = isinstance(at, tuple) and all(isinstance(t, int) and t >= 0 for t in at)
+    whole = isinstance(at, tuple) and all(_is_whole(t, LAST_POSITION) for t in at)
     if not whole or not at or any(a >= b for a, b in pairwise(at)):
         raise ValueError(
-            f"positions must be whole numbers from 0, ascending and at least one, got {at!r}; "
-            "None means all."
+            f"positions must be whole numbers from 0 to {LAST_POSITION}, ascending and at least "
+            f"one, got {_short(at)}; None means all."
         )
+    if len(at) > MOST_POSITIONS:
+        raise ValueError(_TOO_MANY)
+
+
+def _is_whole(value: Any, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
 
 
 Edits = Edit | str | Iterable[Edit | str]
@@ -253,11 +263,11 @@ def edits_from_json(text: str) -> tuple[Edit, ...]:
         ValueError: If it is no JSON list of edits.
     """
     try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
+        values = parse_json(text, "it")
+    except ValueError as error:
+        raise ValueError(f"expected a JSON list of edits, got {_short(text)}: {error}") from error
     if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise ValueError(f"expected a JSON list of edits, got {text[:60]!r}.")
+        raise ValueError(f"expected a JSON list of edits, got {_short(text)}.")
     return tuple(map(Edit.from_dict, values))
 
 
@@ -280,8 +290,19 @@ def every_edge(model: HookedModel, action: Action = "cut") -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def _short(value: object) -> str:
+    """A value in a message; of a long one the beginning."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    # Python refuses to write out the longest integers.
+    if isinstance(value, int) and abs(value) > LARGEST_INDEX:
+        return "a larger one" if value > 0 else "a negative one"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else _short(value)
 
 
 def _star(value: object) -> str:

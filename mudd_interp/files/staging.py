@@ -5,15 +5,16 @@ to stay (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it 
 nobody holds is left over.
 """
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from mudd_interp.files.json_files import read_json
 from mudd_interp.files.locks import can_tell_the_dead, held
 from mudd_interp.files.places import is_pinned, is_there
 
@@ -131,13 +132,29 @@ def move_in(ready: Path, target: Path) -> None:
     """Put new contents into a folder, in the place of the names that :data:`REPLACES` lists."""
     listed = ready / REPLACES
     # It goes last: where it is not, all is done.
-    for name in json.loads(listed.read_bytes()) if listed.exists() else ():
+    for name in _replaced(listed) if listed.exists() else ():
         _remove(target / name)
     for new in ready.iterdir():
         if new != listed:
             _remove(target / new.name, only_folder=True)
             new.replace(target / new.name)
     shutil.rmtree(ready)
+
+
+def _replaced(listed: Path) -> list[str]:
+    """The names that a list holds: of files in the folder, never of others.
+
+    Raises:
+        ValueError: If it is no list of names.
+    """
+    names = read_json(listed)
+    if not isinstance(names, list) or not all(map(_is_name, names)):
+        raise ValueError(f"{listed} is no list of names: remove its folder, and try again.")
+    return names
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _remove(path: Path, only_folder: bool = False) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
-from mudd_interp.files import exclusive, replacing, write_text
+from mudd_interp.files import exclusive, read_json, replacing, write_text
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_packing_tokenizer
 
@@ -97,7 +97,10 @@ def prepare(folder: Path) -> None:
 def is_prepared(folder: Path) -> bool:
     """Whether the streams in a folder are those that `prepare` would write there."""
     stamp = folder / STAMP
-    return stamp.is_file() and json.loads(stamp.read_text()) == prepared_from()
+    try:
+        return stamp.is_file() and read_json(stamp) == prepared_from()
+    except ValueError:
+        return False  # it is made anew
 
 
 def prepared_from() -> dict[str, str]:
@@ -109,5 +112,20 @@ def prepared_from() -> dict[str, str]:
 
 
 def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
-    """Map a prepared stream into memory."""
-    return np.load(folder / f"{split}.npy", mmap_mode="r")
+    """Map a prepared stream into memory.
+
+    Raises:
+        ValueError: the file is damaged, or no stream.
+    """
+    path = folder / f"{split}.npy"
+    try:
+        stream = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(_no_stream(path)) from error
+    if not isinstance(stream, np.ndarray) or (stream.dtype, stream.ndim) != (np.uint16, 1):
+        raise ValueError(_no_stream(path))
+    return stream
+
+
+def _no_stream(path: Path) -> str:
+    return f"{path} is damaged, or no stream of tokens: remove its folder, to prepare it anew"

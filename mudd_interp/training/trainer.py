@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt16
 from torch import Tensor, nn
 
-from mudd_interp.files import csv_rows, replacing, write_text
+from mudd_interp.training.checkpoint import State, load_state, read_state, write_state
+from mudd_interp.training.log import LogRow, add_to_log, trim_log
 from mudd_interp.training.packing import rows
 from mudd_interp.training.progress import Progress
 from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
@@ -22,29 +23,6 @@ LossFunction = Callable[[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]]
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """One line of the log, written after `step` optimiser steps.
-
-    Attributes:
-        step: optimiser steps so far.
-        tokens: tokens predicted so far.
-        train_loss: of the step's batch, in nats per token.
-        lr: learning rate of the step.
-        grad_norm: L2 norm of the gradient before clipping.
-        tokens_per_second: since the log line before.
-        validation_loss: in nats per token; None where it was not computed.
-    """
-
-    step: int
-    tokens: int
-    train_loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_second: float
-    validation_loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,41 +167,28 @@ class Trainer:
         validation = self.validation_loss() if self._due(self.schedule.validate) else None
         tokens = self.step * self._tokens_per_step
         row = LogRow(self.step, tokens, train_loss, lr, grad_norm, speed, validation)
-        path = self.folder / LOG
-        header = () if path.exists() else ([field.name for field in fields(LogRow)],)
-        with path.open("ab") as file:
-            file.write(csv_rows([*header, astuple(row)]))
+        add_to_log(self.folder / LOG, row)
         return row
 
     def _save(self) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "rng": torch.get_rng_state(),
-            "recipe": _comparable(self.recipe),
-        }
-        path = self.folder / CHECKPOINT
-        try:
-            with replacing(path) as temporary:
-                torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:  # the latter of torch's writer
-            raise ValueError(
-                f"cannot write {path}, the disk may be full: the checkpoint before it stays; make "
-                "room, and the same command goes on from there"
-            ) from error
+        state = State(
+            model=dict(self.model.state_dict()),
+            optimizer=self.optimizer.state_dict(),
+            step=self.step,
+            rng=torch.get_rng_state(),
+            recipe=_comparable(self.recipe),
+        )
+        write_state(state, self.folder / CHECKPOINT)
 
     def _resume(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / CHECKPOINT
         if path.exists():
-            state = _read_checkpoint(path)
-            _require_same_recipe(path, state["recipe"], _comparable(self.recipe))
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            self.step = state["step"]
-        _trim_log(self.folder / LOG, self.step)
+            state = read_state(path)
+            _require_same_recipe(path, state.recipe, _comparable(self.recipe))
+            load_state(state, path, self.model, self.optimizer)
+            self.step = state.step
+        trim_log(self.folder / LOG, self.step)
 
 
 def inputs_and_targets(
@@ -254,16 +219,6 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     return {**asdict(recipe), "betas": list(recipe.betas)}
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # a damaged file can make torch raise any class
-        raise ValueError(
-            f"{path} is damaged, or no checkpoint: choose another output folder, or remove the "
-            "file to start anew"
-        ) from error
-
-
 def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     differing = sorted(key for key in saved | wanted if saved.get(key) != wanted.get(key))
     if differing:
@@ -272,15 +227,6 @@ def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, An
             f"{path} was trained with {key}={saved.get(key)}, this run wants {wanted.get(key)}: "
             "choose another output folder, or remove this one to start anew"
         )
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint: those steps are run again."""
-    if not path.exists() or not path.stat().st_size:
-        return
-    header, *lines = path.read_text().splitlines()
-    kept = [line for line in lines if int(line.split(",")[0]) <= step]
-    write_text(path, "\n".join([header, *kept]) + "\n")
 
 
 def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:

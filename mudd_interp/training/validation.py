@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int64
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from mudd_interp.data import BUNDLED_PACK
-from mudd_interp.files import replacing
+from mudd_interp.files import parse_json, replacing
+from mudd_interp.schema import validated
 from mudd_interp.training.packing import PackedText
 
 
@@ -91,14 +92,21 @@ def save_pack(pack: ValidationPack, path: Path = BUNDLED_PACK) -> None:
 
 
 def load_pack(path: Path = BUNDLED_PACK) -> ValidationPack:
-    """Read what `save_pack` wrote."""
-    with safe_open(path, framework="pt") as archive:
-        files = json.loads(archive.metadata()["files"])
-        indices, offsets = archive.get_tensor("file"), archive.get_tensor("offset")
-        tokens = archive.get_tensor("tokens").to(torch.int64)
-    pairs = zip(indices.tolist(), offsets.tolist(), strict=True)
-    origins = [
-        dict(zip(("package", "version", "path"), files[file], strict=True)) | {"offset": at}
-        for file, at in pairs
-    ]
-    return ValidationPack(tokens, tuple(Origin(**origin) for origin in origins))
+    """Read what `save_pack` wrote.
+
+    Raises:
+        ValueError: the file cannot be read, is damaged, or holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            listed = parse_json((archive.metadata() or {})["files"], "its list of files")
+            indices, offsets = archive.get_tensor("file"), archive.get_tensor("offset")
+            tokens = archive.get_tensor("tokens").to(torch.int64)
+        files = validated(list[tuple[str, str, str]], listed, "its list of files")
+        origins = [
+            Origin(*files[file], offset=at)
+            for file, at in zip(indices.tolist(), offsets.tolist(), strict=True)
+        ]
+    except (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or no validation pack ({error}).") from error
+    return ValidationPack(tokens, tuple(origins))

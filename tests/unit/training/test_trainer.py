@@ -136,6 +136,60 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     resumed.run()
 
 
+class Wider(StandIn):
+    """The same recipe for another model."""
+
+    def __init__(self):
+        super().__init__()
+        self.b_U = nn.Parameter(torch.zeros(D_VOCAB + 1))
+
+
+def test_the_checkpoint_of_another_model_is_refused_in_words(tmp_path):
+    trainer(tmp_path).run(until=3)
+    saved = (tmp_path / CHECKPOINT).read_bytes()
+    train, validation = stream(48 * N_CTX + 1), stream(100, 1)
+    with pytest.raises(ValueError, match=r"of another model: its `b_U` is \[32\], .* \[33\]"):
+        Trainer(Wider(), RECIPE, train, validation, tmp_path, n_ctx=N_CTX)
+    assert (tmp_path / CHECKPOINT).read_bytes() == saved
+
+
+def test_a_checkpoint_that_was_changed_is_refused(tmp_path):
+    trainer(tmp_path).run(until=3)
+    state = torch.load(tmp_path / CHECKPOINT)
+    old = {name: value for name, value in state.items() if name != "sha256"}
+    torch.save(old, tmp_path / CHECKPOINT)
+    assert trainer(tmp_path).step == 3  # as of version 0.1
+    for change in ({"step": 4}, {"step": True}, {"rng": 1}, {"model": []}, {"more": 1}):
+        torch.save(state | change, tmp_path / CHECKPOINT)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+            trainer(tmp_path)
+
+
+def test_a_full_disk_at_the_first_line_leaves_a_log_that_gets_its_header(tmp_path):
+    run = trainer(tmp_path, schedule=Schedule(log=1, validate=4, save=3, validation_rows=4))
+    with full_beyond(10), pytest.raises(ValueError, match=r"cannot write .*log\.csv"):
+        run.run(until=1)
+    assert not (tmp_path / LOG).read_bytes()
+    trainer(tmp_path).run(until=4)
+    assert (tmp_path / LOG).read_text().startswith('"step","tokens",')
+    assert [line[0] for line in log_lines(tmp_path)] == ["2", "4"]
+
+
+@pytest.mark.parametrize("text", ["something\n", "step,tokens\n1,2\n"])
+def test_what_is_no_log_is_refused(tmp_path, text):
+    (tmp_path / LOG).write_text(text)
+    with pytest.raises(ValueError, match=r"log\.csv is no log of a run"):
+        trainer(tmp_path)
+
+
+def test_half_a_line_of_a_log_is_dropped(tmp_path):
+    trainer(tmp_path).run(until=6)
+    whole = (tmp_path / LOG).read_bytes()
+    (tmp_path / LOG).write_bytes(whole + b"1")
+    trainer(tmp_path)
+    assert (tmp_path / LOG).read_bytes() == whole
+
+
 def test_learning_rate_by_hand():
     recipe = Recipe(steps=200, peak_lr=1.0, warmup=0.01, final_lr=0.1)  # 2 steps up, 198 down
     assert learning_rate(recipe, 0) == 0.5

@@ -1,0 +1,128 @@
+"""The state of a training run on disk: written whole, and verified before anything is loaded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Shaped, UInt8
+from torch import Tensor, nn
+
+from mudd_interp.files import replacing
+
+_KINDS: dict[str, type] = {
+    "model": dict,
+    "optimizer": dict,
+    "step": int,
+    "rng": Tensor,
+    "recipe": dict,
+}
+_ANEW = "choose another output folder, or remove the file to start anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a run needs to go on.
+
+    Attributes:
+        model: the model's tensors by name.
+        optimizer: the optimizer's state.
+        step: optimiser steps so far.
+        rng: torch's random state.
+        recipe: how the model is trained, JSON-ready.
+    """
+
+    model: dict[str, Shaped[Tensor, "..."]]
+    optimizer: dict[str, Any]
+    step: int
+    rng: UInt8[Tensor, " byte"]
+    recipe: dict[str, Any]
+
+
+def write_state(state: State, path: Path) -> None:
+    """Write a state, with a digest over it.
+
+    Raises:
+        ValueError: it cannot be written; the file that was there stays.
+    """
+    values = dict(vars(state))
+    try:
+        with replacing(path) as temporary:
+            torch.save({**values, "sha256": _digest(values)}, temporary)
+    except (OSError, RuntimeError) as error:  # the latter of torch's writer
+        raise ValueError(
+            f"cannot write {path}, the disk may be full: the checkpoint before it stays; make "
+            "room, and the same command goes on from there"
+        ) from error
+
+
+def read_state(path: Path) -> State:
+    """Read what `write_state` wrote; files of version 0.1 have no digest.
+
+    Raises:
+        ValueError: the file is damaged, or no checkpoint.
+    """
+    try:
+        found = torch.load(path, weights_only=True)
+        given = found.pop("sha256", None)
+        wrong = {*found} ^ {*_KINDS}
+        wrong |= {name for name in {*found} & {*_KINDS} if type(found[name]) is not _KINDS[name]}
+        whole = not wrong and given in (None, _digest(found)) and found["step"] >= 0
+    except Exception as error:  # a damaged file can make torch raise any class
+        raise ValueError(f"{path} is damaged, or no checkpoint: {_ANEW}") from error
+    if not whole:
+        raise ValueError(f"{path} is damaged, or no checkpoint: {_ANEW}")
+    return State(**found)
+
+
+def load_state(state: State, path: Path, model: nn.Module, optimizer: Any) -> None:
+    """Put a state into a model and its optimizer, and torch's random state.
+
+    Raises:
+        ValueError: it is of another model, or damaged.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    held = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.model.items()}
+    differing = sorted(name for name in wanted | held if wanted.get(name) != held.get(name))
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{path} is of another model: its `{name}` is {_shape(held.get(name))}, this model's "
+            f"{_shape(wanted.get(name))}. Choose another output folder, or remove this one"
+        )
+    try:
+        model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+        torch.set_rng_state(state.rng)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, or of another run: {_ANEW}") from error
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
+
+
+def _digest(values: Any) -> str:
+    """sha256 over nested values: of a tensor its dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    _feed(digest, values)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, dict):
+        digest.update(f"dict {len(value)}".encode())
+        for name, inner in value.items():
+            _feed(digest, name)
+            _feed(digest, inner)
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)}".encode())
+        for inner in value:
+            _feed(digest, inner)
+    else:
+        digest.update(json.dumps(value).encode())

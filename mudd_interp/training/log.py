@@ -1,0 +1,81 @@
+"""The log of a training run: a line of CSV for each report, under one header."""
+
+import os
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from mudd_interp.files import csv_rows, write_bytes
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One line of the log, written after `step` optimiser steps.
+
+    Attributes:
+        step: optimiser steps so far.
+        tokens: tokens predicted so far.
+        train_loss: of the step's batch, in nats per token.
+        lr: learning rate of the step.
+        grad_norm: L2 norm of the gradient before clipping.
+        tokens_per_second: since the log line before.
+        validation_loss: in nats per token; None where it was not computed.
+    """
+
+    step: int
+    tokens: int
+    train_loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_second: float
+    validation_loss: float | None
+
+
+_HEADER = csv_rows([[field.name for field in fields(LogRow)]])
+
+
+def add_to_log(path: Path, row: LogRow) -> None:
+    """Add a line, below the header.
+
+    Raises:
+        ValueError: it cannot be written; the log is as it was.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    lines = (b"" if size else _HEADER) + csv_rows([astuple(row)])
+    try:
+        with path.open("ab") as file:
+            file.write(lines)
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, size)  # half a line is none
+        raise ValueError(
+            f"cannot write {path} ({error.strerror}): make room, and the same command goes on from "
+            "the last checkpoint"
+        ) from error
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint, whose steps are run again, and half a line.
+
+    Raises:
+        ValueError: the file is no log.
+    """
+    if not path.exists():
+        return
+    header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
+    if not header.endswith(b"\n"):  # all that a kill or a full disk left
+        path.unlink()
+        return
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    steps = [line.split(b",")[0] for line in lines]
+    if _bare(header) != _bare(_HEADER) or not all(map(bytes.isdigit, steps)):
+        raise ValueError(
+            f"{path} is no log of a run: choose another output folder, or remove the file"
+        )
+    kept = [line for line, at in zip(lines, steps, strict=True) if int(at) <= step]
+    write_bytes(path, b"".join([header, *kept]))
+
+
+def _bare(header: bytes) -> bytes:
+    """A header without what two writers of CSV do differently."""
+    return header.replace(b'"', b"").strip()

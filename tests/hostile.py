@@ -1,0 +1,369 @@
+"""Every parser of bytes from outside, each with valid files to begin from, and mutations of them.
+
+A reader may return, or raise ValueError. Whatever else it raises is a fault.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from safetensors.torch import save_file
+
+from mudd_interp.analysis import Result, open_activations
+from mudd_interp.analysis.ablation import AblationSweep
+from mudd_interp.analysis.activation_files import _read as read_activation_file
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.stored_activations import INDEX, Shard, index_text
+from mudd_interp.checkpoints.load import _config, read_config
+from mudd_interp.checkpoints.own import own_config_text
+from mudd_interp.checkpoints.tokenizer import load_tokenizer
+from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.config import ModelConfig
+from mudd_interp.edits import Edit, edits_from_json, edits_to_json
+from mudd_interp.figures import FORMAT, read_manifest
+from mudd_interp.files import parse_json, sealed
+from mudd_interp.request import Request
+from mudd_interp.training.checkpoint import State, read_state, write_state
+from mudd_interp.training.log import LogRow, add_to_log, trim_log
+from mudd_interp.training.validation import load_pack
+
+from shelf import Entry, _read as read_entry  # isort: skip
+
+import mudd_interp
+
+SOURCE = Provenance(
+    model="made",
+    revision=None,
+    digest="0" * 64,
+    dtype="float32",
+    data=("a text",),
+    sequences=2,
+    tokens=6,
+    token_digest="1" * 64,
+    options={"edits": ["cut v 1<-0"], "pair": None},
+    version=mudd_interp.__version__,
+)
+CONFIG = ModelConfig(n_layers=2, d_model=8, n_heads=2, d_vocab=11, d_mlp=16)
+RELEASED = {"model_type": "muddpythia", "vocab_size": 11, "n_layer": 2, "n_head": 2, "dim": 8}
+RELEASED_MORE = {"rotary_pct": 0.5, "intermediate_size": 256, "rope_base": 10000, "norm_eps": 1e-6}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One parser.
+
+    Attributes:
+        name: Of the file that is mutated.
+        read: Reads the folder that the file is in.
+        write: Writes a valid file, and what it needs beside it.
+        is_json: Whether values can be put into it; else bytes only.
+    """
+
+    name: str
+    read: Callable[[Path], object]
+    write: Callable[[Path], object]
+    is_json: bool = True
+
+
+def _text(name: str, values: object) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(json.dumps(values))
+
+
+def _results(folder: Path) -> None:
+    counts = np.full(2, 3)
+    numbers = np.ones((1, 2))
+    AblationSweep(
+        provenance=SOURCE,
+        streams=("q", "k", "v", "r"),
+        loss_sum=np.ones(2),
+        loss_change=numbers,
+        kl_sum=numbers,
+        logit_change=numbers,
+        predicted=counts,
+        positions=counts,
+        compared=counts,
+    ).save(folder / "r.safetensors")
+
+
+def _entry(folder: Path) -> None:
+    entry = Entry(
+        name=folder.name,
+        link={"n": "2"},
+        models=["made"],
+        text="a text",
+        sequences=2,
+        tokens=6,
+        passes=["model"],
+        when="2026-01-01",
+        files={"0" * 64: "1" * 64},
+        n_bytes=9,
+    )
+    values = {"format": "mudd-interp run 1", "version": mudd_interp.__version__, **asdict(entry)}
+    (folder / "entry.json").write_text(json.dumps(sealed(values)))
+
+
+def _manifest(folder: Path) -> None:
+    values = {
+        "format": FORMAT,
+        "request": asdict(Request()),
+        "texts": {"a": "0" * 64},
+        "figures_asked": ["layer_similarity"],
+        "formats_asked": [],
+        "model": SOURCE.to_dict(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(values))
+
+
+def _state(folder: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    state = State(
+        model=dict(model.state_dict()),
+        optimizer=optimizer.state_dict(),
+        step=3,
+        rng=torch.get_rng_state(),
+        recipe={"steps": 5},
+    )
+    write_state(state, folder / "checkpoint.pt")
+
+
+def _activations(folder: Path) -> None:
+    text = index_text(SOURCE, {"blocks.0.hook_out": 4}, [Shard(6, "0" * 64)])
+    (folder / INDEX).write_text(text)
+
+
+def _activation_file(folder: Path) -> None:
+    labels = {name: torch.arange(3).int() for name in ("sequence", "position", "token")}
+    header = json.dumps(SOURCE.to_dict())
+    save_file(labels, folder / "0.safetensors", {"mudd_interp": header})
+
+
+def _index(folder: Path) -> None:
+    save_file({"a": torch.ones(2)}, folder / "m-1.safetensors")
+    _text("model.safetensors.index.json", {"weight_map": {"a": "m-1.safetensors"}})(folder)
+
+
+def _tokenizer(folder: Path) -> None:
+    from mudd_interp.checkpoints.names import BUNDLED_FOLDER
+
+    if not (folder / "tokenizer.json").exists():
+        (folder / "tokenizer.json").symlink_to(BUNDLED_FOLDER / "tokenizer.json")
+
+
+def _special(name: str, values: object) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        _tokenizer(folder)
+        _text(name, values)(folder)
+
+    return write
+
+
+def _pack(folder: Path) -> None:
+    arrays = {
+        "tokens": np.ones((2, 3), np.int16),
+        "file": np.zeros(2, int),
+        "offset": np.ones(2, int),
+    }
+    names = json.dumps([["a", "1", "a.py"]])
+    (folder / "p.safetensors").write_bytes(save(arrays, metadata={"files": names}))
+
+
+def _log(folder: Path) -> None:
+    (folder / "log.csv").unlink(missing_ok=True)
+    for step in (1, 2):
+        add_to_log(folder / "log.csv", LogRow(step, step * 4, 1.5, 0.1, 1.0, 99.0, None))
+
+
+def _load_result(folder: Path) -> object:
+    found = Result.load(folder / "r.safetensors")
+    return found.frame
+
+
+def _config_of(folder: Path) -> ModelConfig:
+    config = read_config(folder)
+    if config["model_type"] not in ("mudd_interp", "muddformer", "muddpythia"):
+        return CONFIG
+    return _config(folder, config)
+
+
+def _write_own(folder: Path) -> None:
+    (folder / "config.json").write_text(own_config_text(CONFIG))
+
+
+def _write_released(folder: Path) -> None:
+    _text("config.json", RELEASED | RELEASED_MORE)(folder)
+
+
+def _read_edits(folder: Path) -> None:
+    edits = edits_from_json((folder / "e.json").read_bytes().decode("utf-8"))
+    assert edits_from_json(edits_to_json(edits)) == edits
+    assert all(Edit.parse(str(edit)) == edit for edit in edits)
+
+
+READERS = {
+    "edits": Reader(
+        "e.json",
+        _read_edits,
+        _text("e.json", [{"action": "cut", "stream": "v", "layer": 3, "positions": [0, 4]}]),
+    ),
+    "manifest": Reader("manifest.json", lambda d: read_manifest(d / "manifest.json"), _manifest),
+    "kept run": Reader("entry.json", read_entry, _entry),
+    "activations": Reader(INDEX, open_activations, _activations),
+    "own configuration": Reader("config.json", _config_of, _write_own),
+    "released configuration": Reader("config.json", _config_of, _write_released),
+    "weight index": Reader("model.safetensors.index.json", open_weights, _index),
+    "tokenizer_config": Reader(
+        "tokenizer_config.json",
+        lambda d: load_tokenizer(d / "tokenizer.json"),
+        _special(
+            "tokenizer_config.json",
+            {
+                "eos_token": "<|endoftext|>",
+                "model_max_length": 10**30,
+                "padding_side": "left",
+                "added_tokens_decoder": {"0": {"content": "<|endoftext|>", "special": True}},
+                "additional_special_tokens": ["<|endoftext|>"],
+            },
+        ),
+    ),
+    "added_tokens": Reader(
+        "added_tokens.json",
+        lambda d: load_tokenizer(d / "tokenizer.json"),
+        _special("added_tokens.json", {"<|endoftext|>": 0}),
+    ),
+    "provenance": Reader(
+        "p.json",
+        lambda d: Provenance.from_dict(parse_json((d / "p.json").read_bytes(), "p")),
+        _text("p.json", SOURCE.to_dict()),
+    ),
+    "result": Reader("r.safetensors", _load_result, _results, False),
+    "activation file": Reader(
+        "0.safetensors",
+        lambda d: read_activation_file(d / "0.safetensors"),
+        _activation_file,
+        False,
+    ),
+    "training state": Reader(
+        "checkpoint.pt", lambda d: read_state(d / "checkpoint.pt"), _state, False
+    ),
+    "weights": Reader(
+        "model.safetensors",
+        open_weights,
+        lambda d: save_file({"a": torch.ones(2)}, d / "model.safetensors"),
+        False,
+    ),
+    "torch weights": Reader(
+        "pytorch_model.bin",
+        open_weights,
+        lambda d: torch.save({"a": torch.ones(2)}, d / "pytorch_model.bin"),
+        False,
+    ),
+    "validation pack": Reader(
+        "p.safetensors", lambda d: load_pack(d / "p.safetensors"), _pack, False
+    ),
+    "training log": Reader("log.csv", lambda d: trim_log(d / "log.csv", 1), _log, False),
+}
+
+STRANGE: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 10**20, 10**400, 2**31, 2**63, 1.5, 1e300),
+    *("", "x", "\0", "\ud800", "../x"),
+    *([], {}, [[]], [1, "a"], {"a": []}, [True], ["q", "q"]),
+)
+"""Values that stand where others belong."""
+
+WHOLE = (
+    *(b"", b"null", b"[]", b"{}", b"true", b"NaN", b"[Infinity]", b"1e999", b"9" * 5000),
+    *(b"[" * 100_000, b'{"a":' * 100_000, b'{"a": 1, "a": 2}', b"\xff\xfe", b"PK\x03\x04"),
+    b"\xef\xbb\xbf{}",
+)
+"""Whole files."""
+
+
+def mutated(reader: Reader, data: bytes, rng: random.Random) -> bytes:
+    """A file that was damaged, forged, or is of another kind."""
+    way = rng.randrange(6)
+    if way == 0:
+        return rng.choice(WHOLE)
+    if way == 1:
+        return rng.randbytes(rng.randrange(200))
+    if way in (2, 3) and reader.is_json:
+        return json.dumps(_changed(json.loads(data), rng)).encode("utf-8", "surrogatepass")
+    if way == 2 and reader.name.endswith(".safetensors"):
+        return _forged(data, rng)
+    return _damaged(bytearray(data), rng)
+
+
+def _damaged(data: bytearray, rng: random.Random) -> bytes:
+    for _ in range(rng.randrange(1, 5)):
+        at = rng.randrange(len(data) or 1)
+        match rng.randrange(4):
+            case 0:
+                del data[at:]
+            case 1:
+                data[at : at + 1] = rng.randbytes(1)
+            case 2:
+                del data[at : at + rng.randrange(1, 9)]
+            case _:
+                data[at:at] = data[at : at + rng.randrange(1, 40)]
+    return bytes(data)
+
+
+def _changed(values: Any, rng: random.Random) -> Any:
+    """JSON with one value, at any depth, that is missing, new or another."""
+    values = json.loads(json.dumps(values))
+    if isinstance(values, dict) and "sha256" in values and rng.random() < 0.9:
+        del values["sha256"]  # a forger leaves it out
+    places = list(_places(values))
+    if not places or rng.random() < 0.05:
+        return rng.choice(STRANGE)
+    holder, key = rng.choice(places)
+    match rng.randrange(5):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            holder[rng.choice(["x", "", "sha256", "model"])] = rng.choice(STRANGE)
+        case _:
+            holder[key] = rng.choice(STRANGE)
+    return values
+
+
+def _places(values: Any) -> Iterator[tuple[Any, Any]]:
+    inner = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in list(inner):
+        yield values, key
+        if isinstance(value, dict | list):
+            yield from _places(value)
+
+
+def _forged(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file whose own text, in the header, says something else."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    meta = header.get("__metadata__") or {}
+    for name in meta:
+        meta[name] = json.dumps(_changed(json.loads(meta[name]), rng))
+    if not meta or rng.random() < 0.3:
+        holder = header[rng.choice([name for name in header if name != "__metadata__"])]
+        holder[rng.choice(["dtype", "shape"])] = rng.choice(
+            ["F32", "I64", "F64", "BF16", "BOOL", "F8_E4M3", [2], [1, 2], [-1], 5]
+        )
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def attempt(reader: Reader, folder: Path, data: bytes) -> str:
+    """What a reader makes of bytes: "read", "refused", or the fault."""
+    (folder / reader.name).write_bytes(data)
+    try:
+        reader.read(folder)
+    except ValueError:
+        return "refused"
+    except Exception as error:  # noqa: BLE001 (what must not be)
+        return f"{type(error).__name__}: {error}"
+    return "read"
