@@ -15,37 +15,51 @@ from mudd_interp.protocol import Hook, HookedModel, Observer
 
 
 def finite_hooks(model: HookedModel) -> list[Hook]:
-    """Hooks that end a forward pass at the first tensor that is not finite.
+    """Hooks that end a forward pass at the first block whose output is not finite.
 
-    They look at the streams that enter each block, at its output and at the final stream, so the
-    error, a ValueError, says where it began: the hook, the sequence of the batch, the position.
+    They keep the streams that enter a block until its output is seen to be finite, so the error, a
+    ValueError, says where it began: the hook, the sequence of the batch, the position.
     """
+    watch = _Watch(model)
     layers = range(model.cfg.n_layers)
     streams = [axes.stream_input(layer, stream) for layer in layers for stream in model.streams]
     outputs = [axes.source_output(source) for source in range(model.cfg.n_layers + 1)]
     return [
-        (name, Observer(partial(_look, model, name)))
-        for name in (*streams, *outputs, axes.RESID_FINAL)
+        *((name, Observer(partial(watch.keep, name))) for name in streams),
+        *((name, Observer(partial(watch.look, name))) for name in (*outputs, axes.RESID_FINAL)),
     ]
 
 
-def _look(
-    model: HookedModel,
-    name: str,
-    x: Float[Tensor, "batch pos d_model"],
-    hook: Any,  # noqa: ARG001 (a hook's signature)
-) -> None:
-    # The sum is forty times as fast as a look at each number, and finite only if they all are.
-    if x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32)).isfinite():
-        return
-    finite = x.isfinite()
-    if not finite.all():
-        sequence, position, _ = (~finite).nonzero()[0].tolist()
-        what = "NaN" if x[sequence, position].isnan().any() else "infinity"
-        raise ValueError(
-            f"`{name}` of {model.info.name} holds {what} at position {position} of sequence "
-            f"{sequence} of its batch: {advice(str(x.dtype).removeprefix('torch.'))}"
-        )
+class _Watch:
+    """The streams that entered the block which runs, in the order of their hooks."""
+
+    def __init__(self, model: HookedModel):
+        self._model = model
+        self._entered: dict[str, Tensor] = {}
+
+    def keep(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002
+        """A stream enters the block."""
+        self._entered[name] = x
+
+    def look(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002
+        """The block has put something out."""
+        # The sum is forty times as fast as a look at each number, and finite only if they all are.
+        total = x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32))
+        if not total.isfinite():
+            for entered, stream in self._entered.items():
+                self._check(entered, stream)
+            self._check(name, x)
+        self._entered.clear()
+
+    def _check(self, name: str, x: Float[Tensor, "batch pos d_model"]) -> None:
+        finite = x.isfinite()
+        if not finite.all():
+            sequence, position, _ = (~finite).nonzero()[0].tolist()
+            what = "NaN" if x[sequence, position].isnan().any() else "infinity"
+            raise ValueError(
+                f"`{name}` of {self._model.info.name} holds {what} at position {position} of "
+                f"sequence {sequence} of its batch: {advice(str(x.dtype).removeprefix('torch.'))}"
+            )
 
 
 def advice(dtype: str) -> str:

@@ -31,15 +31,15 @@ class Moments:
     @classmethod
     def of(cls, values: Float64[np.ndarray, "observation size"]) -> "Moments":
         """The moments of at least one observation."""
-        mean = values.mean(axis=0)
-        return cls(len(values), mean, np.square(values - mean).sum(axis=0))
+        with np.errstate(invalid="ignore"):  # infinity is named when the block puts something out
+            mean = values.mean(axis=0)
+            return cls(len(values), mean, np.square(values - mean).sum(axis=0))
 
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both sets of observations; at least one of them is not empty."""
         count = self.count + other.count
-        delta = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + delta * (other.count / count),
-            self.m2 + other.m2 + np.square(delta) * (self.count * other.count / count),
-        )
+        with np.errstate(invalid="ignore"):  # as above
+            delta = other.mean - self.mean
+            mean = self.mean + delta * (other.count / count)
+            spread = np.square(delta) * (self.count * other.count / count)
+            return Moments(count, mean, self.m2 + other.m2 + spread)
