@@ -68,9 +68,8 @@ def trim_log(path: Path, step: int) -> None:
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     steps = [line.split(b",")[0] for line in lines]
-    if header.replace(b'"', b"").split() != _HEADER.replace(b'"', b"").split() or not all(
-        map(bytes.isdigit, steps)
-    ):
+    ours = _bare(header) == _bare(_HEADER)
+    if not ours or not all(map(bytes.isdigit, steps)):
         raise ValueError(
             f"{path} is no log of a run: choose another output folder, or remove the file"
         )
