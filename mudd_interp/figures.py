@@ -238,7 +238,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 f"{path} is no whole manifest of figures (look at {name!r}): make the figures anew."
             )
     values = unsealed(values, str(path))
-    names, formats, texts, request = (
+    request, names, formats, texts = (
         validated(kind, values[name], f"`{name}` of {path}") for name, kind in _READ.items()
     )
     parts: dict[Part, Any] = {part: values[part] for part in PARTS if part in values}
@@ -249,10 +249,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
 
 _READ: dict[str, Any] = {
+    "request": Request,
     "figures_asked": list[str],
     "formats_asked": list[str],
     "texts": dict[str, str],
-    "request": Request,
 }
 """What is read of a manifest, beside the provenances."""
 

@@ -15,6 +15,7 @@ from mudd_interp.catalog import FIGURES
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.config import ModelConfig
 from mudd_interp.figures import MANIFEST
+from mudd_interp.files import sealed, unsealed
 from mudd_interp.model import HookedMUDDTransformer
 from tests.unit.command import run
 
@@ -151,7 +152,10 @@ def test_another_text_is_not_called_the_same(
 ):
     manifest = json.loads((made / MANIFEST).read_text())
     manifest["model"]["token_digest"] = "0" * 64
-    (tmp_path / "old.json").write_text(json.dumps(manifest))
+    whole = sealed(
+        unsealed(manifest | {"sha256": None}, "it")
+    )  # as another text would have made it
+    (tmp_path / "old.json").write_text(json.dumps(whole))
     command = ["figures", "--manifest", tmp_path / "old.json", "--out", tmp_path / "again"]
     assert run(*command, monkeypatch=monkeypatch) == 2
     assert "token_digest" in capsys.readouterr().err
