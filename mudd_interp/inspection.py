@@ -12,9 +12,9 @@ from rich.table import Column, Table
 from torch import Tensor, nn
 
 from mudd_interp.axes import STREAM_NAMES
-from mudd_interp.checkpoints.bridge import BridgeBaseline
-from mudd_interp.checkpoints.bridge_parameters import placed_parameters
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
+from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge.parameters import placed_parameters
 from mudd_interp.protocol import HookedModel
 
 PARTS = {

@@ -21,6 +21,10 @@ Hook = tuple[str | Callable[[str], bool], Callable[..., Any]]
 """A hook name (or a predicate on names) and a function ``fn(tensor, hook) -> tensor | None``."""
 
 
+NOT_TRIED = "forward pass: not tried"
+"""What :attr:`ModelInfo.checks` says where nothing was run."""
+
+
 class Observer:
     """A hook that only looks: models need not guard a tensor against it.
 

@@ -20,7 +20,8 @@ from mudd_interp.analysis.ablation import AblationSweep
 from mudd_interp.analysis.activation_files import _read as read_activation_file
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.stored_activations import INDEX, Shard, index_text
-from mudd_interp.checkpoints.load import _config, read_config
+from mudd_interp.checkpoints.configs import read_config
+from mudd_interp.checkpoints.load import _config
 from mudd_interp.checkpoints.own import own_config_text
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights

@@ -30,7 +30,7 @@ from mudd_interp.bench.sizes import (
     of_neox,
     random_tokens,
 )
-from mudd_interp.checkpoints.bridge import build_bridge
+from mudd_interp.model.bridge import build_bridge
 from mudd_interp.training.presets import GROUPS, PRESETS
 from mudd_interp.training.schedule import make_optimizer
 from mudd_interp.training.trainer import token_loss

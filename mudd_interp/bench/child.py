@@ -31,7 +31,7 @@ from mudd_interp.analysis import (
 from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_tokens, size_of
 from mudd_interp.catalog import choose
 from mudd_interp.checkpoints.assemble import assemble
-from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.released import released_sources
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig

@@ -1,15 +1,14 @@
 """``model.cfg``: the frozen configuration under the names that TransformerLens' tools read."""
 
 from dataclasses import FrozenInstanceError, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig
-
-if TYPE_CHECKING:
-    from mudd_interp.model.transformer import HookedMUDDTransformer
+from mudd_interp.model.layers import Embed
+from mudd_interp.protocol import ModelInfo
 
 FLAGS = {
     "use_attn_result": "`attn.hook_result` is always there, and computed when it is named",
@@ -67,6 +66,15 @@ def _instead(name: str, present: Any) -> str:
     )
 
 
+@runtime_checkable
+class Configured(Protocol):
+    """A model that a live configuration is read of."""
+
+    config: ModelConfig
+    embed: Embed
+    info: ModelInfo
+
+
 class LiveConfig(ConfigView):
     """A live view of a model's configuration.
 
@@ -83,7 +91,7 @@ class LiveConfig(ConfigView):
     positional_embedding_type = "rotary"
     use_attn_scale = True
 
-    def __init__(self, model: "HookedMUDDTransformer"):
+    def __init__(self, model: Configured):
         self._model = (model,)
 
     def __getattr__(self, name: str) -> Any:

@@ -9,9 +9,9 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaFo
 
 from mudd_interp.analysis.sweep import head_activity, layer_similarity
 from mudd_interp.bench.sizes import of_neox
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.bridge import BridgeBaseline
 
 # float32 through three layers with logits of order one: the two orders of summation differ by a
 # few times 1e-7, and a wrong term by 1e-2 or more.

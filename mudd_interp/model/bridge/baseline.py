@@ -1,33 +1,23 @@
-"""Baselines: any Transformer that TransformerBridge boots, behind the same names as our model.
+"""``BridgeBaseline``: a Transformer of Hugging Face's behind the same names as our model."""
 
-The package ``transformer_lens.model_bridge`` takes seconds to import, so it is imported in the
-functions that need it.
-"""
-
-import os
 import re
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp import axes
 from mudd_interp.axes import Stream
-from mudd_interp.checkpoints.bridge_config import BaselineConfig
-from mudd_interp.checkpoints.bridge_generate import BaselineGenerate
-from mudd_interp.checkpoints.bridge_probe import probe
-from mudd_interp.checkpoints.bridge_source import find_source, load_auto_tokenizer, load_module
-from mudd_interp.checkpoints.bridge_taps import NORM_HOOKS, Taps
-from mudd_interp.checkpoints.bridge_weights import BaselineWeights
-from mudd_interp.checkpoints.checks import NOT_TRIED
-from mudd_interp.checkpoints.digest import model_digest
-from mudd_interp.checkpoints.load import read_config
-from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model.arguments import FORWARD, FORWARD_TAKES, check_return_type, refuse
+from mudd_interp.model.bridge.build import build_bridge
+from mudd_interp.model.bridge.config import BaselineConfig
+from mudd_interp.model.bridge.generate import BaselineGenerate
+from mudd_interp.model.bridge.probe import probe
+from mudd_interp.model.bridge.taps import NORM_HOOKS, Taps
+from mudd_interp.model.bridge.weights import BaselineWeights
 from mudd_interp.model.dense import one_hot_newest
 from mudd_interp.model.forward import LossMethods, layer_index, stream_to_start
 from mudd_interp.model.hooking import CheckedHooks
@@ -35,7 +25,7 @@ from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import may_change
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.tokens import TokenMethods, check_tokens
-from mudd_interp.protocol import ModelInfo
+from mudd_interp.protocol import NOT_TRIED, ModelInfo
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
 REFUSED = {**FORWARD, "past_kv_cache": KEPT_BY, "past_key_values": KEPT_BY}
@@ -314,69 +304,6 @@ class BridgeBaseline(
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The bridge's state: the Hugging Face model's names."""
         return self.bridge.state_dict(*args, **kwargs)
-
-
-def load_baseline(
-    name_or_path: str | os.PathLike[str],
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    check: bool = True,
-) -> BridgeBaseline:
-    """A Transformer as a baseline, from a folder or the Hugging Face hub; no remote code, ever.
-
-    Args:
-        name_or_path: A folder as ``save_pretrained`` writes it, a hub id such as
-            ``"EleutherAI/pythia-160m"``, or the short name of a Pythia model (``"pythia-160m"``).
-        device: Where to put the weights; ``None`` means the CPU.
-        dtype: Their precision; ``None`` means float32.
-        revision: A branch, tag or commit of the hub repository; Pythia's are its training steps.
-        local_files_only: Use what was downloaded before, and no network.
-        check: Run the model on a few tokens, to find the hooks that are live and exact. Without,
-            hooks whose edits may be lost stay, and no residual directions are known.
-
-    Raises:
-        ValueError: If the model cannot be found or downloaded, needs code of its own, lacks or
-            has unknown parameters, holds NaN, or is not a plain decoder-only Transformer.
-    """
-    source = find_source(name_or_path, revision, local_files_only)
-    module = load_module(source.folder, dtype or torch.float32)
-    tokenizer = load_auto_tokenizer(source.folder)
-    module.to(torch.device(device or "cpu"))
-    checks = ("all parameters found and used, none with NaN",)
-    digest = model_digest(read_config(source.folder), open_weights(source.folder))
-    info = ModelInfo(source.name, source.revision, digest, checks)
-    return BridgeBaseline(build_bridge(module, tokenizer, source.name), tokenizer, info, check)
-
-
-def build_bridge(module: Any, tokenizer: Any = None, name: str = "a module in memory") -> Any:
-    """A TransformerBridge around a Hugging Face model in evaluation mode, with eager attention.
-
-    Raises:
-        ValueError: If the bridge does not know the architecture.
-    """
-    from copy import deepcopy
-
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-    from transformer_lens.utilities.attn_implementation import force_eager_attention
-
-    architecture = type(module).__name__
-    if not hasattr(module, "config"):
-        raise ValueError(f"expected a Hugging Face model with a config, got a {architecture}.")
-    force_eager_attention(module)
-    try:
-        return build_bridge_from_module(
-            module.eval(),
-            architecture,
-            hf_config=module.config,
-            tokenizer=deepcopy(tokenizer),
-            model_name=name,
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"{architecture} cannot be a baseline: TransformerBridge does not take it ({error})."
-        ) from error
 
 
 def _refuse_processed(bridge: Any) -> None:
