@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from string import printable
 from typing import Any
 
+from mudd_interp.panics import is_panic
+
 LARGEST_ID = 2**31 - 1
 """Larger than any vocabulary; a number beyond it is no token id."""
 
@@ -191,7 +193,7 @@ def _encoded(tokenizer: Any, text: str, documents: bool) -> Any:
 
 def _is_the_tokenizers(error: BaseException) -> bool:
     """Whether a tokenizer failed: it raises ``Exception`` itself, and where it panics, none."""
-    return type(error) is Exception or type(error).__name__ == "PanicException"
+    return type(error) is Exception or is_panic(error)
 
 
 def _why(tokenizer: Any, text: str, error: BaseException) -> str:

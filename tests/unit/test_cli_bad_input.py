@@ -44,7 +44,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "folder without texts": ([*OUT, "--text", "EMPTY"], ["no file in", "EMPTY"]),
     "missing text": ([*OUT, "--text", "nowhere.txt"], ["no text file nowhere.txt"]),
     "text in another encoding": ([*OUT, "--text", "LATIN"], ["LATIN is not UTF-8", "byte 3"]),
-    "dataset without a name": ([*OUT, "--dataset", ""], ["the dataset's name is empty"]),
+    "dataset without a name": (
+        [*OUT, "--dataset", ""],
+        ["dataset is empty"],
+    ),
     "text without a name": ([*OUT, "--text", ""], ["text is empty", "leave it out"]),
     "model without a name": ([*OUT, "--model", ""], ["model is empty", "a folder or a hub id"]),
     "baseline without a name": ([*OUT, "--baseline", ""], ["baseline is empty", "or none"]),
