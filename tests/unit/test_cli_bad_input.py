@@ -80,7 +80,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         [*OUT, "--prompt-ids", "9" * 20],
         ["prompt_ids holds 9999", "at most"],
     ),
-    "prompt in another encoding": ([*OUT, "--prompt", "caf\udce9"], ["no text at character 3"]),
+    "prompt in another encoding": ([*OUT, "--prompt", "caf\udce9"], ["not text, at character 3"]),
     "prompt longer than the context": (
         [*OUT, "--prompt", "\n".join(map(str, range(100, 400)))],
         ["tokens do not fit the context of 256"],
