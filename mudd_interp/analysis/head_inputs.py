@@ -55,10 +55,18 @@ class HeadInputs(Result):
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
 
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"input": len(INPUTS)})
+
     direct: Float64[np.ndarray, "input component sequence"]
     total: Float64[np.ndarray, "input component sequence"]
     tokens: Int64[np.ndarray, " sequence"]
     error: Float64[np.ndarray, " sequence"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n_components = self.total.shape[1]
+        if self.layer < 0 or n_components != 2 + self.layer * (self._n_heads + 2):
+            raise ValueError(f"no head of layer {self.layer} reads {n_components} components.")
 
     @property
     def layer(self) -> int:
@@ -83,7 +91,7 @@ class HeadInputs(Result):
         rows = (n_inputs * n_components, len(self.tokens))
         direct = self.direct.reshape(rows).sum(1) / self.tokens.sum()
         total, low, high = mean_and_interval(self.total.reshape(rows), self.tokens)
-        names = np.array(self._names(n_components), dtype=object)
+        names = np.array(self._names(), dtype=object)
         return pd.DataFrame(
             {
                 "stream": np.repeat(np.array(INPUTS, dtype=object), n_components),
@@ -96,11 +104,15 @@ class HeadInputs(Result):
             }
         )
 
-    def _names(self, n_components: int) -> list[str]:
-        n_heads = 0 if self.layer == 0 else (n_components - 2) // self.layer - 2
+    @property
+    def _n_heads(self) -> int:
+        """Heads of each block below, which hold one component each; others are two."""
+        return 0 if self.layer == 0 else (self.total.shape[1] - 2) // self.layer - 2
+
+    def _names(self) -> list[str]:
         names = ["embed"]
         for below in range(self.layer):
-            names += [f"head {below}.{head}" for head in range(n_heads)]
+            names += [f"head {below}.{head}" for head in range(self._n_heads)]
             names += [f"attn_bias {below}", f"mlp {below}"]
         return [*names, "constant"]
 

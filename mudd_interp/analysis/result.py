@@ -59,6 +59,9 @@ class Result(ABC):
     labelled: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Axes whose labels are an option: the option by the axis."""
 
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Axes that always have one length: it by the axis."""
+
     provenance: Provenance
     streams: tuple[Stream, ...]
 
@@ -150,12 +153,18 @@ class Result(ABC):
             raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
         options = kind.check_options(source.options, f"the options in {path}")
-        sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
-        check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
+        sizes = {"stream": len(header.streams), "sequence": source.sequences}
+        sizes |= {**kind.lengths, **kind.sizes(options)}
+        check_arrays(kind, arrays, sizes, _LABELS, place)
         try:
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
+
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes that the options say, by the axis."""
+        return {axis: len(options[name]) for axis, name in cls.labelled.items()}
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:
