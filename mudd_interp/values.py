@@ -104,15 +104,27 @@ def plain(name: str, value: Any, is_ids: bool = False) -> Any:
 
 
 def _one_sequence(name: str, value: Any) -> tuple[Any, ...]:
-    length = len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 1) else 1
-    if length > MOST_IDS:
-        raise ValueError(f"{name} must be at most {MOST_IDS:,} token ids, got {length:,}.")
+    _check_count(name, value)
     ids = plain_ids(value, name)
     ids = ids if isinstance(ids, list) else [ids]
     rows = [row for row in ids if isinstance(row, list)]
     if rows and len(ids) != 1:
         raise ValueError(f"{name} must be one sequence of ids, got {len(ids)}.")
     return tuple(rows[0] if rows else ids)
+
+
+def _check_count(name: str, value: Any) -> None:
+    """Refuse more ids than a prompt may have, before a walk over them: ``range`` makes many."""
+    most = MOST_IDS + _DEEPEST  # each list counts too, which may be the only one in another
+    left, count = [(value, 0)], 0
+    while left:
+        each, depth = left.pop()
+        if hasattr(each, "__len__") and getattr(each, "ndim", 1):
+            count += len(each)
+        if count > most:
+            raise ValueError(f"{name} must be at most {MOST_IDS:,} token ids, got {count:,}.")
+        if isinstance(each, list | tuple) and depth < _DEEPEST:
+            left += [(inner, depth + 1) for inner in each]
 
 
 def plain_ids(given: Any, what: str = "token ids", depth: int = 0) -> Any:

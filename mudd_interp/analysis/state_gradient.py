@@ -19,6 +19,7 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis.attribution import keep
 from mudd_interp.analysis.edges import weights_hooks
+from mudd_interp.analysis.finite import advice
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import logit_difference
 from mudd_interp.axes import Aggregate
@@ -42,6 +43,9 @@ def first_order(
         tokens: What it runs on.
         changes: What is added to X_0..X_L.
         answers: The tokens whose logits are compared.
+
+    Raises:
+        ValueError: If a gradient is not finite.
     """
     kept: dict[Any, Tensor] = {}  # X_j by its number, a stream by its aggregate
     weights: dict[Aggregate, Tensor] = {}
@@ -64,6 +68,12 @@ def first_order(
         read = wide(weight)[..., :-1] * torch.einsum("jbpd,bpd->bpj", older, gradients[i, stream])
         # Besides X_l the state at l holds X_0..X_{l-1}, which aggregations from l - 1 on read.
         estimate[1 : i + 2] += read.cumsum(-1).permute(2, 0, 1)
+    if not estimate.isfinite().all():
+        dtype = str(model.cfg.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the gradient of a logit difference of {model.info.name} is not finite: "
+            f"{advice(dtype)}"
+        )
     return as_float64(estimate.transpose(1, 2))
 
 

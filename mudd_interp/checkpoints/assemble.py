@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mudd_interp.axes import short
 from mudd_interp.checkpoints.released import Shape, Source
 from mudd_interp.checkpoints.weight_files import FLOATS, Weights
 from mudd_interp.config import ModelConfig
@@ -108,9 +109,9 @@ def check_fit(
         if name not in found
     ]
     problems += [
-        f"unexpected parameter `{name}` of shape {list(entry.shape)}{_near(name, expected)}"
-        for name, entry in found.items()
-        if name not in expected
+        f"unexpected parameter `{short(name)}` of shape {list(found[name].shape)}"
+        + (_near(name, expected) if at < NAMED else "")  # a search, which no later one is shown
+        for at, name in enumerate(name for name in found if name not in expected)
     ]
     problems += [
         f"parameter `{name}` has shape {list(found[name].shape)}, expected {list(shape)}"
@@ -127,7 +128,7 @@ def check_fit(
 
 
 def _near(name: str, known: Mapping[str, Shape]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(short(name), known, n=1)
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import END_OF_TEXT
-from mudd_interp.files import read_object, write_text
+from mudd_interp.files import MOST_BYTES, read_object, write_text
+from mudd_interp.panics import is_failure
 from mudd_interp.schema import validated
 
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -60,12 +61,28 @@ def _read_backend(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
-    except Exception as error:  # tokenizers raises no other class
+        return Tokenizer.from_str(_read_text(path))
+    except BaseException as error:  # a plain Exception, or a panic
+        if not is_failure(error):
+            raise
         raise ValueError(
             f"{path} is not a tokenizer ({error}): download or copy it again, or remove it and "
             "work on token ids."
         ) from error
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file, which is as long as a JSON file may be at most.
+
+    Raises:
+        ValueError: If it is longer, or no UTF-8.
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes: get it again.")
+    return data.decode("utf-8-sig")
 
 
 def _named(folder: Path) -> dict[str, Any]:
@@ -80,7 +97,7 @@ def _named(folder: Path) -> dict[str, Any]:
                     validated(kind, found[key], f"`{key}` of {folder / name}")
             named |= {key: value for key, value in found.items() if value is not None}
     if (folder / CHAT_TEMPLATE).is_file():
-        named["chat_template"] = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8-sig")
+        named["chat_template"] = _read_text(folder / CHAT_TEMPLATE)
     return named
 
 
@@ -95,11 +112,15 @@ def _add_tokens(tokenizer: Any, named: dict[str, Any], folder: Path) -> None:
         added = {i: token for token, i in ids.items()}
     added |= {int(i): token for i, token in named.get("added_tokens_decoder", {}).items()}
     special = {*filter(None, (_content(named.get(name)) for name in SPECIAL)), *_extra(named)}
-    for i, token in sorted(added.items(), key=lambda item: item[0]):
+    new: list[Any] = []
+    for _, token in sorted(added.items(), key=lambda item: item[0]):
         content = _content(token) or ""
         if not _knows(tokenizer, content):
             is_special = content in special or (isinstance(token, dict) and token.get("special"))
-            tokenizer.add_tokens([AddedToken(content, special=bool(is_special), normalized=False)])
+            new.append(AddedToken(content, special=bool(is_special), normalized=False))
+    tokenizer.add_tokens(new)  # at once: each call makes the search for all of them anew
+    for i, token in sorted(added.items(), key=lambda item: item[0]):
+        content = _content(token) or ""
         if tokenizer.token_to_id(content) != i:
             raise ValueError(
                 f"the tokenizer files in {folder} do not belong together: {content!r} is id "

@@ -6,6 +6,7 @@ Everything that this library writes goes through here. Standard library only.
 from mudd_interp.files.digests import sha256 as sha256
 from mudd_interp.files.digests import sha256_file as sha256_file
 from mudd_interp.files.json_files import LARGEST as LARGEST
+from mudd_interp.files.json_files import MOST_BYTES as MOST_BYTES
 from mudd_interp.files.json_files import parse_json as parse_json
 from mudd_interp.files.json_files import read_json as read_json
 from mudd_interp.files.json_files import read_object as read_object

@@ -195,3 +195,13 @@ def test_prompts_that_cannot_be_compared_are_refused():
         state_patch(model, tokens, tokens)
     with pytest.raises(ValueError, match="training mode"):
         state_patch(model.train(), tokens, tokens, PAIRS)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_gradient_that_is_not_finite_is_no_missing_estimate(value: float):
+    model = random_model(FAMILY["MUDDFormer"])
+    with torch.no_grad():
+        model.unembed.W_U[:, 1] = value  # of a token that is no answer
+    with pytest.raises(ValueError, match="gradient of a logit difference of random weights is not"):
+        state_patch(model, *prompts(model), PAIRS)
+    assert not model.list_hooks()

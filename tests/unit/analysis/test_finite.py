@@ -37,6 +37,9 @@ CORPUS = {
     "ablation_sweep": lambda m, b: mi.analysis.ablation_sweep(m, b, ["cut v 0<-0"]),
     "in_context_loss": lambda m, b: mi.analysis.in_context_loss(m, b, early=1, late=3, reach=0),
     "compare_losses": lambda m, b: mi.analysis.compare_losses(m, m, b),
+    "sink_sensitivity": lambda m, b: mi.analysis.sink_sensitivity(m, b, sink_token_ids=[]),
+    "static_vs_dynamic": mi.analysis.static_vs_dynamic,
+    "activations": lambda m, b: list(mi.analysis.activations(m, b, "blocks.1.hook_resid_post")),
     "head_inputs": lambda m, b: mi.analysis.head_inputs(m, b, layer=1, head=0),
 }
 SEQUENCE = {

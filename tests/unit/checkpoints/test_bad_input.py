@@ -1,5 +1,6 @@
 """Each bad input: one message with the words that matter, nothing run, nothing left behind."""
 
+import difflib
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.checkpoints import load_model
+from mudd_interp.checkpoints.assemble import NAMED
 from mudd_interp.model import dense
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
@@ -186,6 +188,24 @@ def test_weights_that_do_not_fit(
 def test_many_problems_are_one_message(tmp_path: Path):
     tensors = {name: t for name, t in released_folder.weights().items() if "attention" not in name}
     refused(released_folder.write(tmp_path, tensors), "missing parameter", "and 33 more")
+
+
+def test_many_unexpected_names_are_not_each_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    near = difflib.get_close_matches
+
+    def counted(word: str, *args: Any, **kwargs: Any) -> list[str]:
+        asked.append(word)
+        return near(word, *args, **kwargs)
+
+    monkeypatch.setattr("difflib.get_close_matches", counted)
+    tensors = released_folder.weights() | {f"more.{i}": torch.ones(1) for i in range(99)}
+    tensors["y" * 10_000] = torch.ones(1)
+    refused(released_folder.write(tmp_path, tensors), "unexpected parameter", "and 95 more")
+    assert len(asked) <= NAMED
+    assert max(map(len, asked)) < 1000
 
 
 def test_numbers_too_large_for_the_dtype(tmp_path: Path):

@@ -1,6 +1,7 @@
 """What tokenizer files name is there after loading, and after saving and loading again."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,19 @@ def test_a_mark_with_which_transformers_cannot_read_a_baseline_is_named(tmp_path
     message = rf"{name}\.json begins with a byte order mark.*save it as UTF-8 without one"
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path, check=False)
+
+
+def test_many_added_tokens_are_added_at_once(tmp_path: Path):
+    path = folder(tmp_path, added_tokens={f"<{i}>": len(WORDS) + i for i in range(20_000)})
+    begun = time.process_time()
+    assert loaded(path).convert_tokens_to_ids("<19999>") == len(WORDS) + 19_999
+    assert time.process_time() - begun < 20  # one by one it takes minutes
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_file_that_is_longer_than_any_is_not_read(name: str, tmp_path: Path):
+    folder(tmp_path)
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**34)  # without contents on the disk
+    with pytest.raises(ValueError, match=f"{name} .*larger than 67,108,864 bytes"):
+        loaded(tmp_path)
