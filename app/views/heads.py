@@ -1,5 +1,8 @@
 """Attention heads."""
 
+from dataclasses import replace
+from typing import Any
+
 import streamlit as st
 
 import charts
@@ -80,4 +83,6 @@ def where_they_look() -> None:
 
 st.header("What does the strongest induction head read?", anchor=False)
 for part in study.parts:
-    charts.chart("head_composition", layer=None, head=0, of=part, **charts.few(study.request))
+    place: dict[str, Any] = {"layer": None, "head": 0, "of": part}
+    few = charts.few("head_composition", replace(study.request, **place))
+    charts.chart("head_composition", **place, **few)

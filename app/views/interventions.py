@@ -8,7 +8,7 @@ import charts
 import frame
 import state
 from mudd_interp.axes import STREAMS
-from mudd_interp.catalog.interventions import FEW
+from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
@@ -118,8 +118,8 @@ else:
         for part in study.parts:
             charts.chart(name, of=part)
     st.header("On the text", anchor=False)
-    st.caption(f"Of a long text, {FEW} sequences are taken.")
-    charts.chart("edit_effects", **charts.few(study.request))
+    st.caption(f"Of a long text, {CUT_SEQUENCES} sequences are taken.")
+    charts.chart("edit_effects", **charts.few("edit_effects", study.request))
 
 st.header("What differs between two prompts?", anchor=False)
 frame.ask_for(state.CORRUPTED, "a corrupted prompt")
@@ -142,10 +142,14 @@ else:
 
 st.header("Every edge", anchor=False)
 st.markdown(
-    f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "
-    "not a contribution, and a contribution is not a cause; here they stand side by side."
+    f"Each edge is cut in turn, on {CUT_SEQUENCES} sequences at most (on all of them by a run on "
+    "the page Corpus): that takes a while. A weight is not a contribution, and a contribution is "
+    "not a cause; here they stand side by side."
 )
-few: dict[str, Any] = {"sequences": min(FEW, state.view()["sequences"] or FEW), "batch_size": 1}
+few: dict[str, Any] = {}
+if not all(charts.is_there(name) for name in CUTS):
+    wanted = state.view()["sequences"] or CUT_SEQUENCES
+    few = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
 there = all(charts.is_drawn(name, **few) for name in CUTS)
 begins = st.session_state.pop(EVERY, False) and not there
 if not there:
