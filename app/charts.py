@@ -146,10 +146,13 @@ def is_drawn(name: str, **values: Any) -> bool:
     return caches.is_drawn(find(name), caches.study(request), _place(half=False))
 
 
-def is_there(name: str) -> bool:
-    """Whether all that a figure of the view is computed from is there."""
-    study = caches.study(state.request())
-    return not study.walks(find(name).needs(study))
+def is_there(name: str, request: Request | None = None) -> bool:
+    """Whether all that a figure of the view, or of a request, is computed from is there."""
+    try:
+        study = caches.study(request or state.request())
+        return not study.walks(find(name).needs(study))
+    except caches.FAILURES:  # the chart says it
+        return False
 
 
 def _page() -> str:
@@ -177,12 +180,7 @@ def few(name: str, request: Request) -> dict[str, Any]:
     """Few sequences of a long text, for a figure that is costly, unless all of it is there."""
     if request.sequences is not None and request.sequences <= _most(request):
         return {}
-    try:
-        study = caches.study(request)
-        there = not study.walks(find(name).needs(study))
-    except caches.FAILURES:  # the chart says it
-        there = False
-    return {} if there else {"sequences": CUT_SEQUENCES}
+    return {} if is_there(name, request) else {"sequences": CUT_SEQUENCES}
 
 
 def _most(request: Request) -> int:

@@ -204,6 +204,7 @@ class Result(Finding):
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
+        source = replace(source, options=kind.completed(source.options, arrays))
         options = kind.check_options(source.options, f"the options in {path}")
         sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
         check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
@@ -211,6 +212,15 @@ class Result(Finding):
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
+
+    @classmethod
+    def completed(
+        cls,
+        options: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],  # noqa: ARG003 (a subclass reads them)
+    ) -> Mapping[str, Any]:
+        """The options of a file, and those that earlier versions did not write."""
+        return options
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:
