@@ -59,14 +59,12 @@ def prepare(*names: str) -> None:
 
     What fails is said by the charts themselves, and what is long waits there.
     """
-    try:
+    with caches.failing(lambda _: None):
         study = caches.study(state.request())
         needs = [need for name in names for need in find(name).needs(study)]
         short = [need for need in needs if not waits(study, [need])]
         with bar(partial(_sequences, study, short)) as progress:
             caches.study(study.request, progress).prepare(short)
-    except caches.FAILURES:
-        return
 
 
 def chart(name: str, *, table: bool = False, **values: Any) -> None:
@@ -111,18 +109,18 @@ def _panel(
     kind: FigureKind, request: Request, notice: str, table: bool, half: bool = False
 ) -> None:
     key = f"{kind.name}-{request.of}"
-    with st.container(border=True, key=f"panel-{key}"):
-        try:
-            kind.check(request)
-            study = caches.study(request)
-            if waits(study, kind.needs(study)):
-                st.info(f"**{kind.title}** is over a long text that was not read yet.")
-                st.page_link("views/corpus.py", label="Run it on the page Corpus")
-                return
-            panel = _drawn(kind, request, half)
-        except caches.FAILURES as error:
-            st.error(f"**{kind.title}** cannot be drawn: {state.plain(caches.failure(error))}")
+
+    def say(reason: str) -> None:
+        st.error(f"**{kind.title}** cannot be drawn: {state.plain(reason)}")
+
+    with st.container(border=True, key=f"panel-{key}"), caches.failing(say):
+        kind.check(request)
+        study = caches.study(request)
+        if waits(study, kind.needs(study)):
+            st.info(f"**{kind.title}** is over a long text that was not read yet.")
+            st.page_link("views/corpus.py", label="Run it on the page Corpus")
             return
+        panel = _drawn(kind, request, half)
         st.subheader(panel.title, anchor=False)
         st.caption("  \n".join((*panel.lines, state.plain(notice))))
         st.plotly_chart(panel.figure, key=key, theme=None, config=CONFIG, alt=panel.alt)
@@ -148,11 +146,10 @@ def is_drawn(name: str, **values: Any) -> bool:
 
 def is_there(name: str, request: Request | None = None) -> bool:
     """Whether all that a figure of the view, or of a request, is computed from is there."""
-    try:
+    with caches.failing(lambda _: None):  # the chart says what fails
         study = caches.study(request or state.request())
         return not study.walks(find(name).needs(study))
-    except caches.FAILURES:  # the chart says it
-        return False
+    return False
 
 
 def _page() -> str:

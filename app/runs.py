@@ -7,6 +7,7 @@ changed in place: so the next script finds how far it came.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
@@ -148,10 +149,8 @@ def can_be_kept(study: Study) -> bool:
 
 def go(request: Request, run: Run) -> None:
     """Compute what is missing, pass by pass, and keep it after each; what fails is in ``run``."""
-    try:
+    with caches.failing(partial(setattr, run, "message")):
         _go(request, run)
-    except caches.FAILURES as error:
-        run.message = caches.failure(error)
     run.stage = "done"
 
 

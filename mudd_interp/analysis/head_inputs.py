@@ -105,7 +105,9 @@ class HeadInputs(Result):
     ) -> Mapping[str, Any]:
         """Files of version 0.1 do not name the components: there are as many of each block."""
         total, layer = arrays.get("total"), options.get("layer")
-        if "components" in options or total is None or total.ndim != 3 or not _is_count(layer):
+        if "components" in options or total is None or total.ndim != 3:
+            return options
+        if not isinstance(layer, int) or not 0 <= layer < total.shape[1]:
             return options
         per_block = 0 if layer == 0 else (total.shape[1] - 2) // layer
         return {**options, "components": component_names(layer, per_block - 2)}
@@ -125,10 +127,6 @@ def component_names(layer: int, n_heads: int) -> list[str]:
         names += [f"head {below}.{head}" for head in range(n_heads)]
         names += [f"attn_bias {below}", f"mlp {below}"]
     return [*names, "constant"]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value < 10_000
 
 
 @dataclass(frozen=True)
