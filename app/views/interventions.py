@@ -146,11 +146,11 @@ st.markdown(
     "the page Corpus): that takes a while. A weight is not a contribution, and a contribution is "
     "not a cause; here they stand side by side."
 )
-few: dict[str, Any] = {}
-if not all(charts.is_there(name) for name in CUTS):
-    wanted = state.view()["sequences"] or CUT_SEQUENCES
-    few = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
+wanted = state.view()["sequences"] or CUT_SEQUENCES
+few: dict[str, Any] = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
 there = all(charts.is_drawn(name, **few) for name in CUTS)
+if all(charts.is_there(name) for name in CUTS):  # a run on the page Corpus was over all of it
+    few, there = {}, True
 begins = st.session_state.pop(EVERY, False) and not there
 if not there:
     with st.container(horizontal=True):
