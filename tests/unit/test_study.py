@@ -148,6 +148,7 @@ def test_several_figures_share_one_pass():
     assert calls == [(1, 16), (2, 32)]  # one batch of each model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
@@ -157,6 +158,7 @@ def test_every_figure_can_be_of_a_prompt(name: str):
     assert drawn.figure.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
     kind = FIGURES[name]
