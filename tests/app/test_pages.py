@@ -238,7 +238,7 @@ def test_the_baseline_has_its_triangles_once():
 def test_a_token_that_is_a_text_and_sinks_that_fit_no_link_are_refused():
     at = opened("attribution")
     settled(at.text_input(key="token_answer").set_value("x" * 101).run())
-    assert "one token is meant" in texts(at.warning)
+    assert "at most 100 characters" in texts(at.warning)
     at = turned_to(at, "heads")
     settled(at.text_input(key="sinks_text").set_value(", ".join(map(str, range(65)))).run())
     assert "at most 64" in texts(at.warning)
