@@ -38,8 +38,8 @@ def number(name: str, high: int | None = None, default: int | None = None, **how
         st.warning(state.plain(notice))
         state.view()[name] = value = state.FIELDS[name].default
     how = {"help": row.option.help, "width": 160, **how, **state.bound(name)}
-    default = state.FIELDS[name].default if default is None else default
-    st.session_state[how["key"]] = min(most, max(low, default if value is None else value))
+    shown: int = state.FIELDS[name].default if default is None else default
+    st.session_state[how["key"]] = min(most, max(low, shown if value is None else value))
     st.number_input(label, low, most, step=1, **how)
 
 
