@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.checkpoints.test_bridge import neox
 
 import mudd_interp as mi
 from mudd_interp.analysis import AblationSweep, Result, ablation_sweep, dense_weights
@@ -13,6 +12,7 @@ from mudd_interp.edits import every_edge
 from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.protocol import ModelInfo
 from tests.parity.family import FAMILY, random_model, random_tokens
+from tests.unit.model.test_bridge import neox
 
 EDITS = ["cut v 1<-0", "cut r *<-*; cut head 2.1", "mean * 1<-* @1-2", "cut mlp 0"]
 ARRAYS = ("loss_sum", "loss_change", "kl_sum", "logit_change")
