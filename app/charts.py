@@ -60,14 +60,12 @@ def prepare(*names: str) -> None:
     What fails is said by the charts themselves.
     """
     request = state.request()
-    try:
+    with caches.failing(lambda _: None):
         if waits(request):
             return
         needs = [analysis for name in names for analysis in find(name).needs(request)]
         with bar(partial(_sequences, request, needs)) as progress:
             caches.study(request, progress).prepare(needs)
-    except caches.FAILURES:
-        return
 
 
 def chart(name: str, *, table: bool = False, **values: Any) -> None:
@@ -112,18 +110,18 @@ def _panel(
     kind: FigureKind, request: Request, notice: str, table: bool, half: bool = False
 ) -> None:
     key = f"{kind.name}-{request.of}"
-    with st.container(border=True, key=f"panel-{key}"):
-        try:
-            kind.check(request)
-            needs = kind.needs(request)
-            if needs and waits(request) and _missing(request, needs):
-                st.info(f"**{kind.title}** is over a long text that was not read yet.")
-                st.page_link("views/corpus.py", label="Run it on the page Corpus")
-                return
-            panel = _drawn(kind, request, half)
-        except caches.FAILURES as error:
-            st.error(f"**{kind.title}** cannot be drawn: {state.plain(caches.failure(error))}")
+
+    def say(reason: str) -> None:
+        st.error(f"**{kind.title}** cannot be drawn: {state.plain(reason)}")
+
+    with st.container(border=True, key=f"panel-{key}"), caches.failing(say):
+        kind.check(request)
+        needs = kind.needs(request)
+        if needs and waits(request) and _missing(request, needs):
+            st.info(f"**{kind.title}** is over a long text that was not read yet.")
+            st.page_link("views/corpus.py", label="Run it on the page Corpus")
             return
+        panel = _drawn(kind, request, half)
         st.subheader(panel.title, anchor=False)
         st.caption("  \n".join((*panel.lines, state.plain(notice))))
         st.plotly_chart(panel.figure, key=key, theme=None, config=CONFIG, alt=panel.alt)

@@ -16,6 +16,7 @@ from mudd_interp.axes import STREAMS
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.request import MODES
 from mudd_interp.study import Study
+from mudd_interp.values import LONGEST_PROMPT, MOST_IDS
 
 MODE_NAMES = {
     "overlay": "overlay",
@@ -128,7 +129,7 @@ def _prompt(text: str, as_ids: bool) -> tuple[str | None, tuple[int, ...] | None
     check_length("The prompt", text)
     if not as_ids:
         return text, None
-    return None, _ids(text, state.MOST_IDS)
+    return None, _ids(text, MOST_IDS)
 
 
 def check_length(what: str, text: str) -> None:
@@ -137,9 +138,9 @@ def check_length(what: str, text: str) -> None:
     Raises:
         ValueError: If it is.
     """
-    if len(text) > state.LONGEST_PROMPT:
+    if len(text) > LONGEST_PROMPT:
         raise ValueError(
-            f"{what} has {len(text):,} characters: at most {state.LONGEST_PROMPT:,} are read here."
+            f"{what} has {len(text):,} characters: at most {LONGEST_PROMPT:,} are read here."
         )
 
 
@@ -283,14 +284,25 @@ def ask_for(key: str, what: str) -> None:
 
 
 def _study() -> Study:
-    request = state.request()
-    try:
-        with st.spinner("Loading the models", show_time=True):
-            return caches.study(request)
-    except caches.FAILURES as error:
-        reason = state.plain(caches.failure(error))
-        st.error(f"**No figure yet: a model cannot be loaded.** {reason}")
+    found = list[Study]()
+    with (
+        caches.failing(lambda reason: _say("No figure yet: a model cannot be loaded.", reason)),
+        st.spinner("Loading the models", show_time=True),
+    ):
+        found.append(caches.study(state.request()))
+    if not found:
         st.stop()
+    return found[0]
+
+
+def _say(what: str, reason: str) -> None:
+    st.error(f"**{what}** {state.plain(reason)}")
+
+
+def guarded(body: Callable[[], object]) -> None:
+    """Run a page, or a part of it; where that fails, a sentence stands in the place of the rest."""
+    with caches.failing(lambda reason: _say("The rest cannot be shown:", reason)):
+        body()
 
 
 def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
@@ -342,7 +354,7 @@ def section(body: Callable[[], object]) -> None:
 
     @st.fragment
     def part() -> None:
-        body()
+        guarded(body)
         state.write_link()
 
     part()

@@ -123,10 +123,8 @@ def can_be_kept(study: Study) -> bool:
 
 def go(request: Request, run: Run) -> None:
     """Compute what is missing, pass by pass, and keep it after each; what fails is in ``run``."""
-    try:
+    with caches.failing(partial(setattr, run, "message")):
         _go(request, run)
-    except caches.FAILURES as error:
-        run.message = caches.failure(error)
     run.stage = "done"
 
 

@@ -19,15 +19,9 @@ import streamlit as st
 
 from mudd_interp.axes import STREAMS
 from mudd_interp.edits import as_edits, edits_text
-from mudd_interp.request import (
-    LARGEST_ID,
-    MODES,
-    PARTS,
-    SCORES,
-    STATISTICS,
-    Request,
-    canonical,
-)
+from mudd_interp.encoding import LARGEST_ID
+from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request, canonical
+from mudd_interp.values import LONGEST_PROMPT, MOST_IDS, MOST_PLACES, MOST_TOKENS
 
 View = dict[str, Any]
 
@@ -56,23 +50,15 @@ LONGEST_LINK = 1900
 LONGEST_NAME = 400
 """Characters of a name there, where what is no letter or digit may take three for each byte."""
 
-LONGEST_PROMPT = 100_000
-"""Characters of a prompt."""
-
 LONGEST_TOKEN = 100
 """Characters of one token."""
-
-MOST_IDS = 2**15
-"""Token ids of a prompt."""
 
 MOST_SINKS = 64
 MOST_SEQUENCES = 100_000
 MOST_VALUES = 64
 """Values of a link that are read."""
 
-_MOST_TOKENS = 2**17  # of a context, and so of a position
 _MOST_ROWS = 32  # sequences in a pass: the memory that one takes grows with them
-_MOST_PLACES = 10_000  # layers, heads, sources
 _UNASKED_EDITS = 8  # each is a pass over the text of its own
 
 
@@ -182,18 +168,18 @@ FIELDS: dict[str, Field] = {
     "split": Field("ds", "validation", check_name),
     "column": Field("dc", "text", check_name),
     "sequences": Field("n", 32, _or("all", None, _whole(1, MOST_SEQUENCES)), _written("all", None)),
-    "context": Field("c", None, _whole(2, _MOST_TOKENS)),
+    "context": Field("c", None, _whole(2, MOST_TOKENS)),
     "batch_size": Field("bs", 8, _whole(1, _MOST_ROWS)),
     "dtype": Field("ty", None, check_name),
     "device": Field("dv", None, check_name),
     "scope": Field("s", "corpus", _choice(("corpus", "prompt"))),
     "mode": Field("o", None, _choice(MODES)),
     "of": Field("of", "model", _choice(PARTS)),
-    "position": Field("x", None, _whole(0, _MOST_TOKENS)),
-    "layer": Field("l", None, _whole(0, _MOST_PLACES)),
-    "head": Field("h", 0, _whole(0, _MOST_PLACES)),
+    "position": Field("x", None, _whole(0, MOST_TOKENS)),
+    "layer": Field("l", None, _whole(0, MOST_PLACES)),
+    "head": Field("h", 0, _whole(0, MOST_PLACES)),
     "stream": Field("st", "v", _choice(STREAMS)),
-    "source": Field("j", 1, _whole(0, _MOST_PLACES)),
+    "source": Field("j", 1, _whole(0, MOST_PLACES)),
     "statistic": Field("k", None, _choice(STATISTICS)),
     "raw": Field("r", False, lambda text: _choice(("1",))(text) == "1", lambda _: "1"),
     "sinks": Field(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mudd_interp.panics import is_failure
 from mudd_interp.request import Request
 
 if TYPE_CHECKING:
@@ -77,15 +78,17 @@ def _run() -> None:
     except (ValueError, OSError, NotImplementedError) as error:
         print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
         raise SystemExit(1 if isinstance(error, ChildProcessError) else 2) from None
-    except Exception as error:  # noqa: BLE001 (the last to hear of it)
-        print(f"mudd-interp: {_unexpected(error)}", file=sys.stderr)  # noqa: T201 (as above)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("mudd-interp: stopped.", file=sys.stderr)  # noqa: T201 (as above)
         raise SystemExit(130) from None
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        print(f"mudd-interp: {_unexpected(error)}", file=sys.stderr)  # noqa: T201 (as above)
+        raise SystemExit(1) from None
 
 
-def _unexpected(error: Exception) -> str:
+def _unexpected(error: BaseException) -> str:
     """What is said of an error that nobody foresaw; the log has where it came from."""
     logging.getLogger(__name__).info("an unexpected error", exc_info=error)
     if os.environ.get(TRACEBACK):
@@ -214,7 +217,7 @@ def _ids(name: str, listed: str | None) -> tuple[int, ...] | None:
     if listed is None:
         return None
     words = () if listed == "none" else _listed(listed)
-    if not all(word.isdecimal() for word in words):
+    if not all(word.isdecimal() and len(word) <= 100 for word in words):
         raise ValueError(f"--{name.replace('_', '-')} must be token ids such as 5,17,9.")
     return tuple(int(word) for word in words)
 

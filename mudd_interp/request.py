@@ -5,14 +5,27 @@ torch, so a link can be read before anything is loaded.
 """
 
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from functools import cache
+from typing import Any, Literal, get_args, get_type_hints
 
-from mudd_interp.axes import STREAMS, Stream
-from mudd_interp.encoding import LARGEST_ID
+from mudd_interp.axes import Stream, unknown_name
+from mudd_interp.schema import checked
+from mudd_interp.values import (
+    Context,
+    Count,
+    EditsText,
+    Ids,
+    Name,
+    Place,
+    Position,
+    Prompt,
+    Rows,
+    Token,
+    plain,
+)
 
 Part = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
@@ -74,43 +87,44 @@ class Request:
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
     """
 
-    model: str = "mudd-tiny"
-    baseline: str | None = "tfm-tiny"
-    text: str | None = None
-    dataset: str | None = None
-    dataset_config: str | None = None
-    split: str = "validation"
-    column: str = "text"
-    sequences: int | None = None
-    context: int | None = None
-    batch_size: int = 8
-    dtype: str | None = None
-    device: str | None = None
-    prompt: str | None = None
-    prompt_ids: tuple[int, ...] | None = None
+    model: Name = "mudd-tiny"
+    baseline: Name | None = "tfm-tiny"
+    text: Name | None = None
+    dataset: Name | None = None
+    dataset_config: Name | None = None
+    split: Name = "validation"
+    column: Name = "text"
+    sequences: Count | None = None
+    context: Context | None = None
+    batch_size: Rows = 8
+    dtype: Name | None = None
+    device: Name | None = None
+    prompt: Prompt | None = None
+    prompt_ids: Ids | None = None
     scope: Scope = "corpus"
     mode: Mode | None = None
     of: Part = "model"
-    position: int | None = None
-    layer: int | None = None
-    head: int = 0
+    position: Position | None = None
+    layer: Place | None = None
+    head: Place = 0
     stream: Stream = "v"
-    source: int = 1
+    source: Place = 1
     statistic: Statistic | None = None
     raw: bool = False
-    sinks: tuple[int, ...] | None = None
-    sink_positions: int = 2
+    sinks: Ids | None = None
+    sink_positions: Position = 2
     score: Score = "induction"
-    answer: str | None = None
-    against: str | None = None
-    corrupted: str | None = None
-    edits: str | None = None
+    answer: Token | None = None
+    against: Token | None = None
+    corrupted: Prompt | None = None
+    edits: EditsText | None = None
 
     def __post_init__(self) -> None:
-        """Check each choice against what there is.
+        """Hold each value against its type and bound.
 
         Raises:
-            ValueError: If a choice is unknown, or the prompt is empty or given twice.
+            ValueError: If one is of another type or out of bounds, a choice is unknown, a name or
+                path is empty, or the prompt is empty or given twice.
         """
         _check(vars(self))
 
@@ -121,23 +135,16 @@ class Request:
         Ids may be a list, a NumPy array or a tensor, a path a ``Path``, a number NumPy's.
 
         Raises:
-            ValueError: If a choice is unknown, a name or path is empty, ids are none, or the prompt
-                is empty or given twice.
-            TypeError: If a name is unknown.
+            ValueError: If a name is unknown, with the nearest ones; and as for a request.
         """
-        arguments: dict[str, Any] = {name: _plain(name, v) for name, v in values.items()}
-        _check(arguments)
+        known = _types()
+        for name in values:
+            if name not in known:
+                raise ValueError(unknown_name("value of a request", str(name), known))
+        arguments: dict[str, Any] = {n: plain(n, v, n in _IDS) for n, v in values.items()}
+        _check(arguments)  # before their types are
         return cls(**arguments)
 
-
-_CHOICES: dict[str, Sequence[str]] = {
-    "scope": get_args(Scope),
-    "mode": MODES,
-    "of": PARTS,
-    "stream": STREAMS,
-    "statistic": STATISTICS,
-    "score": SCORES,
-}
 
 _IDS = ("prompt_ids", "sinks")
 
@@ -145,6 +152,7 @@ _TEXTS = {
     "model": "a name, a folder or a hub id",
     "baseline": "a name, a folder or a hub id, or none",
     "text": "a text file or a folder of them, or leave it out",
+    "dataset": "the name of a dataset, or leave it out",
     "dataset_config": "the name of a configuration, or leave it out",
     "split": "the name of a split, such as validation",
     "column": "the name of a column, such as text",
@@ -156,61 +164,23 @@ _TEXTS = {
 }
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A value as a request keeps it: ids as a tuple, paths as text, numbers as Python's."""
-    if name in _IDS and value is not None:
-        ids = plain_ids(value, name)
-        ids = ids if isinstance(ids, list) else [ids]
-        rows = [row for row in ids if isinstance(row, list)]
-        if rows and len(ids) != 1:
-            raise ValueError(f"{name} must be one sequence of ids, got {len(ids)}.")
-        return tuple(rows[0] if rows else ids)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    number = getattr(value, "item", None)
-    return value if number is None else number()
-
-
-def plain_ids(given: Any, what: str = "token ids") -> Any:
-    """Ids as Python's integers: a number, or (nested) lists of them. Needs no torch.
-
-    Args:
-        given: What has ``tolist`` (a tensor, a NumPy array or number), an integer, or lists, tuples
-            and ranges of such.
-        what: What they are, for the message.
-
-    Raises:
-        ValueError: If one is no integer (booleans are none), or larger than any vocabulary.
-    """
-    given = given.tolist() if hasattr(given, "tolist") else given
-    if isinstance(given, list | tuple | range):
-        return [plain_ids(each, what) for each in given]
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise ValueError(
-            f"{what} must be integers, got a {type(given).__name__}: give a list, a NumPy array or "
-            "a tensor of them."
-        )
-    if abs(given) > LARGEST_ID:
-        raise ValueError(f"{what} holds {given}: token ids are at most {LARGEST_ID}.")
-    return given
+@cache
+def _types() -> dict[str, Any]:
+    """The type of each value, with its bound."""
+    return get_type_hints(Request, include_extras=True)
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    for name, known in _CHOICES.items():
-        value = values.get(name)
-        if value is not None and value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     prompt, ids = values.get("prompt"), values.get("prompt_ids")
     if prompt is not None and ids is not None:
         raise ValueError("give a prompt as text or as token ids, not both.")
-    if prompt == "" or (ids is not None and len(ids) == 0):
+    if prompt == "" or ids == ():
         raise ValueError("the prompt is empty: give at least one token.")
     for name, expected in _TEXTS.items():
         if values.get(name) == "":
             raise ValueError(f"{name} is empty: give {expected}.")
-    for name in _IDS:
-        if values.get(name) is not None:
-            plain_ids(values[name], name)
+    for name, value in values.items():
+        checked(_types()[name], value, name)
 
 
 def changed(request: Request, names: Sequence[str]) -> dict[str, Any]:

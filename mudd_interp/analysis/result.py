@@ -6,15 +6,17 @@ results of parts of a corpus merge into the result of the whole, and a file lose
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
-from mudd_interp.analysis.finite import arrays_of, freeze
+from mudd_interp.analysis.finite import arrays_of, axes_of, freeze
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result_file import check_arrays, file_bytes, read
 from mudd_interp.axes import Stream
@@ -22,6 +24,19 @@ from mudd_interp.files import place_of, write_bytes
 from mudd_interp.schema import validated
 
 R = TypeVar("R", bound="Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the sequences of a share of a corpus stand in it.
+
+    Attributes:
+        number: Number of each sequence in the corpus, from 0.
+        length: Its tokens.
+    """
+
+    number: Int64[np.ndarray, " sequence"]
+    length: Int64[np.ndarray, " sequence"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,6 +92,27 @@ class Result(ABC):
         provenance = self.provenance.merge(other.provenance)
         self._check_shapes(other)
         return replace(self, provenance=provenance, **self._merged(other))
+
+    @classmethod
+    def joined(cls: type[R], shares: Sequence[R], places: Sequence["Places"]) -> R:
+        """The result of a corpus whose sequences were dealt out, in the order of the corpus.
+
+        Args:
+            shares: Results of the shares.
+            places: Where the sequences of each share stand.
+
+        Raises:
+            ValueError: As :meth:`merge`.
+        """
+        whole = reduce(lambda a, b: a.merge(b), shares)
+        order = np.argsort(np.concatenate([each.number for each in places]))
+        axes = {name: axes_of(whole, name) for name in arrays_of(whole)}
+        arrays = {
+            name: getattr(whole, name).take(order, axis=names.index("sequence"))
+            for name, names in axes.items()
+            if "sequence" in names
+        }
+        return replace(whole, **arrays)
 
     def _check_shapes(self, other: "Result") -> None:
         theirs = arrays_of(other)

@@ -1,6 +1,6 @@
 """Files and folders: where they are, writing them whole or not at all, locks, digests and tables.
 
-Everything that this library writes is written by one of these. Standard library only.
+Everything that this library writes goes through here. Standard library only.
 """
 
 from mudd_interp.files.digests import sha256 as sha256

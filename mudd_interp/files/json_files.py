@@ -10,10 +10,10 @@ MOST_BYTES = 2**26
 """The largest JSON that is read."""
 
 DEEPEST = 64
-"""How many lists and objects may lie within each other."""
+"""How deep lists and objects may be nested."""
 
 LARGEST = 2**63
-"""Integers are smaller than this, in magnitude: what int64 holds."""
+"""Integers must be smaller than this, in magnitude: what int64 holds."""
 
 
 def read_object(path: Path, largest: int | None = LARGEST) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def read_json(path: Path, largest: int | None = LARGEST) -> Any:
 
 
 def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> Any:
-    """What a JSON text says.
+    """The value of a JSON text.
 
-    A byte order mark in front is no fault. Refused is what JSON leaves to the reader (NaN, infinity
-    and numbers beyond float64, a key twice in one object), and what only an attack would hold: more
-    than 64 MiB, or more than 64 levels.
+    A byte order mark in front is accepted. Refused are what JSON leaves to the reader (NaN,
+    infinity, numbers beyond float64, and a key twice in one object), and what only an attack would
+    contain: more than 64 MiB, or more than 64 levels.
 
     Args:
         text: The text, or its UTF-8.
@@ -67,7 +67,7 @@ def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> A
         largest: Integers of this magnitude or more are refused; ``None`` for any.
 
     Raises:
-        ValueError: If it is none of this, with what and why.
+        ValueError: If it cannot be read, with what it is and why.
     """
     try:
         if len(text) > MOST_BYTES:
@@ -97,7 +97,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

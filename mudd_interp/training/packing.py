@@ -22,12 +22,12 @@ STAMP = "prepared.json"
 
 @dataclass(frozen=True)
 class PackedText:
-    """Documents in one stream: `<|endoftext|>`, the tokens of a file, `<|endoftext|>`, ...
+    """Documents in one stream: ``<|endoftext|>``, the tokens of a file, ``<|endoftext|>``, ...
 
     Attributes:
-        stream: token ids.
-        starts: where each document's `<|endoftext|>` stands in the stream.
-        files: the document's sources, in order.
+        stream: Token ids.
+        starts: Where each document's ``<|endoftext|>`` stands in the stream.
+        files: The document's sources, in order.
     """
 
     stream: UInt16[np.ndarray, " token"]
@@ -35,13 +35,13 @@ class PackedText:
     files: tuple[SourceFile, ...]
 
     def document(self, index: int) -> UInt16[np.ndarray, " document_token"]:
-        """Return the ids of one document, its leading `<|endoftext|>` included."""
+        """The ids of one document, its leading ``<|endoftext|>`` included."""
         bounds = np.append(self.starts, len(self.stream))
         return self.stream[bounds[index] : bounds[index + 1]]
 
 
 def pack(documents: Sequence[tuple[SourceFile, str]], tokenizer: Tokenizer) -> PackedText:
-    """Tokenize documents and join them, each behind an `<|endoftext|>`."""
+    """The tokens of documents in one stream, an ``<|endoftext|>`` before each document."""
     encoded = list(_encode([text for _, text in documents], tokenizer))
     lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
@@ -57,13 +57,13 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[UInt16[np.nd
 
 
 def rows(stream: UInt16[np.ndarray, " token"], n_ctx: int) -> UInt16[np.ndarray, "row pos_plus_1"]:
-    """Cut a stream into rows of n_ctx inputs and their n_ctx targets.
+    """A stream cut into rows of ``n_ctx`` inputs and their ``n_ctx`` targets.
 
     A row ends with the id that begins the next one, so every token but the first is predicted
     once; a tail shorter than a row is dropped.
 
     Raises:
-        ValueError: the stream is shorter than one row.
+        ValueError: If the stream is shorter than one row.
     """
     if len(stream) <= n_ctx:
         raise ValueError(f"expected more than {n_ctx} tokens, got {len(stream)}: give more text")
@@ -77,13 +77,14 @@ def packed_split(split: Split) -> PackedText:
 
 
 def prepare(folder: Path) -> None:
-    """Write `train.npy` and `validation.npy` (uint16 streams) to `folder`, unless they are there.
+    """Write ``train.npy`` and ``validation.npy``, uint16 streams, unless they are there already.
 
     Args:
-        folder: the work folder; a stamp in it names the manifest and tokenizer it was made from.
+        folder: Where to; a stamp in it names the manifest and tokenizer it was made from.
 
     Raises:
-        ValueError: another process prepares the folder, or a source file is not the one expected.
+        ValueError: If another process is preparing the folder, or a source file is not the expected
+            one.
     """
     if is_prepared(folder):
         return
@@ -95,7 +96,7 @@ def prepare(folder: Path) -> None:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the streams in a folder are those that `prepare` would write there."""
+    """Whether the streams in a folder are those that :func:`prepare` would write there."""
     stamp = folder / STAMP
     try:
         return stamp.is_file() and read_json(stamp) == prepared_from()
@@ -115,7 +116,7 @@ def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
     """Map a prepared stream into memory.
 
     Raises:
-        ValueError: the file is damaged, or no stream.
+        ValueError: If the file is damaged, or is not a stream.
     """
     path = folder / f"{split}.npy"
     try:
@@ -128,4 +129,4 @@ def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
 
 
 def _no_stream(path: Path) -> str:
-    return f"{path} is damaged, or no stream of tokens: remove its folder, to prepare it anew"
+    return f"{path} is damaged or not a stream of tokens: remove its folder to prepare it again"

@@ -1,6 +1,7 @@
 """Bytes from outside: read, or refused with a ValueError; never anything else."""
 
 import json
+import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 
 from mudd_interp.analysis import Result
 from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.cli import TRACEBACK
 from mudd_interp.config import ModelConfig
 from mudd_interp.edits import Edit, as_edits, edits_from_json, edits_text, edits_to_json
 from mudd_interp.figures import read_manifest
@@ -47,8 +49,8 @@ def test_damaged_and_forged_files_are_read_or_refused(name: str, tmp_path: Path)
         ("[" * 100_000, "nested deeper"),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "nested deeper than 64 levels"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"),
-        ("[NaN]", "NaN is no number"),
-        ("[-Infinity]", "-Infinity is no number"),
+        ("[NaN]", "NaN is not a JSON number"),
+        ("[-Infinity]", "-Infinity is not a JSON number"),
         ("1e999", "beyond float64"),
         (str(2**63), "beyond int64"),
         ("9" * 5000, "limit"),
@@ -236,15 +238,46 @@ def test_a_tensor_without_numbers_is_refused(tmp_path: Path):
         open_weights(tmp_path)
 
 
-def test_what_nobody_foresaw_is_one_sentence(monkeypatch, capsys):
+class PanicException(BaseException):
+    """As of a library in Rust: no ``Exception``."""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kind", [RecursionError, MemoryError, RuntimeError, PanicException])
+def test_what_nobody_foresaw_is_one_sentence(kind, asked, monkeypatch, capsys, caplog):
     def fail(*args, **kwargs):
-        raise RecursionError("too deep\nand more")
+        raise kind("too deep\nand more")
+
+    monkeypatch.setattr("mudd_interp.checkpoints.load_model", fail)
+    monkeypatch.setenv(TRACEBACK, "1" if asked else "")
+    caplog.set_level(logging.INFO, "mudd_interp.cli")
+    assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 1
+    message = capsys.readouterr().err
+    assert f"an unexpected {kind.__name__} (too deep): " in message
+    assert ("Traceback" in message) == asked
+    (record,) = (each for each in caplog.records if each.name == "mudd_interp.cli")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is kind
+
+
+@pytest.mark.parametrize("error", [KeyError("a key"), MemoryError()])
+def test_an_error_without_words_is_a_sentence_too(error, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise error
 
     monkeypatch.setattr("mudd_interp.checkpoints.load_model", fail)
     assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 1
-    message = capsys.readouterr().err
-    assert "an unexpected RecursionError (too deep)" in message
-    assert "Traceback" not in message
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mudd-interp: an unexpected {type(error).__name__} (")
+
+
+def test_a_command_that_is_stopped_ends_without_a_traceback(monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mudd_interp.checkpoints.load_model", stop)
+    assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("listed", ['["../outside"]', '[".."]', '["a/b"]', "{}", "[1]", "["])

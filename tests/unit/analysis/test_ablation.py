@@ -153,7 +153,7 @@ def test_a_file_of_something_else_is_not_gone_on_with(tmp_path):
     other = made(digest="2" * 64)[0]
     shorter, changed = [batches[0][:1]], [1 - batches[0].clamp(0, 1), batches[1]]
     for this, text, edits, message in (
-        (model, batches, EDITS[:2], "another edits, pair or means"),
+        (model, batches, EDITS[:2], "other options: edits"),
         (other, batches, EDITS[:1], "another digest"),
         (model, changed, EDITS[:1], "a sweep of another text"),
         (model, shorter, EDITS[:1], "a sweep of another text"),
