@@ -74,6 +74,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_bad_input_to_one_of_two_processes_is_the_message_of_both(
     data, tmp_path, monkeypatch, capsys
 ):
@@ -93,6 +94,7 @@ def test_bad_input_to_one_of_two_processes_is_the_message_of_both(
     assert contents(out / "toy-plain") == before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_the_other_whose_run_goes_on_later(data, tmp_path, monkeypatch):
     out = tmp_path / "runs"
     train_until(2, monkeypatch, out, data)
