@@ -8,7 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,14 +162,21 @@ class Shelf:
 
 def prune(folder: Path, limit: int) -> None:
     """Remove the oldest of our folders in a folder, until the rest takes at most so many bytes."""
-    ours = [path for path in folder.iterdir() if path.is_dir() and _OURS.fullmatch(path.name)]
-    held = sorted((path.stat().st_mtime, _size(path), path) for path in ours)
+    held = sorted(_ours(folder))
     total = sum(size for _, size, _ in held)
     for _, size, path in held:
         if total <= limit:
             return
         shutil.rmtree(path, ignore_errors=True)
         total -= size
+
+
+def _ours(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Our folders in a folder: when each was written, its bytes, and where it is."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another session removes the oldest too
+            if path.is_dir() and _OURS.fullmatch(path.name):
+                yield path.stat().st_mtime, _size(path), path
 
 
 def _size(folder: Path) -> int:

@@ -491,3 +491,20 @@ def test_where_others_reach_it_a_path_cannot_be_typed():
     at.session_state["trusted"] |= {("model", "/srv/model")}
     settled(at.run())
     assert "Others reach this dashboard." in said(at.error)
+
+
+def test_another_session_may_remove_the_oldest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept_runs, size = shelf.Shelf(tmp_path / "runs"), shelf._size
+
+    def removed(folder: Path) -> int:
+        if folder.name == "a" * 64:
+            shutil.rmtree(folder)
+            raise FileNotFoundError(folder)
+        return size(folder)
+
+    kept(kept_runs, "a")
+    monkeypatch.setattr(shelf, "_size", removed)
+    kept(kept_runs, "b")
+    assert [entry.name for entry in kept_runs.entries()[0]] == ["b" * 64]

@@ -157,10 +157,11 @@ def test_a_result_that_was_forged_is_refused(header, arrays, reason, tmp_path: P
     assert str(path) in str(found.value)
 
 
+SIX = list("abcdef")
 FORGED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "no head of layer 2147483648 reads": ("HeadInputs", {"layer": 2**31}, {}),
-    "no head of layer -1 reads": ("HeadInputs", {"layer": -1}, {}),
-    "no head of layer 0 reads": ("HeadInputs", {"layer": 0}, {}),
+    "no head of layer 2147483648 reads": ("HeadInputs", {"layer": 2**31, "components": SIX}, {}),
+    "no head of layer -1 reads": ("HeadInputs", {"layer": -1, "components": SIX}, {}),
+    "no head of layer 0 reads": ("HeadInputs", {"layer": 0, "components": SIX}, {}),
     "9223372036854775808 of bin, as no array": ("WeightDistribution", {"bins": 2**63 - 2}, {}),
     "0 of bin, as no array": ("WeightDistribution", {"bins": -2}, {}),
     "counts of .* one length": ("WeightDistribution", {"bins": 2**62}, {}),
@@ -169,7 +170,7 @@ FORGED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "contexts do not belong": ("LossComparison", {}, {"ranked": np.full((2, 3), 2**62)}),
     "no token is predicted": ("LossComparison", {}, {"counts": np.zeros(4, int)}),
     "weight_sum of .* one length": ("HeadScores", {}, {"weight_sum": np.ones((1, 3, 2))}),
-    "tokens of .* one length": ("HeadInputs", {}, {"tokens": np.ones(0, int)}),
+    "expected .*, and axes of one name": ("HeadInputs", {}, {"tokens": np.ones(0, int)}),
 }
 
 
