@@ -11,7 +11,6 @@ import streamlit as st
 
 import caches
 import state
-from frame import MODE_NAMES
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.figures import csv_bytes
@@ -100,7 +99,7 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
 
 def _why_not(kind: FigureKind, request: Request) -> str:
     assert request.mode is not None
-    mode = MODE_NAMES[request.mode]
+    mode = request.mode.replace("_", " ")
     reason = kind.why_not.get(request.mode)
     return f"Not drawn as {mode}: {reason}." if reason else f"Not drawn as {mode}."
 

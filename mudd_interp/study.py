@@ -35,7 +35,7 @@ from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
 from mudd_interp.data import Batches, repeated_batches, take, token_batches
 from mudd_interp.files import place_of, sha256
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, Observer
 from mudd_interp.request import PARTS, Part, Request, canonical
 from mudd_interp.texts import (
     corpus_of,
@@ -464,6 +464,8 @@ def attention_pattern(
 ) -> Float[Tensor, "head query key"]:
     """The attention probabilities of all heads of a layer; rows sum to one."""
     name = axes.pattern(layer)
-    with torch.no_grad(), model.hooks(finite_hooks(model)):
-        _, cache = model.run_with_cache(tokens, names_filter=name, return_type=None)
-    return cache[name][0].cpu()
+    kept: list[Tensor] = []
+    look = Observer(lambda pattern, _: kept.append(pattern[0].cpu()))
+    with torch.no_grad(), model.hooks([*finite_hooks(model), (name, look)]):
+        model(tokens, return_type=None)
+    return kept[0]

@@ -28,7 +28,8 @@ from mudd_interp.data import (
 from mudd_interp.documents import text_files_of
 from mudd_interp.encoding import decode
 from mudd_interp.files import known_sha256
-from mudd_interp.model.tokens import check_tokens
+from mudd_interp.model.token_ids import check_tokens
+from mudd_interp.model.tokens import Tokens
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Request, canonical
 
@@ -123,8 +124,8 @@ def prompt_of(
     if request.prompt_ids is not None:
         tokens = torch.tensor([request.prompt_ids], dtype=torch.int64)
     elif request.prompt is not None:
-        require_tokenizer(model)
-        tokens = model.to_tokens(request.prompt).cpu()
+        words = Tokens(require_tokenizer(model), model.cfg)
+        tokens = words.to_tokens(request.prompt, move_to_device=False)
     else:
         return next(iter(corpus_of(request, model, models)))[:1, :FIRST_TOKENS]
     check_tokens(tokens, 0, model.cfg.n_ctx, model.cfg.d_vocab)

@@ -7,6 +7,7 @@ import streamlit as st
 import charts
 import frame
 import state
+import widgets
 from mudd_interp.axes import STREAMS
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
@@ -135,8 +136,8 @@ if state.view()["corrupted"] is None:
     st.info("Write a corrupted prompt, and each edge carries what it carries there, in turn.")
 else:
     with st.container(horizontal=True):
-        frame.choose_token("Logit of", "answer", "the likeliest of the prompt")
-        frame.choose_token("Minus the logit of", "against", "the likeliest of the corrupted one")
+        widgets.token("answer", "the likeliest of the prompt")
+        widgets.token("against", "the likeliest of the corrupted one")
     charts.chart("edge_patch")
     charts.chart("state_patch")
 

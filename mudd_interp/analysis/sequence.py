@@ -16,7 +16,7 @@ from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import DecomposableModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,7 +41,7 @@ class Pass:
 
 
 def run_pass(
-    model: HookedModel,
+    model: DecomposableModel,
     tokens: Any,
     names: Collection[str],
     data: str,

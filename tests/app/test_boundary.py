@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 import caches
 from tests.app.test_pages import opened, settled, texts
 
+pytestmark = pytest.mark.slow
+
 
 class PanicException(BaseException):
     """As of a library in Rust: no ``Exception``."""

@@ -22,6 +22,8 @@ from mudd_interp.catalog import FIGURES
 from mudd_interp.request import Request
 from mudd_interp.study import Study
 
+pytestmark = pytest.mark.slow
+
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 SMALL = {"n": "2", "bs": "1"}
 """Two sequences of 256 tokens, one in a batch."""

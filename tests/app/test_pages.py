@@ -119,7 +119,7 @@ def test_an_empty_prompt_and_bad_ids_change_nothing():
     assert "empty" in texts(at.error)
     at.radio(key="draft_kind").set_value("Token ids")
     typed(at, "1, two")
-    assert "whole numbers" in texts(at.error)
+    assert "token ids such as" in texts(at.error)
     assert at.query_params == SMALL
     typed(at, "1, 2")
     assert not at.error
@@ -242,7 +242,7 @@ def test_the_baseline_has_its_triangles_once():
 def test_a_token_that_is_a_text_and_sinks_that_fit_no_link_are_refused():
     at = opened("attribution")
     settled(at.text_input(key="token_answer").set_value("x" * 101).run())
-    assert "one token is meant" in texts(at.warning)
+    assert "at most 100 characters" in texts(at.warning)
     at = turned_to(at, "heads")
     settled(at.text_input(key="sinks_text").set_value(", ".join(map(str, range(65)))).run())
     assert "at most 64" in texts(at.warning)

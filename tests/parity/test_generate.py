@@ -258,6 +258,7 @@ def test_weights_are_shuffled_over_the_whole_sequence():
     assert torch.equal(cached, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["ids", "on a", ["on a", "er i"]], ids=str)
 @pytest.mark.parametrize("size", [1, 4, 7, 100])
 @pytest.mark.parametrize("return_type", ["input", "tokens", "str"])

@@ -191,6 +191,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_text(tmp_path: Path):
     files = [tmp_path / "short.txt", tmp_path / "long.txt"]

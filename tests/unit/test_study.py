@@ -25,6 +25,7 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.catalog import FIGURES, draw, draw_kind
 from mudd_interp.data import bundled_batches
+from mudd_interp.model.tokens import Tokens
 from mudd_interp.request import SCORES, Mode, Request
 from mudd_interp.study import Need, Study, attention_pattern
 from mudd_interp.texts import corpus_of, corrupted_of, text_files
@@ -148,6 +149,7 @@ def test_several_figures_share_one_pass():
     assert calls == [(1, 16), (2, 32)]  # one batch of each model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
@@ -157,6 +159,7 @@ def test_every_figure_can_be_of_a_prompt(name: str):
     assert drawn.figure.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
     kind = FIGURES[name]
@@ -211,7 +214,8 @@ def test_the_baseline_is_asked_for_the_tokens_that_the_model_expects():
     this = study(request, {})
     drawn = draw_kind(FIGURES["state_patch"], this)
     model, baseline = this.models["model"], this.models["baseline"]
-    clean, corrupted = model.to_tokens(PROMPT), model.to_tokens(CORRUPTED)
+    words = Tokens(model.tokenizer, model.cfg)
+    clean, corrupted = words.to_tokens(PROMPT), words.to_tokens(CORRUPTED)
     with torch.no_grad():
         expected = [int(model(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]
         own = [int(baseline(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]

@@ -354,6 +354,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does_and_share_the_batches(tmp_path: Path):
     save(tmp_path / "one")
     # One file of an interrupted run in one process is there already.

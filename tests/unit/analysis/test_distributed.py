@@ -131,6 +131,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_batches", CORPORA)
 def test_two_processes_give_the_numbers_of_one(folder, n_batches):
     expected = sweep(*work(n_batches), ANALYSES)
@@ -157,6 +158,7 @@ def test_without_a_process_group_it_is_a_plain_sweep():
         sweep_over_ranks(model, [], ANALYSES)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_and_the_other_one_need_not_begin_anew(tmp_path):
     assert in_two_processes(tmp_path, DYING, "dying") != 0
     assert not list(tmp_path.glob("similarity.*"))
