@@ -42,8 +42,8 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One pass over the text.
+class Goal:
+    """What a part of a run finds.
 
     Attributes:
         name: What it finds.
@@ -82,7 +82,7 @@ def of_corpus(request: Request) -> Request:
     return replace(request, scope="corpus")
 
 
-def passes(study: Study, besides: Collection[str] = ()) -> list[Pass]:
+def passes(study: Study, besides: Collection[str] = ()) -> list[Goal]:
     """The passes of a run: all that any figure averages for each model, and the losses.
 
     Args:
@@ -121,22 +121,22 @@ def part_of(needs: Iterable[Need], part: Part) -> list[Need]:
     return [need for need in needs if need.part == part]
 
 
-def _pass(study: Study, name: str, needs: Iterable[Need]) -> Pass:
+def _pass(study: Study, name: str, needs: Iterable[Need]) -> Goal:
     by_key = {study.key(need): need for need in needs}
-    return Pass(name, tuple(by_key.values()), tuple(by_key))
+    return Goal(name, tuple(by_key.values()), tuple(by_key))
 
 
-def missing(study: Study, plan: Sequence[Pass]) -> list[Pass]:
+def missing(study: Study, plan: Sequence[Goal]) -> list[Goal]:
     """The passes whose results are not all there."""
     return [each for each in plan if len(study.found(each.keys)) < len(each.keys)]
 
 
-def name_of(plan: Sequence[Pass]) -> str:
+def name_of(plan: Sequence[Goal]) -> str:
     """The name under which a run is kept: a sha256."""
     return sha256(canonical([each.keys for each in plan]).encode())
 
 
-def are_kept(plan: Sequence[Pass]) -> bool:
+def are_kept(plan: Sequence[Goal]) -> bool:
     """Whether all results are on disk."""
     keys = {key for each in plan for key in each.keys}
     return any(keys == entry.files.keys() for entry in caches.shelf().entries()[0])
@@ -173,7 +173,7 @@ def _go(request: Request, run: Run) -> None:
                 _keep(study, plan, run)
 
 
-def _to_see(study: Study, todo: Iterable[Pass]) -> int:
+def _to_see(study: Study, todo: Iterable[Goal]) -> int:
     """How many sequences the walks of some passes see; each text is counted once."""
     counts: dict[tuple[Part, int | None], int] = {}
     total = 0
@@ -199,7 +199,7 @@ def _endable(batches: Batches) -> Batches:
     return replace(batches, source=walk)
 
 
-def _keep(study: Study, plan: Sequence[Pass], run: Run) -> None:
+def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
     """Write what is finished to the disk; where that fails, it is in memory all the same."""
     finished = [each for each in plan if each not in missing(study, plan)]
     view = {name: value for name, value in state.view().items() if name in FIELDS}

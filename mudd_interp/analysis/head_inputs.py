@@ -31,6 +31,7 @@ from mudd_interp.analysis.stream_decomposition import head_outputs
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import DecomposableModel, HookedModel
+from mudd_interp.schema import validated
 
 INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
 
@@ -53,10 +54,7 @@ class HeadInputs(Result):
         error: How far the shares of a sequence's tokens are from one, at most.
     """
 
-    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"layer": int, "head": int, "components": list[str]}
-    )
-    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"component": "components"})
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
 
     lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"input": len(INPUTS)})
 
@@ -67,9 +65,11 @@ class HeadInputs(Result):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        below = self.total.shape[1] - 2  # besides embedding and constant
-        if self.layer < 0 or below % self.layer if self.layer else below:
-            raise ValueError(f"no head of layer {self.layer} reads {below + 2} components.")
+        per_block(self.layer, self.total.shape[1])
+        names: Any = self.provenance.options["components"]
+        validated(list[str], names, "`components` of the options")
+        if len(names) != self.total.shape[1]:
+            raise ValueError(f"{len(names)} names for {self.total.shape[1]} components.")
 
     @property
     def layer(self) -> int:
@@ -112,13 +112,11 @@ class HeadInputs(Result):
         cls, options: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
     ) -> Mapping[str, Any]:
         """Files of version 0.1 do not name the components: there are as many of each block."""
-        total, layer = arrays.get("total"), options.get("layer")
-        if "components" in options or total is None or total.ndim != 3:
+        if "components" in options:
             return options
-        if not isinstance(layer, int) or not 0 <= layer < total.shape[1]:
-            return options
-        per_block = 0 if layer == 0 else (total.shape[1] - 2) // layer
-        return {**options, "components": component_names(layer, per_block - 2)}
+        layer: int = options["layer"]
+        n_heads = per_block(layer, arrays["total"].shape[1]) - 2  # attention's bias, and the FFN
+        return {**options, "components": component_names(layer, n_heads)}
 
     def _check_shapes(self, other: Result) -> None:
         """Nothing: results of one model and head have sequences of their own."""
@@ -126,6 +124,18 @@ class HeadInputs(Result):
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
+
+
+def per_block(layer: int, n_components: int) -> int:
+    """How many components each block below a layer has, of so many in all.
+
+    Raises:
+        ValueError: If a head of that layer cannot read so many.
+    """
+    below = n_components - 2  # besides embedding and constant
+    if layer < 0 or below < 0 or (below % layer if layer else below):
+        raise ValueError(f"no head of layer {layer} reads {n_components} components.")
+    return below // layer if layer else 0
 
 
 def component_names(layer: int, n_heads: int) -> list[str]:

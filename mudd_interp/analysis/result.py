@@ -207,12 +207,12 @@ class Result(Finding):
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
-        source = replace(source, options=kind.completed(source.options, arrays))
         options = kind.check_options(source.options, f"the options in {path}")
         sizes = {"stream": len(header.streams), "sequence": source.sequences}
         sizes |= {**kind.lengths, **kind.sizes(options)}
         check_arrays(kind, arrays, sizes, _LABELS, place)
         try:
+            source = replace(source, options=kind.completed(source.options, arrays))
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
@@ -223,7 +223,11 @@ class Result(Finding):
         options: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],  # noqa: ARG003 (a subclass reads them)
     ) -> Mapping[str, Any]:
-        """The options of a file, and those that earlier versions did not write."""
+        """The options of a file, and those that earlier versions did not write.
+
+        Raises:
+            ValueError: If they do not fit the arrays.
+        """
         return options
 
     @classmethod

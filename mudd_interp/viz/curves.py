@@ -16,7 +16,7 @@ from mudd_interp.viz.theme import BASELINE, STREAM_STYLES, LineStyle, escape, st
 Limits = tuple[float, float]
 """The lower and the upper end of an axis, in the units of the data."""
 
-DIFFERENCE = "each stream minus the baseline's (its R, where it has no other)"
+SUBTRACTED = "each stream minus the baseline's (its R, where it has no other)"
 """How the streams of two models are subtracted, in words."""
 
 LAYOUT: dict[str, Any] = {

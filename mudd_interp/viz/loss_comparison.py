@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mudd_interp.analysis import LossComparison
-from mudd_interp.viz.theme import BASELINE, DIFFERENCE, MUDD, escape, finish, source_line
+from mudd_interp.viz.theme import BASELINE, MUDD, escape, finish, minus, source_line
 
 _DRAWN = 0.999
 """The least share of the tokens in the drawn range, if the histogram has as many."""
@@ -47,12 +47,12 @@ def loss_comparison_figure(comparison: LossComparison) -> go.Figure:
     outside = int(count[~drawn].sum())
     return finish(
         figure,
-        f"{DIFFERENCE}: loss of each token",
+        f"Loss of each token: {provenances[0].model} − {provenances[1].model}",
         "difference of −log p, in nats; negative where the model is better"
         + (f"; {outside:,} of {summary.tokens:,} tokens lie outside" if outside else ""),
         source_line(provenances),
         xaxis={
-            "title": f"{DIFFERENCE}, nats",
+            "title": f"{minus(provenances[0], provenances[1])}, nats",
             "range": [-reach, reach],
             "zeroline": False,
             "showgrid": False,

@@ -13,13 +13,13 @@ from plotly.subplots import make_subplots
 from mudd_interp.analysis import Predictions, loss_difference
 from mudd_interp.viz.theme import (
     BASELINE,
-    DIFFERENCE,
     MUDD,
     ROBUST_QUANTILE,
     SIGNED,
     UNSIGNED,
     escape,
     finish,
+    minus,
     robust_limit,
     short_name,
     source_line,
@@ -78,7 +78,7 @@ def loss_strip_figure(
     baseline: Predictions | None = None,
     *,
     title: str = "Loss of each token",
-    difference: str = DIFFERENCE,
+    difference: str | None = None,
 ) -> go.Figure:
     """The loss of each token, as colours: a strip for each model, and one for their difference.
 
@@ -89,14 +89,16 @@ def loss_strip_figure(
         result: Of the model in question.
         baseline: Of the Transformer beside it, on the same tokens.
         title: The figure's title.
-        difference: The name of the first minus the second.
+        difference: The name of the first minus the second; ``None`` for that of the models.
 
     Raises:
         ValueError: If the sequence has only one token, or the two models split it differently.
     """
     frame = _losses(result, baseline)
     strips = [short_name(each.provenance.model) for each in _given(result, baseline)]
-    strips += [] if baseline is None else [difference]
+    if baseline is not None:
+        difference = difference or minus(result.provenance, baseline.provenance, longest=9)
+        strips.append(difference)
     layout = _Layout(len(frame), len(strips))
     lines = len(layout.starts)
     figure = make_subplots(

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import StreamNorms, norms_difference
 from mudd_interp.viz.curves import (
-    DIFFERENCE,
     LAYOUT,
+    SUBTRACTED,
     Limits,
     difference_axis,
     difference_curves,
@@ -97,8 +97,9 @@ def norms_difference_figure(result: StreamNorms, baseline: StreamNorms) -> go.Fi
     label_ends(figure, curves, "mean", axis["range"])
     return finish(
         figure,
-        "MUDD − baseline: norms of the inputs of the blocks",
-        f"difference of mean L2 norms over tokens, {_UNIT}; {DIFFERENCE}",
+        f"Norms of the inputs of the blocks: "
+        f"{result.provenance.model} − {baseline.provenance.model}",
+        f"difference of mean L2 norms over tokens, {_UNIT}; {SUBTRACTED}",
         source_line([result.provenance, baseline.provenance]),
         yaxis=axis,
         **_layout(result.n_layers),

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import LayerSimilarity, similarity_difference
 from mudd_interp.viz.curves import (
-    DIFFERENCE,
     LAYOUT,
+    SUBTRACTED,
     Limits,
     difference_axis,
     difference_curves,
@@ -90,8 +90,9 @@ def similarity_difference_figure(result: LayerSimilarity, baseline: LayerSimilar
     label_ends(figure, curves, "cosine", axis["range"])
     return finish(
         figure,
-        "MUDD − baseline: similarity of the inputs of neighbouring blocks",
-        f"difference of mean {_COSINE}; {DIFFERENCE}",
+        f"Similarity of the inputs of neighbouring blocks: "
+        f"{result.provenance.model} − {baseline.provenance.model}",
+        f"difference of mean {_COSINE}; {SUBTRACTED}",
         source_line([result.provenance, baseline.provenance]),
         yaxis=axis,
         **_layout(result.n_layers),

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from plotly.subplots import make_subplots
 
 from mudd_interp.analysis import SimilarityMatrix, similarity_matrix_difference
-from mudd_interp.viz.curves import DIFFERENCE
+from mudd_interp.viz.curves import SUBTRACTED
 from mudd_interp.viz.theme import (
     ROBUST_QUANTILE,
     SIGNED,
@@ -94,15 +94,16 @@ def similarity_matrix_difference_figure(
     figure = _drawn(list(zip(titles, grids, strict=True)), "%{z:+.4f}")
     return finish(
         figure,
-        "MUDD − baseline: similarity of the inputs of all blocks",
-        f"mean cosine, {DIFFERENCE}; "
+        f"Similarity of the inputs of all blocks: "
+        f"{result.provenance.model} − {baseline.provenance.model}",
+        f"mean cosine, {SUBTRACTED}; "
         f"colours end at ±{end:.3g} ({ROBUST_QUANTILE:.0%} of non-zero values)",
         source_line([result.provenance, baseline.provenance]),
         coloraxis={
             "colorscale": SIGNED,
             "cmin": -end,
             "cmax": end,
-            "colorbar": colorbar("MUDD −<br>baseline"),
+            "colorbar": colorbar("difference"),
         },
         margin=_MARGIN,
         height=_Plot(len(titles)).figure_height,

@@ -25,9 +25,6 @@ WIDTH, HEIGHT = 1000, 600
 SIGNED, UNSIGNED = "RdBu_r", "viridis"
 """Colour scales: symmetric around 0, and from 0."""
 
-DIFFERENCE = "MUDD − baseline"
-"""The name of a difference between two models."""
-
 ROBUST_QUANTILE = 0.98
 """Share of the non-zero magnitudes that lie inside a signed colour scale."""
 
@@ -118,6 +115,11 @@ def visible(token: str, longest: int = 12) -> str:
 def short_name(model: str, longest: int = 18) -> str:
     """A model's name as a label, escaped; only the end of a long path."""
     return escape(model if len(model) <= longest else "…" + model[1 - longest :])
+
+
+def minus(result: Provenance, baseline: Provenance, longest: int = 18) -> str:
+    """The name of a difference between two models, escaped; of long names only the ends."""
+    return " − ".join(short_name(each.model, longest) for each in (result, baseline))
 
 
 def robust_limit(values: Shaped[np.ndarray, "..."], quantile: float = ROBUST_QUANTILE) -> float:

@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import TokenWeights, rectify, token_weights_difference
 from mudd_interp.viz.theme import (
-    DIFFERENCE,
     ROBUST_QUANTILE,
     finish,
     robust_limit,
@@ -105,12 +104,12 @@ def token_weights_difference_figure(
     names = [each.provenance.model for each in (result, baseline)]
     return finish(
         triangles(frame, result.streams, [statistic]),
-        f"{DIFFERENCE}: dense weights at token {_token(result, position)}"
-        f"{', rectified' if rectified else ''}",
+        f"Dense weights at token {_token(result, position)}{', rectified' if rectified else ''}: "
+        f"{names[0]} − {names[1]}",
         f"{names[0]} − {names[1]}, {_unit(rectified)}; {_DEFINITIONS[statistic]}; "
         f"colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance, baseline.provenance]),
-        coloraxis=scale(end, DIFFERENCE),
+        coloraxis=scale(end, "difference"),
         margin=MARGIN,
     )
 

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mudd_interp.analysis import DenseWeights, rectify, weights_difference
-from mudd_interp.viz.theme import DIFFERENCE, finish, robust_limit, source_line
+from mudd_interp.viz.theme import finish, robust_limit, source_line
 from mudd_interp.viz.triangles import MARGIN, height, scale, scale_end, triangles
 
 Statistic = Literal["mean", "std", "static", "dynamic"]
@@ -91,11 +91,11 @@ def weights_difference_figure(
     names = [each.provenance.model for each in (result, baseline)]
     return finish(
         triangles(frame, result.streams, statistics),
-        f"{DIFFERENCE}: dense weights{', rectified' if rectified else ''}",
+        f"Dense weights{', rectified' if rectified else ''}: {names[0]} − {names[1]}",
         f"{names[0]} − {names[1]}, {_unit(rectified)}; {_definition(statistics)}; "
         f"colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance, baseline.provenance]),
-        coloraxis=scale(end, DIFFERENCE),
+        coloraxis=scale(end, "difference"),
         margin=MARGIN,
         height=height(result.streams, statistics),
     )

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ import caches
 import progress
 import runs
 import shelf
+import state
 from mudd_interp.analysis import LayerSimilarity, LayerSimilarityAnalysis, Result
+from mudd_interp.catalog import FIGURES
 from mudd_interp.request import Request
 from mudd_interp.study import Study
 
@@ -508,3 +511,24 @@ def test_another_session_may_remove_the_oldest_first(
     monkeypatch.setattr(shelf, "_size", removed)
     kept(kept_runs, "b")
     assert [entry.name for entry in kept_runs.entries()[0]] == ["b" * 64]
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_costly_figure_is_run_over_all_of_the_text_if_it_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    at = opened(e=state.pack("cut mlp 1"))
+    assert "All of it is there" in said(at.text)
+    at.multiselect(key="besides").set_value(["head_composition", "edit_effects"])
+    settled(at.run())
+    pressed(at, "start_run")
+    # random tokens for the strongest induction head, its inputs, and the edits in both models
+    assert "22 of 22 sequences" in said(at.success)
+    assert not at.error
+    study = caches.study(replace(REQUEST, edits="cut mlp 1"))
+    for name in ("head_composition", "edit_effects"):
+        needs = FIGURES[name].needs(study)
+        assert needs
+        assert study.walks(needs) == []
+    title = FIGURES["head_composition"].title
+    assert any(title in entry.passes for entry in caches.shelf().entries()[0])

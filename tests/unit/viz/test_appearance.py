@@ -252,10 +252,10 @@ def test_the_words_give_title_and_ends(figures, name):
         ("similarity_figure", "5 curves", "Mean cosine similarity"),
         ("norms_figure", "5 curves", "Mean L2 norm, units of the residual stream (log scale)"),
         ("similarity_matrix_figure", "5 heat maps", "Mean cosine"),
-        ("similarity_matrix_difference_figure", "4 heat maps", "MUDD − baseline"),
+        ("similarity_matrix_difference_figure", "4 heat maps", "Difference"),
         ("weights_figure", "8 heat maps", "Weight × norm"),
         ("token_weights_figure", "4 heat maps", "Weight"),
-        ("token_weights_difference_figure", "4 heat maps", "MUDD − baseline"),
+        ("token_weights_difference_figure", "4 heat maps", "Difference"),
         ("edge_distribution_figure", "1 set of bars", "Share of tokens"),
         ("head_activity_figure", "2 sets of points and 2 curves", "Active share of tokens"),
         (
@@ -301,11 +301,11 @@ def test_the_words_name_tokens_as_they_are(figures):
 
 def test_the_words_keep_two_scales_apart(figures):
     # The models give 1/8 and 1/4 to what came at 1, and 1/2 both to what came at 2.
-    one = "1 ·b, mudd: 2.0794, plain: 1.3863, MUDD − baseline: +0.6931"
-    two = "2 <a>, mudd: 0.6931, plain: 0.6931, MUDD − baseline: +0.0000"
+    one = "1 ·b, mudd: 2.0794, plain: 1.3863, mudd − plain: +0.6931"
+    two = "2 <a>, mudd: 0.6931, plain: 0.6931, mudd − plain: +0.0000"
     assert viz.alt_text(figures["loss_strip_figure"]) == (
         f"Loss of each token: 2 heat maps. Loss, nats: from 0.693 ({two}) to 2.08 ({one}); "
-        f"MUDD − baseline, nats: from 0 ({two}) to 0.693 ({one})."
+        f"mudd − plain, nats: from 0 ({two}) to 0.693 ({one})."
     )
 
 

@@ -65,12 +65,12 @@ def test_both_models_share_a_scale_from_0_and_the_difference_has_its_own():
     assert losses.cmax == theme.robust_limit(np.concatenate([result.loss, baseline.loss]))
     assert difference.cmin == -difference.cmax
     assert difference.cmax == theme.robust_limit(result.loss - baseline.loss)
-    assert difference.colorbar.title.text == "MUDD − baseline, nats"
+    assert difference.colorbar.title.text == "…&lt;b&gt;1&lt;/b&gt; − plain, nats"
     assert f"{losses.cmax:.3g} nats, of the difference at ±{difference.cmax:.3g}" in subtitle(
         figure
     )
     rows = list(figure.layout.yaxis.ticktext)
-    assert rows == ["mudd &lt;b&gt;1&lt;/b&gt;", "plain", "MUDD − baseline"]
+    assert rows == ["mudd &lt;b&gt;1&lt;/b&gt;", "plain", "…&lt;b&gt;1&lt;/b&gt; − plain"]
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
 
 
@@ -82,7 +82,7 @@ def test_hovering_shows_both_losses():
             assert row[4] == (
                 f"4 &lt;i&gt;<br>mudd &lt;b&gt;1&lt;/b&gt;: {result.loss[4]:.4f}"
                 f"<br>plain: {baseline.loss[4]:.4f}"
-                f"<br>MUDD − baseline: {result.loss[4] - baseline.loss[4]:+.4f}"
+                f"<br>…&lt;b&gt;1&lt;/b&gt; − plain: {result.loss[4] - baseline.loss[4]:+.4f}"
             )
 
 

@@ -70,7 +70,9 @@ def test_a_similarity_difference_is_around_0(mudd, plain):
     assert low == -high
     assert high == pytest.approx(1.1 * frame["cosine"].abs().max())
     assert figure.layout.yaxis.zeroline
-    assert figure.layout.title.text.startswith("MUDD − baseline")
+    assert figure.layout.title.text.endswith(
+        f": {mudd[0].provenance.model} − {plain[0].provenance.model}"
+    )
 
 
 def test_a_norms_difference_is_around_0(mudd, plain):
@@ -78,7 +80,9 @@ def test_a_norms_difference_is_around_0(mudd, plain):
     assert_curves_show(figure.data, norms_difference(mudd[2], plain[2]), "mean")
     low, high = figure.layout.yaxis.range
     assert low == -high < 0
-    assert figure.layout.title.text.startswith("MUDD − baseline")
+    assert figure.layout.title.text.endswith(
+        f": {mudd[0].provenance.model} − {plain[0].provenance.model}"
+    )
 
 
 def test_the_difference_of_a_model_from_itself_has_an_axis_too(mudd):
@@ -130,7 +134,7 @@ def test_a_matrix_difference_has_a_symmetric_scale_of_its_own(mudd, plain):
     np.testing.assert_array_equal(shown, cosines.reshape(4, 3, 3))
     axis = figure.layout.coloraxis
     assert axis.cmax == -axis.cmin == theme.robust_limit(cosines)
-    assert axis.colorbar.title.text.startswith("MUDD −<br>baseline")
+    assert axis.colorbar.title.text.startswith("difference")
     assert f"±{axis.cmax:.3g} (98% of non-zero values)" in subtitle(figure)
 
 

@@ -148,8 +148,8 @@ def test_differences_have_the_numbers_of_their_tables_and_a_scale_of_their_own(
     expected = [[[-1, 2, NAN], [NAN] * 3], [[0, 0, NAN], [1, 0.5, 1]]]
     np.testing.assert_array_equal(grids(token), expected)
     for each in (figure, token):
-        assert each.layout.title.text.startswith("MUDD − baseline: ")
-        assert each.layout.coloraxis.colorbar.title.text.startswith("MUDD − baseline")
+        assert each.layout.title.text.endswith(": mudd &lt;b&gt; − plain")
+        assert each.layout.coloraxis.colorbar.title.text.startswith("difference")
         assert "mudd &lt;b&gt; − plain, weight, dimensionless" in subtitle(each)
 
 
