@@ -69,7 +69,7 @@ def test_the_same_figures_can_be_made_from_the_manifest(
     ("name", "work", "kept", "count"),
     [
         ("layer_similarity", "resumable.sweep", "*/1-of-1/*.safetensors", 2),
-        ("edge_effects", "ablation._measure", "*/1-of-1.npz", 1),
+        ("edge_effects", "ablation._measure", "*/1-of-1.safetensors", 1),
     ],
 )
 def test_an_interrupted_command_goes_on_from_what_it_kept(
