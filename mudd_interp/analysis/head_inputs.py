@@ -58,10 +58,18 @@ class HeadInputs(Result):
     )
     labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"component": "components"})
 
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"input": len(INPUTS)})
+
     direct: Float64[np.ndarray, "input component sequence"]
     total: Float64[np.ndarray, "input component sequence"]
     tokens: Int64[np.ndarray, " sequence"]
     error: Float64[np.ndarray, " sequence"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below = self.total.shape[1] - 2  # besides embedding and constant
+        if self.layer < 0 or below % self.layer if self.layer else below:
+            raise ValueError(f"no head of layer {self.layer} reads {below + 2} components.")
 
     @property
     def layer(self) -> int:

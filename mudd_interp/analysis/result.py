@@ -118,6 +118,9 @@ class Result(Finding):
     labelled: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Axes whose labels are an option: the option by the axis."""
 
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Axes that always have one length: it by the axis."""
+
     streams: tuple[Stream, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -206,8 +209,9 @@ class Result(Finding):
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
         source = replace(source, options=kind.completed(source.options, arrays))
         options = kind.check_options(source.options, f"the options in {path}")
-        sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
-        check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
+        sizes = {"stream": len(header.streams), "sequence": source.sequences}
+        sizes |= {**kind.lengths, **kind.sizes(options)}
+        check_arrays(kind, arrays, sizes, _LABELS, place)
         try:
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
@@ -221,6 +225,11 @@ class Result(Finding):
     ) -> Mapping[str, Any]:
         """The options of a file, and those that earlier versions did not write."""
         return options
+
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes that the options say, by the axis."""
+        return {axis: len(options[name]) for axis, name in cls.labelled.items()}
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:
