@@ -119,7 +119,7 @@ print("strongest induction head:", induction.round(3).to_dict())
 
 # %%
 contexts = [
-    mi.analysis.InContextLoss.load(f"results/in_context_{name}.npz")
+    mi.analysis.InContextLoss.load(f"results/in_context_{name}.safetensors")
     for name in ("mudd-tiny", "tfm-tiny")
 ]
 mi.viz.in_context_figure(*contexts).show()

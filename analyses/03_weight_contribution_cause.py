@@ -42,7 +42,7 @@ kaleido.start_sync_server(mathjax=False)
 
 model = mi.load_model("mudd-tiny")
 batches = mi.data.bundled_batches(64)
-sweep = mi.analysis.AblationSweep.load("results/edge_sweep.npz")
+sweep = mi.analysis.AblationSweep.load("results/edge_sweep.safetensors")
 sizes = mi.analysis.edge_sizes(model, batches)
 estimates = mi.analysis.edge_attribution(model, batches)
 table = weight_contribution_cause(sizes, sweep, estimates)
@@ -213,7 +213,7 @@ for word, each in patched.items():
 # could do without training), to their learned static part, or are moved to other tokens.
 
 # %%
-static = mi.analysis.AblationSweep.load("results/static_vs_dynamic.npz")
+static = mi.analysis.AblationSweep.load("results/static_vs_dynamic.safetensors")
 mi.viz.static_dynamic_figure(static).show()
 whole = static.frame.set_index("edits")["loss"]
 print(

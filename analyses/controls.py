@@ -5,7 +5,7 @@
 Five conditions: the models on the text, on the same tokens in another order, with random weights,
 with those and a random dynamic part of the dense weights (which starts at zero), and with the dense
 weights of each aggregate moved to other tokens. The defaults made `results/controls.csv`,
-`edge_controls.csv` and `in_context_*.npz`, which the notebooks read.
+`edge_controls.csv` and `in_context_*.safetensors`, which the notebooks read.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in PAIR:
         whole = in_context_loss(mi.load_model(name), bundled_batches())
-        whole.save(given.out / f"in_context_{name}.npz")
+        whole.save(given.out / f"in_context_{name}.safetensors")
         print(name, "early - late:", np.round(whole.score, 4))
     rows: list[dict[str, Any]] = []
     for name in PAIR:

@@ -28,9 +28,11 @@ def main() -> None:
     def report(sequences: int, tokens: int) -> None:
         console.print(f"{sequences:,} of {given.sequences:,} sequences, {tokens:,} tokens")
 
-    ablation_sweep(model, batches, path=given.out / "edge_sweep.npz", progress=report)
+    ablation_sweep(model, batches, path=given.out / "edge_sweep.safetensors", progress=report)
     means = dense_weights(model, mi.data.bundled_batches())
-    static_vs_dynamic(model, batches, means, report).save(given.out / "static_vs_dynamic.npz")
+    static_vs_dynamic(model, batches, means, report).save(
+        given.out / "static_vs_dynamic.safetensors"
+    )
 
 
 if __name__ == "__main__":

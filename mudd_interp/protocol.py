@@ -196,11 +196,11 @@ class DecomposableModel(HookedModel, Protocol):
         """The id of a text that is one token."""
         ...
 
-    def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "..."]:
+    def tokens_to_residual_directions(self, tokens: object) -> Float[Tensor, "..."]:
         """The directions of the final stream that raise tokens' logits, the norm's gain in them."""
         ...
 
-    def logit_constant(self, tokens: Any) -> Float[Tensor, "..."]:
+    def logit_constant(self, tokens: object) -> Float[Tensor, "..."]:
         """The part of tokens' logits that no component wrote."""
         ...
 

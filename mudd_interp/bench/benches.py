@@ -27,9 +27,9 @@ from mudd_interp.bench.sizes import (
     largest_difference,
     mudd_pythia,
     neox,
-    of_neox,
     random_tokens,
 )
+from mudd_interp.checkpoints.neox import of_neox
 from mudd_interp.model.bridge import build_bridge
 from mudd_interp.training.presets import GROUPS, PRESETS
 from mudd_interp.training.schedule import make_optimizer

@@ -1,7 +1,6 @@
 """Arguments of TransformerLens' methods that mean nothing here: each is refused in words."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from mudd_interp.axes import unknown_name
 
@@ -51,7 +50,7 @@ GENERATE_TAKES = ("max_new_tokens", "do_sample", "temperature", "return_type")
 
 
 def refuse(
-    method: str, reasons: Mapping[str, str], taken: Iterable[str], given: Mapping[str, Any]
+    method: str, reasons: Mapping[str, str], taken: Iterable[str], given: Mapping[str, object]
 ) -> None:
     """Refuse arguments that mean nothing here, and those that do not exist.
 
@@ -74,7 +73,7 @@ def refuse(
             raise ValueError(f"{method} takes no {name} here ({reasons[name]}): leave it out.")
 
 
-def check_return_type(return_type: Any) -> None:
+def check_return_type(return_type: object) -> None:
     """Refuse what :meth:`forward` cannot return."""
     if return_type not in ("logits", "loss", "both", None):
         raise ValueError(

@@ -152,7 +152,7 @@ def check_room(model: Decoder, tokens: Int[Tensor, "batch pos"], max_new_tokens:
         )
 
 
-def wants_text(given: Any, return_type: str | None) -> bool:
+def wants_text(given: object, return_type: str | None) -> bool:
     """Whether text is to be returned for an input.
 
     Raises:

@@ -47,7 +47,7 @@ class Ends:
     def require_linear_head(self) -> None:
         """Refuse a model whose logits are not the normed final stream times ``W_U``."""
 
-    def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "*shape d_model"]:
+    def tokens_to_residual_directions(self, tokens: object) -> Float[Tensor, "*shape d_model"]:
         """The directions of the final stream, before the norm's gain, that raise tokens' logits.
 
         They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, so that a component
@@ -66,7 +66,7 @@ class Ends:
         index = self.tokens.vocabulary_index(tokens)
         return self.W_U.T[index] * self.gain()
 
-    def logit_constant(self, tokens: Any) -> Float[Tensor, "*shape"]:
+    def logit_constant(self, tokens: object) -> Float[Tensor, "*shape"]:
         """The part of tokens' logits that no component wrote: ``b . W_U[:, t] + b_U[t]``.
 
         ``b`` is the bias of the final norm. Contributions along

@@ -147,14 +147,14 @@ class LanguageModel(HookedCore):
     @eager_where_hooked
     def forward(
         self,
-        input: Any,
+        input: object,
         return_type: str | None = "logits",
         loss_per_token: bool = False,
         prepend_bos: bool | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         past_kv_cache: Any = None,
-        **refused: Any,
+        **refused: object,
     ) -> Any:
         """Run the model.
 
@@ -211,7 +211,7 @@ class LanguageModel(HookedCore):
 
     def input_to_embed(
         self,
-        input: Any,
+        input: object,
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
         attention_mask: Tensor | None = None,

@@ -63,7 +63,7 @@ class ConfigView:
         """The precision of the weights."""
         raise NotImplementedError
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         """Refuse: a model does not change with its configuration.
 
         Raises:
@@ -81,7 +81,7 @@ class ConfigView:
         raise FrozenInstanceError(f"cannot delete cfg.{name}: a model keeps its configuration.")
 
 
-def _instead(name: str, present: Any) -> str:
+def _instead(name: str, present: object) -> str:
     if name in FLAGS:
         return f"it would switch nothing, {FLAGS[name]}"
     if name in ("device", "dtype"):

@@ -6,7 +6,6 @@ place of a hook point. Torch's global hooks, which profilers use, are not asked 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,7 @@ FORWARD_TABLES = ("_forward_hooks", "_forward_pre_hooks")
 GRADIENT_TABLES = ("_backward_hooks", "_backward_pre_hooks")
 
 
-def hook_tables(module: nn.Module) -> tuple[Mapping[int, Any], ...]:
+def hook_tables(module: nn.Module) -> tuple[Mapping[int, object], ...]:
     """Where torch keeps a module's hooks, TransformerLens' among them: always the same objects."""
     return tuple(module.__dict__[name] for name in (*FORWARD_TABLES, *GRADIENT_TABLES))
 

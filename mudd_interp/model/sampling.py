@@ -91,18 +91,18 @@ class Sampling:
         return torch.where(overflowed, penalised.clamp(-SINGLE.max, SINGLE.max), penalised)
 
 
-def require(valid: bool, name: str, expected: str, value: Any) -> None:
+def require(valid: bool, name: str, expected: str, value: object) -> None:
     """Refuse an argument that is not as expected."""
     if not valid:
         raise ValueError(f"{name} must be {expected}, got {value!r}.")
 
 
-def is_integer(number: Any, least: int) -> bool:
+def is_integer(number: object, least: int) -> bool:
     """Whether it is a whole number from ``least``."""
     return isinstance(number, Integral) and int(number) >= least
 
 
-def _is_number(number: Any) -> bool:
+def _is_number(number: object) -> bool:
     return isinstance(number, Real) and math.isfinite(number)
 
 

@@ -1,7 +1,5 @@
 """Token ids as models take them: their shape, and the vocabulary that they are of."""
 
-from typing import Any
-
 from jaxtyping import Int, Int64
 from torch import Tensor
 
@@ -49,14 +47,14 @@ def check_vocabulary(ids: Int[Tensor, "..."], d_vocab: int) -> None:
         )
 
 
-def is_text(given: Any) -> bool:
+def is_text(given: object) -> bool:
     """Whether a text or texts are given, and not ids."""
     return isinstance(given, str) or (
         isinstance(given, list | tuple) and any(isinstance(each, str) for each in given)
     )
 
 
-def as_batch(tokens: Any) -> Int64[Tensor, "batch pos"]:
+def as_batch(tokens: object) -> Int64[Tensor, "batch pos"]:
     """Ids ``[batch pos]``, of whatever form; ``[pos]`` is a row, and an id one of one token.
 
     Raises:

@@ -51,7 +51,7 @@ class Tokens:
 
     def to_tokens(
         self,
-        input: Any,
+        input: object,
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
         move_to_device: bool = True,
@@ -95,7 +95,7 @@ class Tokens:
             )
         return torch.tensor(rows, dtype=torch.int64)
 
-    def vocabulary_index(self, tokens: Any) -> Int64[Tensor, "*shape"]:
+    def vocabulary_index(self, tokens: object) -> Int64[Tensor, "*shape"]:
         """Ids of this model's vocabulary, on its device, from the text of one token or from ids.
 
         Raises:
@@ -128,7 +128,7 @@ class Tokens:
             )
         return self.tokenizer
 
-    def to_string(self, tokens: Any) -> str | list[str]:
+    def to_string(self, tokens: object) -> str | list[str]:
         """The text of token ids: one string, or a list of them for a batch ``[batch pos]``.
 
         Raises:
@@ -161,7 +161,7 @@ class Tokens:
         tokenizer = self.require_tokenizer()
         return [token_text(tokenizer, token) for token in ids.tolist()]
 
-    def _one_row(self, tokens: Any) -> Int64[Tensor, " pos"]:
+    def _one_row(self, tokens: object) -> Int64[Tensor, " pos"]:
         batch = as_batch(tokens)
         if len(batch) != 1:
             raise ValueError(f"expected one prompt, got ids of shape {list(batch.shape)}.")
@@ -179,7 +179,7 @@ class Tokens:
             raise ValueError(f"{string!r} is {len(ids)} tokens, not one: {texts}.")
         return ids[0]
 
-    def to_single_str_token(self, int_token: Any) -> str:
+    def to_single_str_token(self, int_token: object) -> str:
         """The text of one token, as in :meth:`to_str_tokens`.
 
         Raises:
@@ -192,8 +192,8 @@ class Tokens:
 
     def get_token_position(
         self,
-        single_token: Any,
-        input: Any,
+        single_token: object,
+        input: object,
         mode: str = "first",
         prepend_bos: bool | None = None,
         padding_side: str | None = None,

@@ -8,7 +8,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mudd_interp.analysis import head_activity, layer_similarity
-from mudd_interp.bench.sizes import of_neox
+from mudd_interp.checkpoints.neox import of_neox
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.bridge import BridgeBaseline

@@ -1,7 +1,7 @@
 """``BridgeBaseline``: a Transformer of Hugging Face's behind the same names as our model."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from jaxtyping import Float
@@ -256,13 +256,13 @@ class BridgeBaseline(LanguageModel):
         self.bridge.to(*args, **kwargs, print_details=False)
         return self
 
-    def parameters(self, recurse: bool = True) -> Any:
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The parameters that the model computes with, each once."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Any:
+    ) -> Iterator[tuple[str, nn.Parameter]]:
         """The same with their names, the Hugging Face model's with the bridge's parts in them.
 
         Where the bridge computes with parts of a joint matrix, these are its parameters: the joint

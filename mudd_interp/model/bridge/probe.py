@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.model.block import ATTENTION_STREAMS
+from mudd_interp.model.language import LanguageModel
 
 PROBE_LENGTH = 6
 """Tokens of the probe: enough for a pattern with a future to hide."""
@@ -35,7 +36,7 @@ class Findings:
     linear_head: bool
 
 
-def probe(model: Any) -> Findings:
+def probe(model: LanguageModel) -> Findings:
     """Run a baseline on a few tokens, and see which hooks are live and exact.
 
     Raises:
@@ -69,7 +70,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a.float() - b.float()).abs().max() <= tolerance * scale)
 
 
-def check_chain(model: Any, cache: Cache) -> None:
+def check_chain(model: LanguageModel, cache: Cache) -> None:
     """Each block reads the output of the one before: what makes a Transformer plain."""
     inputs = [axes.resid_pre(layer) for layer in range(model.cfg.n_layers)] + [axes.RESID_FINAL]
     for source, name in enumerate(inputs):
@@ -88,7 +89,9 @@ def check_chain(model: Any, cache: Cache) -> None:
 
 
 def not_live(
-    model: Any, tokens: Int[Tensor, "batch pos"], logits: Float[Tensor, "batch pos d_vocab"]
+    model: LanguageModel,
+    tokens: Int[Tensor, "batch pos"],
+    logits: Float[Tensor, "batch pos d_vocab"],
 ) -> dict[str, str]:
     """Hooks whose edits do not reach the logits, or that run twice.
 
@@ -113,7 +116,7 @@ def not_live(
 
 
 def nudge(
-    model: Any, names: Sequence[str], tokens: Int[Tensor, "batch pos"]
+    model: LanguageModel, names: Sequence[str], tokens: Int[Tensor, "batch pos"]
 ) -> tuple[Float[Tensor, "batch pos d_vocab"], dict[str, str]]:
     """Logits of a run with nudges of size zero, and the names whose nudge has no gradient."""
     sizes = {name: torch.zeros((), device=tokens.device, requires_grad=True) for name in names}
@@ -142,7 +145,7 @@ def wave(like: Tensor) -> Float[Tensor, "..."]:
     return torch.sin(1.0 + 1.7 * steps).view(like.shape)
 
 
-def not_additive(model: Any, cache: Cache) -> dict[str, str]:
+def not_additive(model: LanguageModel, cache: Cache) -> dict[str, str]:
     """Components that do not add up to the block's output, and heads not to the attention."""
     found: dict[str, str] = {}
     for layer in range(model.cfg.n_layers):
@@ -164,7 +167,7 @@ def not_additive(model: Any, cache: Cache) -> dict[str, str]:
 
 
 def _sum_of_heads(
-    model: Any, layer: int, heads: Float[Tensor, "batch pos head d_model"]
+    model: LanguageModel, layer: int, heads: Float[Tensor, "batch pos head d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
     bias = getattr(model.blocks[layer].attn.o.original_component, "bias", None)
     return heads.sum(2) if bias is None else heads.sum(2) + bias
@@ -185,7 +188,9 @@ def not_attention(cache: Cache, n_layers: int) -> dict[str, str]:
     return found
 
 
-def _has_linear_head(model: Any, cache: Cache, logits: Float[Tensor, "batch pos d_vocab"]) -> bool:
+def _has_linear_head(
+    model: LanguageModel, cache: Cache, logits: Float[Tensor, "batch pos d_vocab"]
+) -> bool:
     normalized = cache.get("ln_final.hook_normalized")
     if normalized is None:
         return False

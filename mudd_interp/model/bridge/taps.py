@@ -36,7 +36,7 @@ class Tap:
     def __init__(self, point: HookPoint, copy: bool = False):
         self.point, self.copy = point, copy
 
-    def __call__(self, tensor: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG002
+    def __call__(self, tensor: Tensor, hook: HookPoint) -> Tensor | None:  # noqa: ARG002
         """The tensor after our hooks, or ``None`` if it is the same."""
         if not has_hooks(self.point):
             return None
@@ -49,7 +49,7 @@ class NormTap(Tap):
 
     edited: bool = False
 
-    def __call__(self, tensor: Tensor, hook: Any) -> Tensor | None:
+    def __call__(self, tensor: Tensor, hook: HookPoint) -> Tensor | None:
         """See :class:`Tap`."""
         seen = super().__call__(tensor, hook)
         self.edited = seen is not None and not same(seen, tensor)
@@ -177,7 +177,7 @@ class BlockTaps:
     def begin(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002
     ) -> Float[Tensor, "batch pos d_model"]:
         """What enters the block; for the first one, X_0 (token and position embedding) first."""
         if self.embed is not None:
@@ -190,7 +190,7 @@ class BlockTaps:
         self,
         stream: Stream,
         normed: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002
     ) -> Float[Tensor, "batch pos d_model"] | None:
         """What one projection reads: the block's input after the stream's own hook and norm."""
         point = self.taps.points.get(axes.stream_input(self.layer, stream))
@@ -215,7 +215,7 @@ class BlockTaps:
         norm = getattr(self.block, "ln1", None)
         return x if norm is None else norm.original_component(x)
 
-    def keep_z(self, z: Float[Tensor, "batch pos head d_head"], hook: Any) -> Tensor | None:
+    def keep_z(self, z: Float[Tensor, "batch pos head d_head"], hook: HookPoint) -> Tensor | None:
         """The mixed values of each head; kept if the heads' outputs are asked for."""
         assert self.z is not None
         changed = Tap(self.z)(z, hook)
@@ -226,7 +226,7 @@ class BlockTaps:
     def add_heads(
         self,
         out: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002
     ) -> Float[Tensor, "batch pos d_model"] | None:
         """The sum of the heads' outputs, where a hook may change them."""
         z, self._z = self._z, None
@@ -243,7 +243,7 @@ class BlockTaps:
     def middle(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stream between attention and FFN; an edit also goes past the FFN, see ``end``."""
         assert self.resid_mid is not None
@@ -251,7 +251,7 @@ class BlockTaps:
         self._middle = seen if may_change(self.resid_mid) else None
         return seen
 
-    def keep_mlp_out(self, x: Float[Tensor, "batch pos d_model"], hook: Any) -> Tensor | None:
+    def keep_mlp_out(self, x: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Tensor | None:
         """The output of the FFN."""
         assert self.mlp_out is not None
         changed = Tap(self.mlp_out)(x, hook)
@@ -261,7 +261,7 @@ class BlockTaps:
     def end(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002
     ) -> Float[Tensor, "batch pos d_model"]:
         """The block's output: of the edited middle, where that is hooked."""
         assert self.resid_post is not None

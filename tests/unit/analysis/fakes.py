@@ -108,6 +108,9 @@ class Vocabulary:
     def decode(self, ids, **_):
         return "".join(self.texts[i] for i in ids)
 
+    def convert_ids_to_tokens(self, token):
+        return self.texts[token]
+
 
 class EdgeModel(FakeModel):
     """Two blocks with dense weights at two of three aggregates: R of aggregation 0 is plain.

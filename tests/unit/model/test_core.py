@@ -1,7 +1,6 @@
 """A model has parts: what they do it does too, and a core that reads no text has no word of it."""
 
 import inspect
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from transformer_lens.hook_points import HookPoint
 from mudd_interp.model.core import HookedCore
 from mudd_interp.model.generate import Generator
 from mudd_interp.model.language import LanguageModel
+from mudd_interp.model.live_config import ConfigView
 from mudd_interp.model.stacked import Weights
 from mudd_interp.model.tokens import Tokens
 from mudd_interp.protocol import DecomposableModel, HookedModel, ModelInfo, ModelShape
@@ -30,6 +30,11 @@ OF_LANGUAGE = (
     "W_U",
     "tokens_to_residual_directions",
 )
+
+
+class Sizes(ConfigView):
+    n_layers = n_heads = 2
+    dense = "none"
 
 
 class Patches(HookedCore):
@@ -51,8 +56,8 @@ class Patches(HookedCore):
         return made
 
     @property
-    def cfg(self) -> Any:
-        return SimpleNamespace(n_layers=2, n_heads=2)
+    def cfg(self) -> ConfigView:
+        return Sizes()
 
     @property
     def weights(self) -> Weights:
