@@ -5,12 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
+
+from tests import checked
+
+jaxtyping.jaxtyped = checked.jaxtyped
 
 # As Streamlit runs them: the app's modules import their siblings so.
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))
+
+# The same examples in every run, and none fails because the machine is slow.
+settings.load_profile("ci")
 
 # Several test processes on few cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
