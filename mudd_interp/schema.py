@@ -72,7 +72,8 @@ def _expected(kind: Any) -> Iterator[str]:
     elif origin is Literal:
         yield f"one of {', '.join(get_args(kind))}"
     elif origin is Annotated:
-        yield next(each.documentation for each in get_args(kind) if isinstance(each, DocInfo))
+        said = [each.documentation for each in get_args(kind) if isinstance(each, DocInfo)]
+        yield from said or _expected(get_args(kind)[0])
     elif kind is not NoneType:
         yield "True or False" if kind is bool else f"a {kind.__name__}"
 

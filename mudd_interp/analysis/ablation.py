@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from types import MappingProxyType
@@ -140,6 +140,10 @@ class AblationAnalysis(Analysis[AblationSweep]):
     edits: tuple[str, ...] | None = None
     means: DenseWeights | None = None
     pair: tuple[int, int] | None = None
+
+    def given(self, result: DenseWeights) -> "AblationAnalysis":
+        """The same with mean weights."""
+        return replace(self, means=result)
 
     def start(self, model: HookedModel) -> "AblationSums":
         """Empty sums for one model.

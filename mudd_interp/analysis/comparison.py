@@ -17,7 +17,13 @@ from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
-from mudd_interp.analysis.ranking import RankedToken, both_ways, from_arrays, to_arrays
+from mudd_interp.analysis.ranking import (
+    RankedToken,
+    both_ways,
+    check_places,
+    from_arrays,
+    to_arrays,
+)
 from mudd_interp.analysis.result import Places, Result
 from mudd_interp.analysis.vocabulary import check_same_vocabulary, joined_text
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
@@ -93,6 +99,9 @@ class LossComparison(Result):
     """
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"top": int, "baseline": Identity})
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType(
+        {"model": 2, "count": 4, "bin": len(EDGES) + 1, "place": 3}
+    )
 
     loss_sum: Float64[np.ndarray, " model"]
     counts: Int64[np.ndarray, " count"]
@@ -101,6 +110,12 @@ class LossComparison(Result):
     ranked: Int64[np.ndarray, "ranked place"]
     ranked_loss: Float64[np.ndarray, "ranked model"]
     context_ids: Int64[np.ndarray, " context"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_places(self.ranked, self.context_ids)
+        if not self.counts[0]:
+            raise ValueError("no token is predicted: give sequences of at least two tokens.")
 
     @property
     def baseline_provenance(self) -> Provenance:
@@ -266,8 +281,6 @@ class ComparisonSums(Accumulator[LossComparison]):
         Raises:
             ValueError: If no token was predicted.
         """
-        if not self.counts[0]:
-            raise ValueError("no token is predicted: give sequences of at least two tokens.")
         return LossComparison(
             provenance=provenance,
             streams=self._streams,

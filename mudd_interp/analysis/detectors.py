@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,8 @@ class HeadScores(Result):
         weight_sum: Sum over the queries of the attention spent on the keys of a score.
         queries: The number of queries to which a score applies.
     """
+
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"score": len(SCORES)})
 
     weight_sum: Float64[np.ndarray, "score layer head"]
     queries: Int64[np.ndarray, " score"]

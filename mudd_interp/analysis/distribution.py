@@ -53,6 +53,11 @@ class WeightDistribution(Result):
     minimum: Float64[np.ndarray, "stream layer source"]
     maximum: Float64[np.ndarray, "stream layer source"]
 
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes: two bins more than were asked for."""
+        return {"bin": options["bins"] + 2}
+
     @property
     def n_layers(self) -> int:
         """Number of blocks."""

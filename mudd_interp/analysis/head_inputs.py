@@ -53,12 +53,23 @@ class HeadInputs(Result):
         error: How far the shares of a sequence's tokens are from one, at most.
     """
 
-    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"layer": int, "head": int, "components": list[str]}
+    )
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"component": "components"})
+
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"input": len(INPUTS)})
 
     direct: Float64[np.ndarray, "input component sequence"]
     total: Float64[np.ndarray, "input component sequence"]
     tokens: Int64[np.ndarray, " sequence"]
     error: Float64[np.ndarray, " sequence"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below = self.total.shape[1] - 2  # besides embedding and constant
+        if self.layer < 0 or below % self.layer if self.layer else below:
+            raise ValueError(f"no head of layer {self.layer} reads {below + 2} components.")
 
     @property
     def layer(self) -> int:
@@ -83,7 +94,7 @@ class HeadInputs(Result):
         rows = (n_inputs * n_components, len(self.tokens))
         direct = self.direct.reshape(rows).sum(1) / self.tokens.sum()
         total, low, high = mean_and_interval(self.total.reshape(rows), self.tokens)
-        names = np.array(self._names(n_components), dtype=object)
+        names = np.array(self.provenance.options["components"], dtype=object)
         return pd.DataFrame(
             {
                 "stream": np.repeat(np.array(INPUTS, dtype=object), n_components),
@@ -96,13 +107,18 @@ class HeadInputs(Result):
             }
         )
 
-    def _names(self, n_components: int) -> list[str]:
-        n_heads = 0 if self.layer == 0 else (n_components - 2) // self.layer - 2
-        names = ["embed"]
-        for below in range(self.layer):
-            names += [f"head {below}.{head}" for head in range(n_heads)]
-            names += [f"attn_bias {below}", f"mlp {below}"]
-        return [*names, "constant"]
+    @classmethod
+    def completed(
+        cls, options: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> Mapping[str, Any]:
+        """Files of version 0.1 do not name the components: there are as many of each block."""
+        total, layer = arrays.get("total"), options.get("layer")
+        if "components" in options or total is None or total.ndim != 3:
+            return options
+        if not isinstance(layer, int) or not 0 <= layer < total.shape[1]:
+            return options
+        per_block = 0 if layer == 0 else (total.shape[1] - 2) // layer
+        return {**options, "components": component_names(layer, per_block - 2)}
 
     def _check_shapes(self, other: Result) -> None:
         """Nothing: results of one model and head have sequences of their own."""
@@ -110,6 +126,15 @@ class HeadInputs(Result):
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
+
+
+def component_names(layer: int, n_heads: int) -> list[str]:
+    """What can write the inputs of a head of a layer, in the order of depth."""
+    names = ["embed"]
+    for below in range(layer):
+        names += [f"head {below}.{head}" for head in range(n_heads)]
+        names += [f"attn_bias {below}", f"mlp {below}"]
+    return [*names, "constant"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +174,8 @@ class HeadInputSums(Accumulator[HeadInputs]):
 
     def __init__(self, model: DecomposableModel, layer: int, head: int):
         self._model, self._layer, self._head = model, layer, head
-        self.options: Mapping[str, Any] = {"layer": layer, "head": head}
+        names = component_names(layer, model.cfg.n_heads)
+        self.options: Mapping[str, Any] = {"layer": layer, "head": head, "components": names}
         self._found: list[tuple[Float64[np.ndarray, "2 input component"], float]] = []
         self._lengths: list[int] = []
 

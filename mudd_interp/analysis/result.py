@@ -40,18 +40,77 @@ class Places:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Result(ABC):
-    """A result of an analysis: frozen, its arrays read-only, its numbers finite.
+class Finding(ABC):
+    """What an analysis found: frozen, its arrays read-only, its numbers finite.
 
     Attributes:
         provenance: Model, tokens and options that it was computed from.
+    """
+
+    absent: ClassVar[tuple[str, ...]] = ()
+    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
+
+    impossible: ClassVar[tuple[str, ...]] = ()
+    """Arrays of logits in which minus infinity means that a token cannot be."""
+
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        freeze(self, self.provenance.dtype, self.absent, self.impossible)
+
+    @abstractmethod
+    def merge(self, other: Any) -> Any:
+        """Two findings together, where that has a meaning."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, where there is a need for one."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OneSequence(Finding):
+    """What was found of one sequence; one pass computes it again, so it is not kept in a file.
+
+    Attributes:
+        token_ids: The sequence.
+        tokens: The text of each token, or its id where the model has no tokenizer.
+    """
+
+    token_ids: Int64[np.ndarray, " pos"]
+    tokens: tuple[str, ...]
+
+    def merge(self, other: Any) -> Any:  # noqa: ARG002
+        """Refuse: two sequences are no longer one.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} is of one sequence, so two are not merged: average over a "
+            "corpus with an analysis of batches."
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
+        """Refuse: it is computed again.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} is of one sequence and is not saved: keep its table, or "
+            "compute it again, which takes one pass."
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Finding):
+    """What was found of a corpus, or of pairs of prompts: it is saved, loaded and merged.
+
+    Attributes:
         streams: The model's distinct input streams, in q k v r order.
     """
 
     kinds: ClassVar[dict[str, type["Result"]]] = {}
-
-    absent: ClassVar[tuple[str, ...]] = ()
-    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options that the class reads from its provenance, by name, with their types."""
@@ -59,15 +118,14 @@ class Result(ABC):
     labelled: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Axes whose labels are an option: the option by the axis."""
 
-    provenance: Provenance
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Axes that always have one length: it by the axis."""
+
     streams: tuple[Stream, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Result.kinds[cls.__name__] = cls
-
-    def __post_init__(self) -> None:
-        freeze(self, self.provenance.dtype, self.absent)
 
     @property
     @abstractmethod
@@ -149,13 +207,29 @@ class Result(ABC):
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
+        source = replace(source, options=kind.completed(source.options, arrays))
         options = kind.check_options(source.options, f"the options in {path}")
-        sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
-        check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
+        sizes = {"stream": len(header.streams), "sequence": source.sequences}
+        sizes |= {**kind.lengths, **kind.sizes(options)}
+        check_arrays(kind, arrays, sizes, _LABELS, place)
         try:
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
+
+    @classmethod
+    def completed(
+        cls,
+        options: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],  # noqa: ARG003 (a subclass reads them)
+    ) -> Mapping[str, Any]:
+        """The options of a file, and those that earlier versions did not write."""
+        return options
+
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes that the options say, by the axis."""
+        return {axis: len(options[name]) for axis, name in cls.labelled.items()}
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, last_position, run_pass
 from mudd_interp.axes import Stream
+from mudd_interp.edits.apply import multiplies_normed
 from mudd_interp.paths import Route, strongest_routes, unroll
 from mudd_interp.protocol import DecomposableModel
 
@@ -115,7 +116,7 @@ def routes(
     n_layers: int = model.cfg.n_layers
     position, layer = last_position(tokens, position), n_layers if layer is None else layer
     _check_place(n_layers, source, layer, k)
-    if model.cfg.pre_post_norm != "none":
+    if multiplies_normed(model):
         raise ValueError(
             "routes are ranked by their weights, but with PrePostDANorm each is a vector: look at "
             "path_coefficients or stream_decomposition."

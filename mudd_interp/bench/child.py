@@ -255,7 +255,7 @@ def figures(out: str, device: str, sequences: int | None, started: float) -> dic
     request = Request(device=device, sequences=sequences)
     study, kinds = Study(request), choose((), request)
     clock.append(time.monotonic())
-    study.prepare([analysis for kind in kinds for analysis in kind.needs(request)])
+    study.prepare([need for kind in kinds for need in kind.needs(study)])
     clock.append(time.monotonic())
     drawn = draw_figures(study, kinds)
     clock.append(time.monotonic())

@@ -66,7 +66,7 @@ def draw_kind(kind: FigureKind, study: Study) -> Drawn:
         ValueError: If it cannot be drawn from the study's request.
     """
     kind.check(study.request)
-    study.prepare(list(kind.needs(study.request)))
+    study.prepare(kind.needs(study))
     with study.noting() as noted:
         drawn = kind.draw(study)
     return replace(drawn, computed_on=noted)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -22,8 +22,9 @@ from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.released import RELEASED_TYPES
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.language import LanguageModel
 from mudd_interp.precision import float_dtype
-from mudd_interp.protocol import NOT_TRIED, HookedModel, ModelInfo
+from mudd_interp.protocol import NOT_TRIED, ModelInfo
 
 
 def load_model(
@@ -33,7 +34,7 @@ def load_model(
     revision: str | None = None,
     local_files_only: bool = False,
     check: bool = True,
-) -> HookedModel:
+) -> LanguageModel:
     """Load a model with its tokenizer, and check it. Code that comes with a model is never run.
 
     Args:
@@ -64,7 +65,7 @@ def load_model(
     config = read_config(place.folder)
     own = config["model_type"] in (MODEL_TYPE, *RELEASED_TYPES)
     load = _load if own else load_baseline
-    return cast(HookedModel, load(place, config, device, dtype, local_files_only, check))
+    return load(place, config, device, dtype, local_files_only, check)
 
 
 def _load(

@@ -3,6 +3,7 @@
 Everything that this library writes goes through here. Standard library only.
 """
 
+from mudd_interp.files.digests import known_sha256 as known_sha256
 from mudd_interp.files.digests import sha256 as sha256
 from mudd_interp.files.digests import sha256_file as sha256_file
 from mudd_interp.files.json_files import LARGEST as LARGEST

@@ -25,13 +25,43 @@ ABSENT = object()
 
 
 class ConfigView:
-    """A configuration that is read live and never written."""
+    """A configuration that is read live and never written: :class:`ModelShape` and more.
+
+    Fields that are not here are those of the configuration that is viewed.
+    """
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+    dense: str
+    pre_post_norm: str
 
     use_attn_result = False
     use_split_qkv_input = False
     use_attn_in = False
     use_hook_mlp_in = False
     default_prepend_bos = False
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of the configuration that is viewed."""
+        raise AttributeError(name)
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse: a model does not change with its configuration.

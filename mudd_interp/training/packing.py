@@ -1,19 +1,22 @@
 """From documents to rows of token ids, every token predicted exactly once."""
 
-import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
-from mudd_interp.files import exclusive, read_json, replacing, write_text
+from mudd_interp.files import exclusive, read_json, replacing, sha256_file, write_text
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_packing_tokenizer
 
+_SPLITS: tuple[Split, ...] = get_args(Split)
+_TOKEN = np.dtype("<u2")
 _ENCODED_AT_ONCE = 100  # documents; bounds the memory of the encodings
 
 STAMP = "prepared.json"
@@ -80,7 +83,8 @@ def prepare(folder: Path) -> None:
     """Write ``train.npy`` and ``validation.npy``, uint16 streams, unless they are there already.
 
     Args:
-        folder: Where to; a stamp in it names the manifest and tokenizer it was made from.
+        folder: Where to; a stamp in it has the digests of the manifest and the tokenizer that the
+            streams were made from, and of the streams.
 
     Raises:
         ValueError: If another process is preparing the folder, or a source file is not the expected
@@ -89,27 +93,30 @@ def prepare(folder: Path) -> None:
     if is_prepared(folder):
         return
     with exclusive(folder):
-        for split in ("train", "validation"):
-            with replacing(folder / f"{split}.npy") as temporary, temporary.open("wb") as file:
+        for split in _SPLITS:
+            with replacing(_path(folder, split)) as temporary, temporary.open("wb") as file:
                 np.save(file, packed_split(split).stream)
-        write_text(folder / STAMP, json.dumps(prepared_from(), indent=2))
+        write_text(folder / STAMP, json.dumps(stamp(folder), indent=2))
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the streams in a folder are those that :func:`prepare` would write there."""
-    stamp = folder / STAMP
+    """Whether the streams in a folder are those that :func:`prepare` wrote, or would write."""
+    path = folder / STAMP
     try:
-        return stamp.is_file() and read_json(stamp) == prepared_from()
-    except ValueError:
+        return path.is_file() and read_json(path) == stamp(folder)
+    except (ValueError, OSError):
         return False  # it is made anew
 
 
-def prepared_from() -> dict[str, str]:
-    """Digest the two files that decide every token."""
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in (("manifest", MANIFEST), ("tokenizer", TOKENIZER))
-    }
+def stamp(folder: Path) -> dict[str, str]:
+    """Digests of the two files that decide every token, and of the streams in a folder.
+
+    Raises:
+        OSError: If a stream is missing.
+    """
+    files = {"manifest": MANIFEST, "tokenizer": TOKENIZER}
+    files |= {split: _path(folder, split) for split in _SPLITS}
+    return {name: sha256_file(path) for name, path in files.items()}
 
 
 def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
@@ -118,15 +125,30 @@ def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
     Raises:
         ValueError: If the file is damaged, or is not a stream.
     """
-    path = folder / f"{split}.npy"
+    path = _path(folder, split)
+    length = len(_header(0))  # that of any other count
     try:
-        stream = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(_no_stream(path)) from error
-    if not isinstance(stream, np.ndarray) or (stream.dtype, stream.ndim) != (np.uint16, 1):
-        raise ValueError(_no_stream(path))
-    return stream
+        with path.open("rb") as file:
+            header = file.read(length)
+        count, rest = divmod(path.stat().st_size - length, _TOKEN.itemsize)
+        # NumPy's reader evaluates a header, and fails in many ways; ours is known.
+        if rest or header != _header(max(count, 0)):
+            raise ValueError("it does not begin as a stream of its length does")
+        return np.memmap(path, _TOKEN, "r", length, (count,))
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or not a stream of tokens ({error}): remove its folder to prepare "
+            "it again."
+        ) from error
 
 
-def _no_stream(path: Path) -> str:
-    return f"{path} is damaged or not a stream of tokens: remove its folder to prepare it again"
+def _header(count: int) -> bytes:
+    """How the file of a stream begins, before its tokens."""
+    file = io.BytesIO()
+    values = {"descr": _TOKEN.str, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, values)
+    return file.getvalue()
+
+
+def _path(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.npy"

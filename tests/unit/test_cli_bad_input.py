@@ -69,7 +69,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "too long a context": ([*OUT, "--context", "300"], ["300 tokens do not fit", "256"]),
     # Prompts, and places in them and in the models.
     "empty prompt": ([*OUT, "--prompt", ""], ["the prompt is empty"]),
-    "empty ids": ([*OUT, "--prompt-ids", ""], ["the prompt is empty"]),
+    "empty ids": ([*OUT, "--prompt-ids", ""], ["--prompt-ids", "token ids such as 5,17,9"]),
+    "empty sinks": ([*OUT, "--sinks", ""], ["--sinks", "token ids such as 5,17,9"]),
     "two prompts": ([*OUT, "--prompt", "x", "--prompt-ids", "5"], ["not both"]),
     "ids that are none": ([*OUT, "--prompt-ids", "5,x"], ["--prompt-ids", "such as 5,17,9"]),
     "id outside the vocabulary": (

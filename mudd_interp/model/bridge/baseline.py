@@ -1,9 +1,7 @@
 """``BridgeBaseline``: a Transformer of Hugging Face's behind the same names as our model."""
 
 import re
-import warnings
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from jaxtyping import Float
@@ -11,36 +9,24 @@ from torch import Tensor, nn
 
 from mudd_interp import axes
 from mudd_interp.axes import Stream
-from mudd_interp.model.arguments import FORWARD, FORWARD_TAKES, check_return_type, refuse
+from mudd_interp.model.arguments import FORWARD, refuse
 from mudd_interp.model.bridge.build import build_bridge
 from mudd_interp.model.bridge.config import BaselineConfig
-from mudd_interp.model.bridge.generate import BaselineGenerate
+from mudd_interp.model.bridge.forward import BridgePass
+from mudd_interp.model.bridge.generate import reader_of
 from mudd_interp.model.bridge.probe import probe
-from mudd_interp.model.bridge.taps import NORM_HOOKS, Taps
-from mudd_interp.model.bridge.weights import BaselineWeights
+from mudd_interp.model.bridge.taps import Taps
+from mudd_interp.model.bridge.weights import BridgeEnds, BridgeWeights
+from mudd_interp.model.decoding import Decoding, Reader
 from mudd_interp.model.dense import one_hot_newest
-from mudd_interp.model.forward import LossMethods, layer_index, stream_to_start
-from mudd_interp.model.hooking import CheckedHooks
-from mudd_interp.model.named import NearestNames
-from mudd_interp.model.points import may_change
-from mudd_interp.model.switches import HookSwitches
-from mudd_interp.model.tokens import TokenMethods, check_tokens
+from mudd_interp.model.language import LanguageModel
 from mudd_interp.protocol import NOT_TRIED, ModelInfo
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
-REFUSED = {**FORWARD, "past_kv_cache": KEPT_BY, "past_key_values": KEPT_BY}
 PROCESSED = "a baseline is the model as it is, no norm is folded and nothing is centred"
 
 
-class BridgeBaseline(
-    TokenMethods,
-    BaselineGenerate,
-    BaselineWeights,
-    LossMethods,
-    HookSwitches,
-    NearestNames,
-    CheckedHooks,
-):
+class BridgeBaseline(LanguageModel):
     """A plain Transformer as a :class:`~mudd_interp.protocol.HookedModel`.
 
     It computes what Hugging Face's eager code computes: no weights are folded or centred. Hooks
@@ -61,6 +47,7 @@ class BridgeBaseline(
         absent: Names of hooks that other models have, each with the reason why this one has not.
     """
 
+    refused: Mapping[str, str] = {**FORWARD, "past_key_values": KEPT_BY}
     elsewhere: Mapping[str, str] = {
         "enable_compatibility_mode": PROCESSED,
         "process_weights": PROCESSED,
@@ -80,7 +67,9 @@ class BridgeBaseline(
         self.eval()
         self._taps = Taps(bridge)
         self.setup()
-        self._linear_head = self._drop_unfit_hooks() if check else None
+        self._linear_head: bool | None = None
+        if check:
+            self._linear_head = self._drop_unfit_hooks()
         self._require_streams()
         info = info or ModelInfo(name="a module in memory")
         checks = (*info.checks, *(self._checks() if check else (NOT_TRIED,)))
@@ -111,6 +100,7 @@ class BridgeBaseline(
         """TransformerLens' dictionaries, of our hook points only."""
         self.hook_dict = self._taps.points
         self.mod_dict = cast(dict[str, nn.Module], self.hook_dict)
+        self.find_hook_tables()
 
     @property
     def absent(self) -> dict[str, str]:
@@ -187,88 +177,70 @@ class BridgeBaseline(
         """``False``: attention is eager code, so a pass is the same whatever is cached of it."""
         return False
 
-    # --- The API of TransformerLens -------------------------------------------------------------
+    # --- What a language model is asked (model.language) ----------------------------------------
 
-    def forward(
-        self,
-        input: Any,
-        return_type: str | None = "logits",
-        loss_per_token: bool = False,
-        prepend_bos: bool | None = None,
-        start_at_layer: int | None = None,
-        stop_at_layer: int | None = None,
-        **refused: Any,
-    ) -> Any:
-        """Run the model; arguments and errors are those of ``HookedMUDDTransformer``.
+    @property
+    def passes(self) -> BridgePass:
+        """What runs the bridge."""
+        return BridgePass(self.bridge, self._taps, self.hooks)
 
-        ``past_kv_cache`` is refused: ``generate`` keeps keys and values, and so does the bridge.
-        """
-        refuse("forward", REFUSED, FORWARD_TAKES, refused)
-        check_return_type(return_type)
-        stop = None if stop_at_layer is None else layer_index(self, "stop_at_layer", stop_at_layer)
-        if start_at_layer is not None:
-            start = layer_index(self, "start_at_layer", start_at_layer)
-            given = stream_to_start(self, input, start, stop, return_type)
-            if start == self.cfg.n_layers:
-                raise ValueError(f"a baseline starts at a block, 0 to {start - 1}, got {start}.")
-            return self._answer(given, return_type, stop, start)
-        tokens = self.tokens_of(input, prepend_bos)
-        check_tokens(tokens, 0, self.cfg.n_ctx, self.cfg.d_vocab)
-        if stop is not None or return_type in ("logits", None):
-            return self._answer(tokens, return_type, stop)
-        logits = self._run(tokens)
-        loss = self.loss_fn(logits, tokens, per_token=loss_per_token)
-        return loss if return_type == "loss" else (logits, loss)
+    @property
+    def ends(self) -> BridgeEnds:
+        """Its embedding, final norm and unembedding."""
+        return BridgeEnds(self.tokens, self.bridge, self._linear_head)
 
-    def _answer(
+    @property
+    def weights(self) -> BridgeWeights:
+        """The weights of the blocks."""
+        return BridgeWeights(self.bridge, self.cfg)
+
+    @property
+    def blocks(self) -> Any:
+        """The bridge's blocks, with TransformerLens' weights (``blocks[0].attn.W_Q``)."""
+        return self.bridge.blocks
+
+    @property
+    def embed(self) -> Any:
+        """The bridge's token embedding."""
+        return self.bridge.embed
+
+    @property
+    def ln_final(self) -> Any:
+        """The bridge's final norm."""
+        return self.bridge.ln_final
+
+    @property
+    def unembed(self) -> Any:
+        """The bridge's unembedding."""
+        return self.bridge.unembed
+
+    def run(
         self,
         given: Tensor,
-        return_type: str | None,
-        stop: int | None,
+        return_type: str | None = "logits",
         start: int | None = None,
-    ) -> Any:
-        with self._taps.between(start, stop):
-            if stop is not None:
-                return self._stream_before(given, stop, start)
-            if return_type is None:
-                return self._run_to_final_norm(given, start)
-            return self._run(given, start_at_layer=start)
+        stop: int | None = None,
+        past: Any = None,  # noqa: ARG002 (there is none, see positions_seen)
+    ) -> Tensor | None:
+        """See :meth:`LanguageModel.run`.
 
-    def _run(self, given: Tensor, return_type: str = "logits", **kwargs: Any) -> Any:
-        with self._quiet():
-            return self.bridge(given, return_type=return_type, **kwargs)
+        Raises:
+            ValueError: If it is to start at the final norm.
+        """
+        if start is not None and start == self.cfg.n_layers:
+            raise ValueError(f"a baseline starts at a block, 0 to {start - 1}, got {start}.")
+        return self.passes.between(given, return_type, start, stop)
 
-    def _run_to_final_norm(self, given: Tensor, start: int | None = None) -> None:
-        """Leave out the unembedding, a large share of a small model's work."""
-        from transformer_lens.model_bridge.exceptions import StopAtLayerException
+    def positions_seen(self, past: Any) -> int:
+        """None: ``past_kv_cache`` is refused, ``generate`` and the bridge keep keys and values."""
+        refuse("forward", {"past_kv_cache": KEPT_BY}, (), {"past_kv_cache": past})
+        return 0
 
-        def stop(unembed: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001
-            raise StopAtLayerException(inputs[0])  # the bridge catches it, as for its blocks
+    def reader(self, how: Decoding, rows: int, room: int) -> Reader:  # noqa: ARG002
+        """See :class:`~mudd_interp.model.decoding.Decoder`."""
+        return reader_of(self.bridge, self.passes.run, how.use_past_kv_cache)
 
-        with self.bridge.unembed.register_forward_pre_hook(stop):
-            self._run(given, start_at_layer=start)
-
-    def _stream_before(
-        self, given: Tensor, stop: int, start: int | None
-    ) -> Float[Tensor, "batch pos d_model"]:
-        if stop != self.cfg.n_layers:
-            return self._run(given, stop_at_layer=stop, start_at_layer=start)
-        kept: list[Tensor] = []
-        with self.hooks([(axes.RESID_FINAL, lambda x, hook: kept.append(x))]):  # noqa: ARG005
-            self._run_to_final_norm(given, start)
-        return kept[0]
-
-    @contextmanager
-    def _quiet(self) -> Generator[None]:
-        """Keep the bridge from warning that a hooked norm is computed from its hooks."""
-        norms = [p for name, p in self.hook_dict.items() if name.endswith(NORM_HOOKS)]
-        if not any(map(may_change, norms)):
-            yield
-            return
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
-            warnings.filterwarnings("ignore", message="Backward hooks on hook_scale")
-            yield
+    # --- A PyTorch module -----------------------------------------------------------------------
 
     def missing(self, name: str) -> str:
         """The message for an attribute that is not there; the bridge may have it."""

@@ -399,9 +399,10 @@ def test_components_sum_to_the_logit(baseline: BridgeBaseline, tokens: Tensor) -
         logits, cache = baseline.run_with_cache(tokens, names_filter=lambda _: True)
         parts = cache.decompose_resid(mode="all")
         shares = cache.logit_attrs(parts, tokens)
-        constant = (baseline.final_bias() @ baseline.W_U + baseline.b_U)[tokens]
+        bias = baseline.ends.bias()
+        constant = baseline.b_U if bias is None else bias @ baseline.W_U + baseline.b_U
     chosen = logits.gather(2, tokens[..., None])[..., 0]
-    assert same(shares.sum(0) + constant, chosen)
+    assert same(shares.sum(0) + constant[tokens], chosen)
 
 
 def test_heads_neurons_and_biases_sum_to_the_stream(

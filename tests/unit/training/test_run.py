@@ -16,7 +16,7 @@ import torch
 from mudd_interp import cli
 from mudd_interp.checkpoints import load_model
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.training.packing import prepared_from
+from mudd_interp.training.packing import stamp
 from mudd_interp.training.presets import PRESETS, members
 from mudd_interp.training.run import RunOptions, run_preset
 from mudd_interp.training.trainer import CHECKPOINT, LOG, Trainer
@@ -31,7 +31,7 @@ def data(tmp_path):
     rng = np.random.default_rng(0)
     for split, rows in (("train", 4 * LONG), ("validation", 100)):
         np.save(tmp_path / f"{split}.npy", rng.integers(0, 4096, rows * 257).astype(np.uint16))
-    (tmp_path / "prepared.json").write_text(json.dumps(prepared_from()))
+    (tmp_path / "prepared.json").write_text(json.dumps(stamp(tmp_path)))
     return tmp_path
 
 
