@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one when all else is done."""
     slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: group_of(item.nodeid) not in slow)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bundled_models_are_left_as_they_were() -> Generator[None]:
+    """One that a test alters would be another model in the tests after it."""
+    yield
+    from tests.bundled import require_unaltered  # not before the checks above are in place
+
+    require_unaltered()

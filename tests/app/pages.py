@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlencode
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -82,7 +81,12 @@ class Page:
 def page(port: int) -> Generator[Page]:
     """A page that is open, and is closed afterwards."""
     url, origin = f"ws://127.0.0.1:{port}/_stcore/stream", f"http://127.0.0.1:{port}"
-    # A server that has much to do is slow to answer a ping, and is not gone.
-    limits: dict[str, Any] = {"max_size": None, "open_timeout": PATIENCE, "ping_interval": None}
-    with connect(url, origin=origin, subprotocols=["streamlit"], **limits) as connection:  # pyright: ignore[reportArgumentType]
+    with connect(
+        url,
+        origin=origin,  # pyright: ignore[reportArgumentType]
+        subprotocols=["streamlit"],  # pyright: ignore[reportArgumentType]
+        max_size=None,
+        open_timeout=PATIENCE,
+        ping_interval=None,  # a server that is slow to answer has much to do, and is not gone
+    ) as connection:
         yield Page(connection)
