@@ -190,7 +190,7 @@ def test_estimates_over_no_token_have_no_interval(tmp_path: Path):
     arrays["predicted"][:] = 0
     save_file(arrays, tmp_path / "r", {"mudd_interp": json.dumps(header)})
     frame = Result.load(tmp_path / "r").frame
-    assert frame["estimate_low"].isna().all()
+    assert frame["estimate_low"].isna().to_numpy().all()
 
 
 def test_one_bit_of_a_result_is_seen(tmp_path: Path):
