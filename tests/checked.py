@@ -7,6 +7,7 @@ the same annotations, at two thirds of the cost. A function without arrays has n
 
 import inspect
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, ForwardRef, get_args
 
 import jaxtyping
@@ -35,12 +36,19 @@ def _needs_jaxtyping(function: Any, parts: list[Any]) -> bool:
     return named or not inspect.isfunction(function) or inspect.isgeneratorfunction(function)
 
 
-def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
-    """What stands in for ``jaxtyping.jaxtyped``."""
-    if function is None:
-        return lambda found: jaxtyped(found, typechecker=typechecker)
+def _checked(typechecker: Any, function: Any) -> Any:
     parts = [*_parts([*getattr(function, "__annotations__", {}).values()])]
-    if typechecker is None or _needs_jaxtyping(function, parts):
+    if _needs_jaxtyping(function, parts):
         return _jaxtyped(function, typechecker=typechecker)
     checked = typechecker(function)
     return _jaxtyped(checked, typechecker=None) if any(map(_is_array, parts)) else checked
+
+
+def jaxtyped(*function: Any, **options: Any) -> Any:
+    """What stands in for ``jaxtyping.jaxtyped``, where it is used as jaxtyping's import hook does.
+
+    Everywhere else it is that.
+    """
+    if function or not options.get("typechecker"):
+        return _jaxtyped(*function, **options)
+    return partial(_checked, options["typechecker"])

@@ -1,6 +1,7 @@
 """The tests' checks of types and shapes find what is wrong, wherever it stands."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -81,3 +82,10 @@ def test_fields_are_checked_together():
     Pair(torch.ones(2), torch.ones(2).long())
     with pytest.raises(TypeCheckError):
         Pair(torch.ones(2), torch.ones(3).long())
+
+
+def test_sizes_hold_in_a_context():
+    vector: Any = Float[Tensor, " n"]
+    with jaxtyped("context"):
+        assert isinstance(torch.ones(2), vector)
+        assert not isinstance(torch.ones(3), vector)
