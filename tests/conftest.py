@@ -2,15 +2,25 @@
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
+
+from tests import checked
+
+jaxtyping.jaxtyped = checked.jaxtyped
 
 # As Streamlit runs them: the app's modules import their siblings so.
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))
+
+# The same examples in every run, and none fails because the machine is slow.
+settings.load_profile("ci")
 
 # Several test processes on few cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -39,3 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one when all else is done."""
     slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: group_of(item.nodeid) not in slow)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bundled_models_are_left_as_they_were() -> Generator[None]:
+    """One that a test alters would be another model in the tests after it."""
+    yield
+    from tests.bundled import require_unaltered  # not before the checks above are in place
+
+    require_unaltered()

@@ -9,12 +9,14 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
+PATIENCE = 120  # seconds; the machines that run this are slow
+
 
 def status(port: int, path: str = "/_stcore/health", method: str = "GET", **headers: str) -> int:
     """What a server on this machine answers to a request with these headers and no others."""
     lines = [f"{method} {path} HTTP/1.1"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
         return int(connection.makefile("rb").readline().split()[1])
 
@@ -28,7 +30,7 @@ def handshake(port: int, **headers: str) -> int:
     }
     lines = ["GET /_stcore/stream HTTP/1.1", "Connection: Upgrade"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in (upgrade | headers).items()]
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         return int(connection.makefile("rb").readline().split()[1])
 
@@ -51,13 +53,13 @@ class Page:
         """Send a message; of a large one, wait for what the server says to it."""
         self._connection.send(data)
         if len(data) > 2**20:
-            self._connection.recv(timeout=30)
+            self._connection.recv(timeout=PATIENCE)
 
     def close(self) -> None:
         """Close it before its time."""
         self._connection.close()
 
-    def until(self, kind: str, seconds: float = 120) -> ForwardMsg:
+    def until(self, kind: str, seconds: float = PATIENCE) -> ForwardMsg:
         """The next message of a kind, such as ``script_finished``."""
         while True:
             message = ForwardMsg()
@@ -69,7 +71,7 @@ class Page:
             if message.WhichOneof("type") == kind:
                 return message
 
-    def until_text(self, text: str, seconds: float = 120) -> None:
+    def until_text(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until something on the page says a text."""
         while text not in str(self.until("delta", seconds)):
             pass
@@ -79,5 +81,12 @@ class Page:
 def page(port: int) -> Generator[Page]:
     """A page that is open, and is closed afterwards."""
     url, origin = f"ws://127.0.0.1:{port}/_stcore/stream", f"http://127.0.0.1:{port}"
-    with connect(url, origin=origin, subprotocols=["streamlit"], max_size=None) as connection:  # pyright: ignore[reportArgumentType]
+    with connect(
+        url,
+        origin=origin,  # pyright: ignore[reportArgumentType]
+        subprotocols=["streamlit"],  # pyright: ignore[reportArgumentType]
+        max_size=None,
+        open_timeout=PATIENCE,
+        ping_interval=None,  # a server that is slow to answer has much to do, and is not gone
+    ) as connection:
         yield Page(connection)

@@ -21,6 +21,7 @@ from mudd_interp.analysis import LayerSimilarity, LayerSimilarityAnalysis, Resul
 from mudd_interp.catalog import FIGURES
 from mudd_interp.request import Request
 from mudd_interp.study import Study
+from tests.bundled import load
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +173,7 @@ def test_stop_ends_a_run_between_two_batches_and_leaves_what_is_finished(
     pressed(at, "start_run")
     assert "4 of 4 sequences" in said(at.success)
     whole = caches.study(REQUEST).result("baseline", LayerSimilarityAnalysis())
-    fresh = Study(REQUEST)
+    fresh = Study(REQUEST, load)
     fresh.prepare(runs.passes(fresh)[1].needs)
     assert whole.frame.equals(fresh.result("baseline", LayerSimilarityAnalysis()).frame)
 

@@ -5,10 +5,10 @@ import pytest
 import state
 from mudd_interp import catalog
 from mudd_interp.analysis import ablation_sweep, predictions
-from mudd_interp.checkpoints import load_model
 from mudd_interp.data import bundled_batches
 from mudd_interp.edits import edited
 from tests.app.test_pages import opened, settled, texts
+from tests.bundled import load
 
 EDITS = "cut v 7<-2; cut head 7.2"
 PROMPT = "for i in range(3):\n    print(i)\n"
@@ -89,7 +89,7 @@ def button(at, label):
 
 @pytest.mark.slow
 def test_the_numbers_are_the_librarys():
-    model, baseline = load_model("mudd-tiny"), load_model("tfm-tiny")
+    model, baseline = load("mudd-tiny"), load("tfm-tiny")
     pair = {"model": model, "baseline": baseline, "edits": EDITS}
     drawn = catalog.draw("edited_losses", **pair, prompt=PROMPT)
     tokens = model.to_tokens(PROMPT)

@@ -232,6 +232,7 @@ def test_heads_can_be_put_in_the_order_of_their_activity():
     assert "Where do they look on this prompt?" in texts(at.header)
 
 
+@pytest.mark.slow
 def test_the_baseline_has_its_triangles_once():
     for mode in ("", "side_by_side", "overlay", "difference"):
         at = opened("weights", **({"o": mode} if mode else {}))
@@ -270,6 +271,7 @@ UNASKED: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", UNASKED)
 @pytest.mark.parametrize("page", ["similarity", "interventions", "corpus"])
 def test_what_only_a_link_names_is_not_touched_before_a_click(
@@ -326,6 +328,7 @@ def test_long_sequences_are_many_tokens_too():
         assert charts.few("head_composition", long) == {"sequences": 16}
 
 
+@pytest.mark.slow
 def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
     at = settled(opened("interventions", e=state.pack("cut mlp 1"), n="100000"))
     assert not at.error

@@ -12,6 +12,7 @@ from mudd_interp.catalog import draw_kind, find, python_code, shell_command
 from mudd_interp.figures import csv_bytes
 from mudd_interp.request import Request
 from mudd_interp.study import Study
+from tests.bundled import load
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def test_link_python_command_and_csv_give_the_same_numbers(
     view = state.default_view() | SMALL | VIEWS[name]
     restored = state.decode(state.encode(view)).view
     kind, request = find(name), Request.of_values(restored)
-    shown = csv_bytes(draw_kind(kind, Study(request)))
+    shown = csv_bytes(draw_kind(kind, Study(request, load)))
 
     lines = python_code(kind, request).replace("drawn.figure.show()", "")
     found: dict[str, object] = {}

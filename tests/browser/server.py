@@ -1,6 +1,6 @@
 """The app as a process of its own, that can be asked what state it is in.
 
-``python -m tests.browser.server PORT REPORT [OPTION]...`` serves the app and writes, at each
+``python -m tests.browser.server REPORT [OPTION]...`` serves the app and writes, at each
 SIGUSR1, what :func:`report` says to the file REPORT.
 """
 
@@ -8,8 +8,8 @@ import gc
 import hashlib
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -70,7 +70,7 @@ def serve(
     variables: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
 ) -> Generator[Server]:
-    """Serve the app on a free port, with its log in a folder.
+    """Serve the app on a port of the system's choice, with its log in a folder.
 
     Args:
         folder: For the log, the report and the cache.
@@ -78,35 +78,32 @@ def serve(
         variables: Of its environment.
         cwd: Its working folder.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     report, log = folder / "models.json", folder / "log.txt"
-    command = [sys.executable, "-m", "tests.browser.server", str(port), str(report), *options]
+    command = [sys.executable, "-m", "tests.browser.server", str(report), *options]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"STREAMLIT_SERVER_PORT": "0"}  # any that is free
     environment |= {"MUDD_INTERP_CACHE": str(folder / "cache"), **(variables or {})}
     if "PYTEST_XDIST_WORKER" in os.environ:
         environment["OMP_NUM_THREADS"] = "1"  # there is a server for each worker
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=out, env=environment)
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(url, process, log)
-            yield Server(url, process, report, log)
+            yield Server(_address(process, log), process, report, log)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(START_LIMIT)
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(10 * START_LIMIT):
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=2)
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        else:
-            return
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The address of the app, once it answers there."""
+    until = time.monotonic() + START_LIMIT
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        if said := re.search(r"the dashboard is at \S+:(\d+) ", log.read_text()):
+            url = f"http://127.0.0.1:{said[1]}"
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=START_LIMIT)
+            return url
+        time.sleep(0.1)
     raise AssertionError(f"the app did not start: {log.read_text()}")
 
 
@@ -139,26 +136,36 @@ def _audit(event: str, values: tuple[Any, ...]) -> None:
 
 
 def report() -> dict[str, Any]:
-    """The models, Streamlit's options, whom the process wanted to reach, and uploads in memory."""
+    """What the process holds and does.
+
+    The models, Streamlit's options, whom it wanted to reach, the sizes of uploads in memory, and
+    how many pages are being computed.
+    """
     from streamlit import runtime
     from streamlit.config import get_config_options
 
     options = {name: option.value for name, option in get_config_options().items()}
     manager: Any = runtime.get_instance().uploaded_file_mgr
     uploads = [len(file.data) for files in manager.file_storage.values() for file in files.values()]
-    return {"models": models(), "options": options, "reached": REACHED, "uploads": uploads}
+    return {
+        "models": models(),
+        "options": options,
+        "reached": REACHED,
+        "uploads": uploads,
+        "computing": sum(each.name.startswith("ScriptRunner.") for each in threading.enumerate()),
+    }
 
 
 def main() -> None:
     """Serve until the process is ended."""
-    port, file, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+    file, options = Path(sys.argv[1]), sys.argv[2:]
     sys.addaudithook(_audit)
 
     def write() -> None:
         write_text(file, json.dumps(report(), default=repr))
 
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=write).start())
-    sys.argv = ["mudd-interp", "app", "--headless", "--port", port, *options]
+    sys.argv = ["mudd-interp", "app", "--headless", *options]
     from mudd_interp.cli import main as run
 
     run()

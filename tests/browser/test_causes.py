@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-import mudd_interp as mi
 from mudd_interp.analysis import ablation_sweep, direct_logit_attribution
 from mudd_interp.data import bundled_batches
+from tests.bundled import load
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_the_bars_of_a_chosen_token_are_the_librarys_and_sum_to_its_logit(app: A
         app.settle()
 
     for trace, name in enumerate(("mudd-tiny", "tfm-tiny")):
-        model: Any = mi.load_model(name)
+        model: Any = load(name)
         found = direct_logit_attribution(model, model.to_tokens(PROMPT), ANSWER, AGAINST)
         shown = bars(app, "logit_attribution-model", trace)
         # Two processes, one float32 forward pass each.
@@ -63,7 +63,7 @@ def test_an_edit_has_the_librarys_effect_and_its_link_shows_another_the_same(
     expect(app.page).to_have_url(re.compile(r"[?&]e="))
     app.settle()
     shown = bars(app, "edit_effects-model")
-    found = ablation_sweep(mi.load_model("mudd-tiny"), bundled_batches(2), [EDIT])
+    found = ablation_sweep(load("mudd-tiny"), bundled_batches(2), [EDIT])
     assert shown == pytest.approx(found.frame["loss"].tolist(), abs=1e-6)
 
     other = new_app()

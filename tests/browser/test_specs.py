@@ -14,6 +14,7 @@ from mudd_interp.request import Request
 from mudd_interp.study import Study
 from mudd_interp.viz import dark
 from specs import spec
+from tests.bundled import load
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ AGAIN = """async spec => {
 @pytest.fixture(scope="module")
 def study() -> Study:
     """Both bundled models on one sequence and one prompt."""
-    return Study(REQUEST)
+    return Study(REQUEST, load)
 
 
 @pytest.fixture(scope="module")

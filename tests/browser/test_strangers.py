@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Generator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mudd_interp.viz import find_browser
-from tests.browser.conftest import ARGUMENTS, Watched
+from tests.browser.conftest import ARGUMENTS, TIMEOUT, Watched
 from tests.browser.server import Server, serve
 
 pytestmark = pytest.mark.slow
@@ -74,11 +75,9 @@ def test_a_page_of_another_origin_gets_no_answer(browser: Browser, server: Serve
 def test_it_is_shown_in_nobodys_frame(browser: Browser, server: Server, elsewhere: str):
     page = browser.new_page()
     page.goto(elsewhere)
-    refused = list[str]()
-    page.on("console", lambda message: refused.append(message.text))
-    page.set_content(f"<iframe src='{server.url}'></iframe>")
-    page.wait_for_timeout(1000)
-    assert any("frame-ancestors" in text or "X-Frame-Options" in text for text in refused)
+    refusal = re.compile("frame-ancestors|X-Frame-Options")
+    with page.expect_console_message(lambda message: bool(refusal.search(message.text))):
+        page.set_content(f"<iframe src='{server.url}'></iframe>")
     assert page.frames[1].locator("[data-testid=stApp]").count() == 0
     page.close()
 
@@ -142,12 +141,15 @@ def test_visitors_do_not_find_one_anothers_runs_and_uploads(
     expect(two.page.get_by_text("not uploaded on this page")).to_be_visible()
 
     kept = shared.log.parent / "tmp"
+
+    def left() -> list[Path]:
+        return [*kept.glob("*/runs/*"), *kept.glob("*/uploads/*")]
+
     assert list(kept.glob("*/runs/*"))
+    assert list(kept.glob("*/uploads/*"))
     one.page.close()
-    for _ in range(100):
-        if not list(kept.glob("*/runs/*")):
-            break
+    until = time.monotonic() + TIMEOUT / 1000
+    while left() and time.monotonic() < until:
         two.page.wait_for_timeout(100)
-    assert not list(kept.glob("*/runs/*"))
-    assert not list(kept.glob("*/uploads/*"))
+    assert not left()
     assert not (shared.log.parent / "cache").exists()

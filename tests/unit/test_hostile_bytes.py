@@ -224,7 +224,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.fixed_dictionaries({"action": ACTION}, optional=VALUES))
 def test_an_edit_that_is_accepted_can_be_written_and_read(values: dict[str, Any]):
     try:

@@ -2,22 +2,20 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import mudd_interp as mi
 from mudd_interp.analysis.provenance import TokensSeen
 from mudd_interp.catalog import choose
 from mudd_interp.catalog.heads import INPUT_SEQUENCES
 from mudd_interp.figures import MANIFEST, check_texts, draw_figures, read_manifest, write_figures
 from mudd_interp.request import Request
 from mudd_interp.study import Study
+from tests.bundled import load
 
-load = cache(mi.load_model)
 SHORT = Request(sequences=3, context=16, prompt="def f(x):\n    return x")
 PACK = "bundled validation pack (Python source), cut anew"
 RANDOM = "50 random tokens, 3 times over (seed 0)"

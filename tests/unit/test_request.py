@@ -125,12 +125,12 @@ def test_numbers_of_other_libraries_and_paths_are_plain():
 
 @pytest.mark.parametrize("name", ["lyer", "x" * 10**6, "\0", ""])
 def test_an_unknown_name_is_refused(name: str):
-    begun = time.perf_counter()
+    begun = time.process_time()
     for call in (Request.of_values, lambda values: mi.draw("layer_similarity", **values)):
         with pytest.raises(ValueError, match=r"^no value of a request `") as refused:
             call({name: 1})
         assert len(str(refused.value)) < 300
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     with pytest.raises(ValueError, match="`lyer`; did you mean `layer`"):
         Request.of_values({"lyer": 1})
 

@@ -6,14 +6,12 @@ results of tiny models with random weights, as ``tests.parity.family`` makes the
 
 import io
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-import mudd_interp as mi
 import state
 from mudd_interp import analysis
 from mudd_interp.analysis import Result
@@ -21,11 +19,11 @@ from mudd_interp.catalog import FIGURES
 from mudd_interp.figures import check_same, csv_bytes, draw_figures, read_manifest
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.study import Study
+from tests.bundled import load
 from tests.parity.family import FAMILY, random_model, random_tokens
 
 DATA = Path(__file__).parents[1] / "data"
 RESULTS = sorted(path.stem for path in DATA.glob("*.safetensors"))
-load = cache(mi.load_model)
 
 
 def made(name: str, digit: str) -> Any:

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-import mudd_interp as mi
 from mudd_interp.analysis import (
     AblationAnalysis,
     DenseWeightsAnalysis,
@@ -29,9 +27,9 @@ from mudd_interp.model.tokens import Tokens
 from mudd_interp.request import SCORES, Mode, Request
 from mudd_interp.study import Need, Study, attention_pattern
 from mudd_interp.texts import corpus_of, corrupted_of, text_files
+from tests.bundled import load
 from tests.parity.family import FAMILY, random_model
 
-load = cache(mi.load_model)
 PROMPT, CORRUPTED = "def f(x):\n    return x", "def g(y):\n    return y"
 SHORT = Request(sequences=1, context=16, edits="cut v 5<-2; cut head 7.2", corrupted=CORRUPTED)
 KEPT: dict[str, Any] = {}  # what is the same in every figure is computed once

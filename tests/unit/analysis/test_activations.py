@@ -344,7 +344,7 @@ import torch.distributed as dist
 import mudd_interp as mi
 from tests.unit.analysis import test_activations as here
 
-dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+dist.init_process_group("gloo", timeout=timedelta(seconds=200))
 rank = dist.get_rank()
 stored = here.save(here.Path(sys.argv[1]) / "stored")
 assert len(stored) == 66

@@ -68,7 +68,7 @@ import torch.distributed as dist
 from mudd_interp.analysis import sweep_over_ranks
 from tests.unit.analysis import test_distributed as here
 
-dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+dist.init_process_group("gloo", timeout=timedelta(seconds=200))
 for n_batches in here.CORPORA:
     model, batches = here.work(n_batches)
     results = sweep_over_ranks(model, batches, here.ANALYSES)
@@ -93,12 +93,12 @@ import torch.distributed as dist
 from mudd_interp.analysis import sweep_over_ranks
 from tests.unit.analysis import test_distributed as here
 
-dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+dist.init_process_group("gloo", timeout=timedelta(seconds=200))
 rank, state = dist.get_rank(), sys.argv[1] + "/state"
 dying = len(sys.argv) > 2
 
 def die(*_):
-    until = time.monotonic() + 50
+    until = time.monotonic() + 150
     while not Path(state, "1-of-2").exists() and time.monotonic() < until:
         time.sleep(0.05)
     os._exit(3)

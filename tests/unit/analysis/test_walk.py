@@ -1,21 +1,19 @@
 """One walk for every analysis: one set of options, and what a walk promises holds for all."""
 
 import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import mudd_interp as mi
 from mudd_interp import analysis
 from mudd_interp.analysis import Analysis, Result, resumable_sweep, sweep
 from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.result import Places
 from mudd_interp.data import bundled_batches, repeated_batches
+from tests.bundled import load
 
-load = cache(mi.load_model)
 WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "compare_losses": {"baseline": "tfm-tiny"},
     "head_inputs": {"layer": 1, "head": 0},

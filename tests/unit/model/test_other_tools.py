@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mudd_interp as mi
+from tests.bundled import load
 from tests.parity.family import FAMILY, random_model, random_tokens
 
 NAMES = ["MUDDFormer", "Transformer++"]
@@ -68,7 +69,7 @@ def test_nnsight_traces_an_edited_model(traced: Any):
 
 def test_circuitsvis_draws_the_patterns_of_a_cache():
     circuitsvis: Any = pytest.importorskip("circuitsvis", reason="circuitsvis is no dependency")
-    model = mi.load_model("mudd-tiny")
+    model = load("mudd-tiny")
     prompt = "def area(r):\n    return"
     _, cache = model.run_with_cache(prompt, names_filter="blocks.7.attn.hook_pattern")
     tokens = model.to_str_tokens(prompt)
