@@ -6,7 +6,7 @@ of analysis code serves both: a plain Transformer is a MUDD model whose weights 
 newest source.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -16,24 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mudd_interp.axes import Stream
-
-Hook = tuple[str | Callable[[str], bool], Callable[..., Any]]
-"""A hook name (or a predicate on names) and a function ``fn(tensor, hook) -> tensor | None``."""
-
-
-class Observer:
-    """A hook that only looks: models need not guard a tensor against it.
-
-    Args:
-        look: Called with the tensor and the hook point; what it returns is not used.
-    """
-
-    def __init__(self, look: Callable[[Tensor, Any], object]):
-        self.look = look
-
-    def __call__(self, tensor: Tensor, hook: Any) -> None:
-        """Look at the tensor."""
-        self.look(tensor, hook)
+from mudd_interp.states import StateWiring
+from mudd_interp.wiring import Hook as Hook
+from mudd_interp.wiring import Observer as Observer
 
 
 @dataclass(frozen=True)
@@ -92,6 +77,11 @@ class HookedModel(Protocol):
     @property
     def hook_dict(self) -> Mapping[str, Any]:
         """Every hook point by name."""
+        ...
+
+    @property
+    def wiring(self) -> StateWiring:
+        """How much of each earlier write each of its reads takes."""
         ...
 
     @property

@@ -36,6 +36,7 @@ from mudd_interp.model.points import may_change
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.tokens import TokenMethods, check_tokens
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.states import StateWiring
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
 REFUSED = {**FORWARD, "past_kv_cache": KEPT_BY, "past_key_values": KEPT_BY}
@@ -87,6 +88,8 @@ class BridgeBaseline(
         _refuse_processed(bridge)
         self.bridge, self.tokenizer = bridge, tokenizer
         self._config = BaselineConfig(bridge)
+        parallel = bool(bridge.cfg.parallel_attn_mlp)
+        self.wiring = StateWiring(bridge.cfg.n_layers, parallel=parallel)
         self.eval()
         self._taps = Taps(bridge)
         self.setup()

@@ -23,7 +23,10 @@ from mudd_interp.model.named import ELSEWHERE, NearestNames
 from mudd_interp.model.points import enter
 from mudd_interp.model.tokens import TokenMethods
 from mudd_interp.model.weights import WeightMethods
+from mudd_interp.model.wirings.mudd import MUDDWiring
+from mudd_interp.model.wirings.prepost import PrePostWiring
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.states import StateWiring
 
 
 class HookedMUDDTransformer(
@@ -58,6 +61,7 @@ class HookedMUDDTransformer(
             self.dense_pre_norms = nn.ModuleList(
                 PreNorm(cfg.d_model, cfg.eps) for _ in range(cfg.n_layers + 1)
             )
+        self.wiring = self._wired()
         self.hook_resid_final = HookPoint()
         self.ln_final, self.unembed = make_norm(cfg), Unembed(cfg)
         if not self.embed.W_E.is_meta:  # drawing on the meta device would import torch._dynamo
@@ -66,6 +70,14 @@ class HookedMUDDTransformer(
         self.eval()
         self.setup()
         self._live_config = LiveConfig(self)
+
+    def _wired(self) -> StateWiring:
+        cfg = self.config
+        if cfg.dense == "none":
+            return StateWiring(cfg.n_layers, parallel=cfg.parallel_attn_mlp)
+        if cfg.pre_post_norm == "none":
+            return MUDDWiring(cfg, self.dense)
+        return PrePostWiring(cfg, self.dense, self.dense_pre_norms)
 
     def init_weights(self) -> None:
         """Draw all weights; the backbone first, so that a seed gives a plain twin the same."""
