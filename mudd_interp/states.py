@@ -71,7 +71,9 @@ class StateWiring(Wiring):
         if one:
             yield Read(f"attn.{layer}", resid, scale(layer, "ln1"), layer, "r")
         else:
-            for stream in STREAMS[:-1]:
+            for stream in self.streams:
+                if stream == "r":
+                    continue
                 hook, norm = axes.stream_input(layer, stream), scale(layer, f"ln1_{stream}")
                 yield Read(f"attn.{layer}.{stream}", hook, norm, layer, stream)
             yield Read(f"resid.{layer}", resid, None, layer, "r")
@@ -99,6 +101,19 @@ class StateWiring(Wiring):
 
     def _adds_attention(self, read: Read) -> bool:
         return _is_ffn(read) and not self.parallel
+
+    @property
+    def additive(self) -> bool:
+        """Whether each read is the sum of all that was written before it: a plain Transformer."""
+        return all(self.gate(read) is None for read in self.rows)
+
+    @property
+    def plain_streams(self) -> tuple[Stream, ...]:
+        """The inputs of a block that have no weights in any row: the plain residual."""
+        gated = {read.stream for read in self.rows if self.gate(read) is not None}
+        if len(self.streams) == 1:
+            return () if gated else STREAMS
+        return tuple(stream for stream in self.streams if stream not in gated)
 
     # --- What an architecture says --------------------------------------------------------------
 
@@ -128,11 +143,12 @@ class StateWiring(Wiring):
 
     def weights(self, read: Read, tape: Tape) -> Weights:
         """See :class:`Wiring`."""
-        return self._squeezed(self._weights(read, tape))
+        return self._squeezed(self.vectors(read, tape))
 
-    def _weights(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
+    def vectors(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
+        """:meth:`weights` with a last axis always: 1, or d_model where a norm is between."""
         if _is_ffn(read):
-            residual = self._weights(self.read(read.layer), tape)
+            residual = self.vectors(self.read(read.layer), tape)
             own = torch.ones_like(residual[..., :1, :])
             return residual if self.parallel else torch.cat([residual, own], dim=-2)
         if self.gate(read) is None:
@@ -166,10 +182,10 @@ class StateWiring(Wiring):
         rows = unrolled([], wide(tape[axes.EMBED])[..., 0])
         for read in sorted(reads, key=self.reads.index):
             for layer in range(len(residual), read.layer):
-                residual.append(self._weights(self.read(layer), tape))
+                residual.append(self.vectors(self.read(layer), tape))
                 rows = rows.opened(residual[-1])
             own = self.read(read.layer) if _is_ffn(read) else read
-            yield read, rows.read(self._weights(own, tape))
+            yield read, rows.read(self.vectors(own, tape))
 
     def deltas_of(self, reads: Sequence[Read], tape: Tape) -> Iterator[tuple[Read, Weights]]:
         """See :class:`Wiring`: attention and FFN of a block go together."""
@@ -185,7 +201,7 @@ class StateWiring(Wiring):
         n = read.layer + 1
         own = wider[..., 2 * n - 1 :, :]
         components = torch.cat([wider[..., :1, :], wider[..., 1 : 2 * n - 1 : 2, :]], dim=-2)
-        residual = [self._weights(self.read(layer), tape) for layer in range(read.layer)]
+        residual = [self.vectors(self.read(layer), tape) for layer in range(read.layer)]
         states = unrolled(residual, wide(tape[axes.EMBED])[..., 0]).states(components)
         return self._squeezed(torch.cat([states, own], dim=-2))
 

@@ -115,7 +115,7 @@ def routes(
     n_layers: int = model.cfg.n_layers
     position, layer = last_position(tokens, position), n_layers if layer is None else layer
     _check_place(n_layers, source, layer, k)
-    if model.cfg.pre_post_norm != "none":
+    if model.wiring.between is not None:
         raise ValueError(
             "routes are ranked by their weights, but with PrePostDANorm each is a vector: look at "
             "path_coefficients or stream_decomposition."

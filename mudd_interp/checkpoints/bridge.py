@@ -28,7 +28,6 @@ from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.load import read_config
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model.arguments import FORWARD, FORWARD_TAKES, check_return_type, refuse
-from mudd_interp.model.dense import one_hot_newest
 from mudd_interp.model.forward import LossMethods, layer_index, stream_to_start
 from mudd_interp.model.hooking import CheckedHooks
 from mudd_interp.model.named import NearestNames
@@ -189,7 +188,7 @@ class BridgeBaseline(
 
     def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:  # noqa: ARG002
         """One-hot on the newest source."""
-        return one_hot_newest(axes.n_sources(aggregation), self.W_E)
+        return self.wiring.static(self.wiring.row("r", aggregation))
 
     def source_hook(self, source: int) -> str:
         """The hook on X_source."""

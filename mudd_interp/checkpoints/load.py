@@ -13,7 +13,7 @@ from mudd_interp.checkpoints.checks import NOT_TRIED, check_runs
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.hub import fetch_weights
 from mudd_interp.checkpoints.names import BUNDLED, Place, locate
-from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
+from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
@@ -108,13 +108,19 @@ def _load(
         dtype = torch.float32
     weights = open_weights(folder)
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
-        digest = beside.submit(model_digest, cfg.to_dict(), weights)
+        digest = beside.submit(model_digest, _digested(config, cfg), weights)
         model = _assemble(cfg, weights, config["model_type"], device, dtype)
     model.tokenizer = None if place.tokenizer is None else load_tokenizer(place.tokenizer)
     model.info = ModelInfo(place.name, revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = ModelInfo(place.name, revision, model.info.digest, checks)
     return model
+
+
+def _digested(config: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
+    """What a digest is over besides the weights: our own files say it themselves."""
+    own = config["model_type"] == MODEL_TYPE
+    return fields_of(config) if own else cfg.identity()
 
 
 def _config(folder: Path, config: dict[str, Any]) -> ModelConfig:

@@ -153,7 +153,7 @@ class ForwardMethods(LossMethods, HookSwitches):
     def _stream_from(
         self: Any, x: Float[Tensor, "batch pos d_model"], start: int, stop: int | None
     ) -> Float[Tensor, "batch pos d_model"]:
-        if start and self.config.dense != "none":
+        if start and not self.wiring.additive:
             raise ValueError(
                 f"block {start} reads X_0..X_{start}, each with weights of its own, so one stream "
                 "does not say how to go on: give them all to model.logits_from, or start at 0 "

@@ -137,7 +137,7 @@ class StackedWeights:
 
         if mode not in ("Q", "K", "V"):
             raise ValueError(f"mode must be one of 'Q', 'K' and 'V', got {mode!r}.")
-        if self.cfg.dense != "none":
+        if not self.wiring.additive:
             raise NotImplementedError(
                 "all_composition_scores takes each head's output to reach all later heads as it "
                 "is; with dense connections it is multiplied by a weight of its own for each "

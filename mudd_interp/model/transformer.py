@@ -8,12 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mudd_interp import axes
-from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
-from mudd_interp.model.block import Block, Streams, same_streams
-from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
+from mudd_interp.model.block import Block
 from mudd_interp.model.forward import ForwardMethods
 from mudd_interp.model.hooking import CheckedHooks
 from mudd_interp.model.key_values import GenerateMethods
@@ -23,8 +21,7 @@ from mudd_interp.model.named import ELSEWHERE, NearestNames
 from mudd_interp.model.points import enter
 from mudd_interp.model.tokens import TokenMethods
 from mudd_interp.model.weights import WeightMethods
-from mudd_interp.model.wirings.mudd import MUDDWiring
-from mudd_interp.model.wirings.prepost import PrePostWiring
+from mudd_interp.model.wirings.base import Architecture
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.states import StateWiring
 
@@ -54,14 +51,9 @@ class HookedMUDDTransformer(
         self.info = info or ModelInfo(name="random weights")
         self.embed, self.hook_embed = Embed(cfg), HookPoint()
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
-        self.dense = nn.ModuleDict(
-            {str(i): DepthAggregation(cfg, i) for i in range(cfg.n_layers) if cfg.ways(i)}
-        )
-        if cfg.pre_post_norm != "none":
-            self.dense_pre_norms = nn.ModuleList(
-                PreNorm(cfg.d_model, cfg.eps) for _ in range(cfg.n_layers + 1)
-            )
-        self.wiring = self._wired()
+        self.connections = cast(Architecture, cfg.wiring).build(cfg)
+        for name, module in self.connections.modules.items():
+            self.add_module(name, module)
         self.hook_resid_final = HookPoint()
         self.ln_final, self.unembed = make_norm(cfg), Unembed(cfg)
         if not self.embed.W_E.is_meta:  # drawing on the meta device would import torch._dynamo
@@ -71,20 +63,11 @@ class HookedMUDDTransformer(
         self.setup()
         self._live_config = LiveConfig(self)
 
-    def _wired(self) -> StateWiring:
-        cfg = self.config
-        if cfg.dense == "none":
-            return StateWiring(cfg.n_layers, parallel=cfg.parallel_attn_mlp)
-        if cfg.pre_post_norm == "none":
-            return MUDDWiring(cfg, self.dense)
-        return PrePostWiring(cfg, self.dense, self.dense_pre_norms)
-
     def init_weights(self) -> None:
         """Draw all weights; the backbone first, so that a seed gives a plain twin the same."""
         for part in (self.embed, *self.blocks, self.unembed):
             init_weights(part, self.config)
-        for aggregation in self.dense.values():
-            cast(DepthAggregation, aggregation).init_weights()
+        self.connections.init_weights()
 
     def logits(
         self, tokens: Int[Tensor, "batch pos"], past: Sequence[LayerKeyValues] | None = None
@@ -133,40 +116,21 @@ class HookedMUDDTransformer(
         stop_at_layer: int | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``."""
-        cfg, start = self.config, len(outputs) - 1
-        stack = SourceStack(cfg.n_layers + 1) if cfg.dense != "none" else None
-        for source, x in enumerate(outputs):
-            self._add_source(stack, source, x)
-        newest = outputs[start]
-        streams = self._aggregate(start - 1, newest, stack) if start else same_streams(newest)
-        for layer in range(start, cfg.n_layers):
+        flow, start = self.connections.begin(), len(outputs) - 1
+        for x in outputs:
+            flow.write(x)
+        for layer in range(start, self.config.n_layers):
             if layer == stop_at_layer:
-                return streams["r"]
-            x = self.blocks[layer](streams, None if past is None else past[layer])
-            self._add_source(stack, layer + 1, x)
-            streams = self._aggregate(layer, x, stack)
-        return enter(self.hook_resid_final, streams["r"])
-
-    def _add_source(
-        self, stack: SourceStack | None, source: int, x: Float[Tensor, "batch pos d_model"]
-    ) -> None:
-        if stack is not None:
-            normed = self.config.pre_post_norm != "none"
-            stack.append(self.dense_pre_norms[source](x) if normed else x)
-
-    def _aggregate(
-        self, index: int, x: Float[Tensor, "batch pos d_model"], stack: SourceStack | None
-    ) -> Streams:
-        if stack is None or str(index) not in self.dense:
-            return same_streams(x)
-        sources = stack.stacked()
-        weight_input = sources[:, :, -1] if self.config.pre_post_norm == "all" else x
-        mixed = self.dense[str(index)](weight_input, sources, x)
-        if len(self.streams) == 1:
-            return same_streams(mixed["r"])
-        return {s: mixed.get(s, x) for s in STREAMS}
+                return flow.streams()["r"]
+            flow.write(self.blocks[layer](flow, None if past is None else past[layer]))
+        return enter(self.hook_resid_final, flow.streams()["r"])
 
     # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
+
+    @property
+    def wiring(self) -> StateWiring:
+        """How much of each earlier write each of its reads takes."""
+        return self.connections.wiring
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -175,21 +139,16 @@ class HookedMUDDTransformer(
 
     def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
         """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        has_weights = stream in self.config.ways(aggregation)
-        return axes.dense_weights(aggregation, stream) if has_weights else None
+        read = self.wiring.row(stream, aggregation)
+        return self.wiring.gate(read) if read.stream == stream else None
 
     def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
         """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        ways = self.config.ways(aggregation)
-        if stream not in ways:
-            return one_hot_newest(axes.n_sources(aggregation), self.embed.W_E)
-        aggregate = cast(DepthAggregation, self.dense[str(aggregation)])
-        return aggregate.a[ways.index(stream)].detach()
+        return self.wiring.static(self.wiring.row(stream, aggregation))
 
     def source_hook(self, source: int) -> str:
         """The hook on the tensor that the dense weights multiply."""
-        normed = self.config.pre_post_norm != "none"
-        return axes.normed_source(source) if normed else axes.source_output(source)
+        return self.wiring.multiplied(self.wiring.states[source])
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook fires only when it is named.

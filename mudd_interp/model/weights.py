@@ -81,14 +81,14 @@ class WeightMethods(StackedWeights):
         return self.unembed(self.ln_final.fused(x))
 
     def accumulated_bias(
-        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+        self: Any, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
         """The sum of the output biases that reach a block (or its MLP); plain models only.
 
         Raises:
             NotImplementedError: With dense connections, where biases are weighted by token.
         """
-        if self.config.dense != "none":
+        if not self.wiring.additive:
             raise NotImplementedError(
                 "accumulated_bias adds up biases, but with dense connections each is weighted by "
                 "token: use the row `bias` of cache.get_full_resid_decomposition."

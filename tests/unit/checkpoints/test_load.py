@@ -17,6 +17,7 @@ from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.released import released_sources
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.wirings import Plain
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
@@ -212,7 +213,7 @@ def test_plain_models_fused_or_not(tmp_path: Path):
     changes = {"dense": False, "sepln": False}
     one = load(released_folder.write(tmp_path / "separate", separate, **changes))
     other = load(released_folder.write(tmp_path / "fused", fused, **changes))
-    assert one.config.dense == "none"
+    assert one.config.wiring == Plain()
     assert same(one, other)
     assert torch.equal(
         one.get_parameter("blocks.1.attn.W_K")[1].T, separate["layers.1.attention.wk.weight"][16:]
@@ -386,7 +387,7 @@ for folder in sys.argv[2:]:
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
 def test_memory_is_that_of_the_weights(tmp_path: Path):
     """At the peak the weights are there once; of the file, one tensor or one window at a time."""
-    cfg = ModelConfig(n_layers=24, d_model=256, n_heads=8, d_vocab=1024, d_mlp=768, dense="none")
+    cfg = ModelConfig(n_layers=24, d_model=256, n_heads=8, d_vocab=1024, d_mlp=768, wiring=Plain())
     with torch.device("meta"):
         state = HookedMUDDTransformer(cfg).state_dict()
     weights = {name: torch.ones(weight.shape).bfloat16() for name, weight in state.items()}
