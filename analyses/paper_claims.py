@@ -19,7 +19,7 @@ from mudd_interp.analysis import (
     LayerSimilarityAnalysis,
 )
 from mudd_interp.request import Request
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 
 SIMILARITY, WEIGHTS = LayerSimilarityAnalysis(), DenseWeightsAnalysis()
 ACTIVITY = HeadActivityAnalysis()
@@ -79,7 +79,8 @@ def main() -> None:
     given = parser.parse_args()
     request = Request(model=given.model, baseline=given.baseline, sequences=given.sequences)
     study = Study(request)
-    study.prepare([SIMILARITY, WEIGHTS, ACTIVITY])
+    analyses = (SIMILARITY, WEIGHTS, ACTIVITY)
+    study.prepare([Need(part, each) for part in study.parts for each in analyses])
     print(f"{study.provenance('model').tokens:,} tokens each\n")
 
     table = cosines(study)

@@ -8,8 +8,8 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ import sessions
 from mudd_interp.analysis import Progress
 from mudd_interp.catalog import FigureKind
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
+from mudd_interp.panics import is_failure
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Request, canonical
 from mudd_interp.study import Study
@@ -35,10 +36,6 @@ from specs import spec
 
 T = TypeVar("T")
 
-FAILURES = (Exception,)
-"""What ends a drawing or a run with a message; :func:`failure` says which one. (Streamlit's own
-signals are no ``Exception``.)"""
-
 _FORESEEN = (ValueError, OSError, NotImplementedError)
 """What the library raises when it cannot do what it was asked for."""
 
@@ -47,7 +44,24 @@ BYTES_KEPT = 512 * 2**20
 _LARGE = ("z", "x", "y", "text", "customdata")  # of a trace
 
 
-def failure(error: Exception) -> str:
+@contextmanager
+def failing(say: Callable[[str], object]) -> Generator[None]:
+    """The boundary of what a page computes: whatever fails within ends it with a sentence.
+
+    Streamlit's own signals, which end a script or begin it anew, pass.
+
+    Args:
+        say: Called with the sentence, as text.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        say(failure(error))
+
+
+def failure(error: BaseException) -> str:
     """The sentence for an error; of one that nobody foresaw the log has where it came from."""
     if isinstance(error, _FORESEEN):
         return str(error)

@@ -1,7 +1,7 @@
 """A figure of the catalog on a page: drawn, told, tabulated, and ready to be taken home."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from html import unescape
@@ -11,12 +11,11 @@ import streamlit as st
 
 import caches
 import state
-from frame import MODE_NAMES
-from mudd_interp.analysis import Analysis
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
-from mudd_interp.catalog.interventions import FEW
+from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.figures import csv_bytes
-from mudd_interp.request import PARTS, Part, Request
+from mudd_interp.request import PARTS, Request
+from mudd_interp.study import Need, Study
 from mudd_interp.viz import alt_text, dark
 from progress import bar
 
@@ -55,19 +54,16 @@ class Panel:
 
 
 def prepare(*names: str) -> None:
-    """Compute what several figures of the view need, with one pass over the text for each model.
+    """Compute what several figures of the view need, with one walk for each model and text.
 
-    What fails is said by the charts themselves.
+    What fails is said by the charts themselves, and what is long waits there.
     """
-    request = state.request()
-    try:
-        if waits(request):
-            return
-        needs = [analysis for name in names for analysis in find(name).needs(request)]
-        with bar(partial(_sequences, request, needs)) as progress:
-            caches.study(request, progress).prepare(needs)
-    except caches.FAILURES:
-        return
+    with caches.failing(lambda _: None):
+        study = caches.study(state.request())
+        needs = [need for name in names for need in find(name).needs(study)]
+        short = [need for need in needs if not waits(study, [need])]
+        with bar(partial(_sequences, study, short)) as progress:
+            caches.study(study.request, progress).prepare(short)
 
 
 def chart(name: str, *, table: bool = False, **values: Any) -> None:
@@ -103,7 +99,7 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
 
 def _why_not(kind: FigureKind, request: Request) -> str:
     assert request.mode is not None
-    mode = MODE_NAMES[request.mode]
+    mode = request.mode.replace("_", " ")
     reason = kind.why_not.get(request.mode)
     return f"Not drawn as {mode}: {reason}." if reason else f"Not drawn as {mode}."
 
@@ -112,18 +108,18 @@ def _panel(
     kind: FigureKind, request: Request, notice: str, table: bool, half: bool = False
 ) -> None:
     key = f"{kind.name}-{request.of}"
-    with st.container(border=True, key=f"panel-{key}"):
-        try:
-            kind.check(request)
-            needs = kind.needs(request)
-            if needs and waits(request) and _missing(request, needs):
-                st.info(f"**{kind.title}** is over a long text that was not read yet.")
-                st.page_link("views/corpus.py", label="Run it on the page Corpus")
-                return
-            panel = _drawn(kind, request, half)
-        except caches.FAILURES as error:
-            st.error(f"**{kind.title}** cannot be drawn: {state.plain(caches.failure(error))}")
+
+    def say(reason: str) -> None:
+        st.error(f"**{kind.title}** cannot be drawn: {state.plain(reason)}")
+
+    with st.container(border=True, key=f"panel-{key}"), caches.failing(say):
+        kind.check(request)
+        study = caches.study(request)
+        if waits(study, kind.needs(study)):
+            st.info(f"**{kind.title}** is over a long text that was not read yet.")
+            st.page_link("views/corpus.py", label="Run it on the page Corpus")
             return
+        panel = _drawn(kind, request, half)
         st.subheader(panel.title, anchor=False)
         st.caption("  \n".join((*panel.lines, state.plain(notice))))
         st.plotly_chart(panel.figure, key=key, theme=None, config=CONFIG, alt=panel.alt)
@@ -132,18 +128,27 @@ def _panel(
 
 def _drawn(kind: FigureKind, request: Request, half: bool) -> Panel:
     """The figure, drawn once for each value of what it depends on."""
+    study = caches.study(request)
 
     def draw() -> Panel:
-        with bar(partial(_sequences, request, kind.needs(request))) as progress:
+        with bar(partial(_sequences, study, kind.needs(study))) as progress:
             return _as_panel(draw_kind(kind, caches.study(request, progress)), _page(), half)
 
-    return caches.drawing(kind, caches.study(request), _place(half), draw)
+    return caches.drawing(kind, study, _place(half), draw)
 
 
 def is_drawn(name: str, **values: Any) -> bool:
     """Whether :func:`chart` has nothing to compute, for a figure in its own mode."""
     request = replace(state.request(), **values)
     return caches.is_drawn(find(name), caches.study(request), _place(half=False))
+
+
+def is_there(name: str, request: Request | None = None) -> bool:
+    """Whether all that a figure of the view, or of a request, is computed from is there."""
+    with caches.failing(lambda _: None):  # the chart says what fails
+        study = caches.study(request or state.request())
+        return not study.walks(find(name).needs(study))
+    return False
 
 
 def _page() -> str:
@@ -154,33 +159,29 @@ def _place(half: bool) -> str:
     return f"{_page()}, {'half' if half else 'whole'} width"
 
 
-def waits(request: Request) -> bool:
-    """Whether averages over the text wait for a run on the page Corpus, which can be stopped."""
-    if request.scope == "prompt" or not _may_be_long(request):
+def waits(study: Study, needs: Iterable[Need]) -> bool:
+    """Whether a walk is missing that is long: then a run on the page Corpus makes it, if asked."""
+    walks = [next(iter(walk.values())) for walk in study.walks(needs)]
+    return any(_is_long(study, need) for need in walks)
+
+
+def _is_long(study: Study, need: Need) -> bool:
+    if need.text == "repeated" or (need.text == "scope" and study.request.scope == "prompt"):
         return False
-    count = caches.study(request).batches("model").n_sequences
-    return count is None or count > _most(request)
+    count = study.at_most(need)
+    return count is None or count > _most(study.request)
 
 
-def few(request: Request) -> dict[str, Any]:
-    """Few sequences of a long text, for a figure that no run on the page Corpus computes."""
-    return {"sequences": FEW} if _may_be_long(request) else {}
-
-
-def _may_be_long(request: Request) -> bool:
-    return request.sequences is None or request.sequences > _most(request)
+def few(name: str, request: Request) -> dict[str, Any]:
+    """Few sequences of a long text, for a figure that is costly, unless all of it is there."""
+    if request.sequences is not None and request.sequences <= _most(request):
+        return {}
+    return {} if is_there(name, request) else {"sequences": CUT_SEQUENCES}
 
 
 def _most(request: Request) -> int:
     """How many sequences are read unasked."""
     return LONG_TEXT * USUAL_CONTEXT // max(USUAL_CONTEXT, request.context or 0)
-
-
-def _missing(request: Request, needs: Sequence[Analysis[Any]]) -> list[Part]:
-    """The models whose results are not all there."""
-    study = caches.study(request)
-    keys = {part: {study.result_key(part, need) for need in needs} for part in study.parts}
-    return [part for part in study.parts if len(study.found(keys[part])) < len(keys[part])]
 
 
 def _as_panel(drawn: Drawn, page: str, half: bool) -> Panel:
@@ -234,8 +235,8 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
         numbers.dataframe(drawn.frame, hide_index=True)
 
 
-def _sequences(request: Request, needs: Sequence[Analysis[Any]]) -> int:
-    """How many sequences there are to see, of all models together; 0 where that is not known."""
-    study = caches.study(request)
-    counts = [study.batches(part).n_sequences for part in _missing(request, needs)]
+def _sequences(study: Study, needs: Iterable[Need]) -> int:
+    """How many sequences there are to see, of all walks together; 0 where that is not known."""
+    walks = [next(iter(walk.values())) for walk in study.walks(needs)]
+    counts = [study.walked(need).n_sequences for need in walks]
     return sum(count or 0 for count in counts) if all(counts) else 0

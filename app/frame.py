@@ -1,6 +1,5 @@
 """What every page has: the models and the prompt at the side, the tokens and the mode on top."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,17 +10,13 @@ import caches
 import sessions
 import state
 import uploads
+import widgets
 from chips import chips
-from mudd_interp.axes import STREAMS
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
-from mudd_interp.request import MODES
+from mudd_interp.request import OPTIONS
 from mudd_interp.study import Study
+from mudd_interp.values import LONGEST_PROMPT
 
-MODE_NAMES = {
-    "overlay": "overlay",
-    "side_by_side": "side by side",
-    "difference": "difference",
-}
 NO_BASELINE = "none"
 ASKED = {
     "model": "the model",
@@ -128,7 +123,11 @@ def _prompt(text: str, as_ids: bool) -> tuple[str | None, tuple[int, ...] | None
     check_length("The prompt", text)
     if not as_ids:
         return text, None
-    return None, _ids(text, state.MOST_IDS)
+    row = OPTIONS["prompt_ids"]
+    try:
+        return None, row.asked(row.of_text(text))
+    except ValueError as error:
+        raise ValueError(f"The prompt cannot be taken: {error}.") from error
 
 
 def check_length(what: str, text: str) -> None:
@@ -137,24 +136,10 @@ def check_length(what: str, text: str) -> None:
     Raises:
         ValueError: If it is.
     """
-    if len(text) > state.LONGEST_PROMPT:
+    if len(text) > LONGEST_PROMPT:
         raise ValueError(
-            f"{what} has {len(text):,} characters: at most {state.LONGEST_PROMPT:,} are read here."
+            f"{what} has {len(text):,} characters: at most {LONGEST_PROMPT:,} are read here."
         )
-
-
-def _ids(text: str, most: int) -> tuple[int, ...]:
-    """Token ids with commas or spaces between them.
-
-    Raises:
-        ValueError: If something else is there, or nothing, or they are too many.
-    """
-    words = [word for word in re.split(r"[\s,]+", text) if word]
-    if not words or not all(re.fullmatch("[0-9]{1,7}", word) for word in words):
-        raise ValueError("Token ids must be whole numbers such as 5, 17, 9.")
-    if len(words) > most:
-        raise ValueError(f"at most {most:,} token ids are read here, got {len(words):,}.")
-    return tuple(map(int, words))
 
 
 def _check_wanted(prompt: str | None, ids: tuple[int, ...] | None) -> None:
@@ -283,38 +268,36 @@ def ask_for(key: str, what: str) -> None:
 
 
 def _study() -> Study:
-    request = state.request()
-    try:
-        with st.spinner("Loading the models", show_time=True):
-            return caches.study(request)
-    except caches.FAILURES as error:
-        reason = state.plain(caches.failure(error))
-        st.error(f"**No figure yet: a model cannot be loaded.** {reason}")
+    found = list[Study]()
+    with (
+        caches.failing(lambda reason: _say("No figure yet: a model cannot be loaded.", reason)),
+        st.spinner("Loading the models", show_time=True),
+    ):
+        found.append(caches.study(state.request()))
+    if not found:
         st.stop()
+    return found[0]
+
+
+def _say(what: str, reason: str) -> None:
+    st.error(f"**{what}** {state.plain(reason)}")
+
+
+def guarded(body: Callable[[], object]) -> None:
+    """Run a page, or a part of it; where that fails, a sentence stands in the place of the rest."""
+    with caches.failing(lambda reason: _say("The rest cannot be shown:", reason)):
+        body()
 
 
 def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
     length = None if study is None else _cursor(study)
     with st.container(horizontal=True):
         if length is not None:
-            last = length - 1
-            state.number(f"Token, 0 to {last}", "position", last, 0, last, width=160)
+            widgets.number("position", length - 1, length - 1)
         if mode and state.view()["baseline"] is not None:
-            st.segmented_control(
-                "Two models",
-                MODES,
-                format_func=lambda each: MODE_NAMES[each],
-                help="Nothing chosen: each figure's own way.",
-                **state.bound("mode"),
-            )
+            widgets.choice("mode")
         if scope:
-            st.segmented_control(
-                "Averages over",
-                ("corpus", "prompt"),
-                required=True,
-                format_func=lambda each: f"the {each}",
-                **state.bound("scope"),
-            )
+            widgets.choice("scope")
 
 
 def _cursor(study: Study) -> int | None:
@@ -342,66 +325,18 @@ def section(body: Callable[[], object]) -> None:
 
     @st.fragment
     def part() -> None:
-        body()
+        guarded(body)
         state.write_link()
 
     part()
 
 
-def choose_sinks() -> None:
-    """Which tokens count as sinks: those of the paper, or ids."""
-    sinks = state.view()["sinks"]
-    if "sinks_text" not in st.session_state or st.session_state["sinks_of"] != sinks:
-        st.session_state["sinks_text"] = "" if sinks is None else ", ".join(map(str, sinks))
-        st.session_state["sinks_of"] = sinks
-    st.text_input(
-        "Sink token ids",
-        key="sinks_text",
-        placeholder="those of the paper",
-        help="Ids such as 0, 14, 199; `none` for no sink tokens; empty for those of the paper.",
-        on_change=_take_sinks,
-        width=260,
-    )
-
-
-def _take_sinks() -> None:
-    text = st.session_state["sinks_text"].strip()
-    try:
-        sinks = () if text in ("none", "()") else _ids(text, state.MOST_SINKS) if text else None
-    except ValueError as error:
-        state.ignore(f"Sinks are as before: {error}")
-        return
-    st.session_state["sinks_of"] = sinks
-    state.put(sinks=sinks)
-
-
-def choose_token(label: str, name: str, nothing: str) -> None:
-    """A token of the vocabulary, as text, for one value of the view."""
-    key = f"token_{name}"
-    st.session_state[key] = state.view()[name] or ""
-    st.text_input(
-        label,
-        key=key,
-        placeholder=nothing,
-        help="One token as text, its leading space included; an id for a model without tokenizer.",
-        on_change=lambda: _take_token(label, name, st.session_state[key]),
-        width=260,
-    )
-
-
-def _take_token(label: str, name: str, text: str) -> None:
-    if len(text) > state.LONGEST_TOKEN:
-        state.ignore(f"{label} is as before: one token is meant, got {len(text):,} characters.")
-    else:
-        state.put(**{name: text or None})
-
-
 def choose_edge(study: Study, sources: int, final: bool = False) -> None:
     """A stream, a layer as for :func:`choose_layer`, and a source up to the given one."""
     with st.container(horizontal=True):
-        st.segmented_control("Stream", STREAMS, required=True, **state.bound("stream"))
+        widgets.choice("stream")
         choose_layer(study, final)
-        state.number(f"Source, 0 to {sources}", "source", 1, 0, sources, width=160)
+        widgets.number("source", sources)
 
 
 def choose_layer(study: Study, final: bool = False) -> None:
@@ -411,4 +346,4 @@ def choose_layer(study: Study, final: bool = False) -> None:
     last = min(depths) - (not final)
     if len(depths) > 1 and state.view()["layer"] is None:
         state.view()["layer"] = min(default, last)  # a figure would choose one for each depth
-    state.number(f"Layer, 0 to {last}", "layer", min(default, last), 0, last, width=160)
+    widgets.number("layer", last, min(default, last))

@@ -43,5 +43,5 @@ def start() -> dict[str, str | None]:
 page = st.navigation(PAGES, position="hidden")
 state.open_view(start())
 frame.sidebar(PAGES)
-page.run()
+frame.guarded(page.run)
 state.write_link()

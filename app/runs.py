@@ -5,7 +5,7 @@ then Streamlit raises in the progress bar. What it says of itself is in a :class
 changed in place: so the next script finds how far it came.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from streamlit.runtime.scriptrunner_utils.script_run_context import get_run_yiel
 
 import caches
 import state
-from mudd_interp.catalog import FIGURES
+from mudd_interp.catalog import FIGURES, FigureKind
 from mudd_interp.data import Batches, count_sequences
 from mudd_interp.files import sha256
 from mudd_interp.request import Part, Request, canonical
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 from progress import bar
 from shelf import Entry
 
@@ -47,15 +47,13 @@ class Pass:
 
     Attributes:
         name: What it finds.
-        part: In whose tokens the text is read.
-        keys: Those of its results.
-        start: Computes what is missing of them.
+        needs: Its results.
+        keys: Theirs.
     """
 
     name: str
-    part: Part
+    needs: tuple[Need, ...]
     keys: tuple[str, ...]
-    start: Callable[[], Any]
 
 
 @dataclass
@@ -68,6 +66,7 @@ class Run:
         sequences: How many were seen, over all passes.
         total: How many there are.
         message: What went wrong.
+        besides: Costly figures whose results are computed too.
     """
 
     title: str
@@ -75,6 +74,7 @@ class Run:
     sequences: int = 0
     total: int = 0
     message: str = ""
+    besides: Collection[str] = ()
 
 
 def of_corpus(request: Request) -> Request:
@@ -82,22 +82,48 @@ def of_corpus(request: Request) -> Request:
     return replace(request, scope="corpus")
 
 
-def passes(study: Study) -> list[Pass]:
-    """The passes of a run: all that any figure averages for each model, and the losses."""
-    needs = [each for kind in FIGURES.values() for each in kind.needs(study.request)]
+def passes(study: Study, besides: Collection[str] = ()) -> list[Pass]:
+    """The passes of a run: all that any figure averages for each model, and the losses.
+
+    Args:
+        study: What the run is of.
+        besides: Costly figures, of :func:`costly`, whose results are computed too.
+    """
+    needs = [need for kind in FIGURES.values() for need in _needs(kind, study)]
+    averages = [need for need in needs if need.most is None and need.text == "scope"]
     found = [
-        Pass(
-            f"the averages of {study.name(part)}",
-            part,
-            tuple(dict.fromkeys(study.result_key(part, each) for each in needs)),
-            partial(study.prepare, needs, [part]),
-        )
+        _pass(study, f"the averages of {study.name(part)}", part_of(averages, part))
         for part in study.parts
     ]
     if "baseline" in study.parts:
-        keys = (study.comparison_key(),)
-        found.append(Pass("the losses of both", "model", keys, study.comparison))
+        found.append(_pass(study, "the losses of both", [study.comparison()]))
+    found += [_pass(study, FIGURES[name].title, _needs(FIGURES[name], study)) for name in besides]
     return found
+
+
+def costly(study: Study) -> list[str]:
+    """The figures that run a model many times for each sequence, those that can be drawn."""
+    kinds = FIGURES.values()
+    return [kind.name for kind in kinds if any(need.most for need in _needs(kind, study))]
+
+
+def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
+    """What a figure is drawn from; nothing where it cannot be drawn of this view."""
+    try:
+        kind.check(replace(study.request, mode=None))
+        return kind.needs(study)
+    except ValueError:
+        return ()
+
+
+def part_of(needs: Iterable[Need], part: Part) -> list[Need]:
+    """Those of one model."""
+    return [need for need in needs if need.part == part]
+
+
+def _pass(study: Study, name: str, needs: Iterable[Need]) -> Pass:
+    by_key = {study.key(need): need for need in needs}
+    return Pass(name, tuple(by_key.values()), tuple(by_key))
 
 
 def missing(study: Study, plan: Sequence[Pass]) -> list[Pass]:
@@ -123,21 +149,16 @@ def can_be_kept(study: Study) -> bool:
 
 def go(request: Request, run: Run) -> None:
     """Compute what is missing, pass by pass, and keep it after each; what fails is in ``run``."""
-    try:
+    with caches.failing(partial(setattr, run, "message")):
         _go(request, run)
-    except caches.FAILURES as error:
-        run.message = caches.failure(error)
     run.stage = "done"
 
 
 def _go(request: Request, run: Run) -> None:
     study = caches.study(request)
-    plan = passes(study)
-    todo = missing(study, plan)
+    plan = passes(study, run.besides)
     with st.spinner("Counting the sequences"):
-        parts: set[Part] = {each.part for each in todo}
-        counts = {part: count_sequences(_endable(study.batches(part))) for part in parts}
-        run.total = sum(counts[each.part] for each in todo)
+        run.total = _to_see(study, missing(study, plan))
 
     with bar(lambda: run.total, state.plain(run.title)) as report:
 
@@ -146,10 +167,24 @@ def _go(request: Request, run: Run) -> None:
             report(sequences, tokens)
 
         study = caches.study(request, saw)
-        for each in passes(study):
-            each.start()
+        for each in plan:
+            study.prepare(each.needs)
             if can_be_kept(study):
                 _keep(study, plan, run)
+
+
+def _to_see(study: Study, todo: Iterable[Pass]) -> int:
+    """How many sequences the walks of some passes see; each text is counted once."""
+    counts: dict[tuple[Part, int | None], int] = {}
+    total = 0
+    for each in todo:
+        for walk in study.walks(each.needs):
+            need = next(iter(walk.values()))
+            text = need.part, need.most
+            if text not in counts:
+                counts[text] = count_sequences(_endable(study.walked(need)))
+            total += counts[text]
+    return total
 
 
 def _endable(batches: Batches) -> Batches:

@@ -1,8 +1,7 @@
 """The view, and the link that reopens it.
 
-A view is one flat dictionary: the fields of a ``Request`` and, by a name of their own, what pages
-add in :data:`FIELDS`. It lives in the session, so it survives a change of page; what is not the
-default is in the URL.
+A view is one flat dictionary, of the fields of a ``Request``. It lives in the session, so it
+survives a change of page; what is not the default is in the URL.
 """
 
 import base64
@@ -10,24 +9,18 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, product
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import streamlit as st
 
-from mudd_interp.axes import STREAMS
 from mudd_interp.edits import as_edits, edits_text
-from mudd_interp.request import (
-    LARGEST_ID,
-    MODES,
-    PARTS,
-    SCORES,
-    STATISTICS,
-    Request,
-    canonical,
-)
+from mudd_interp.options import Row
+from mudd_interp.request import OPTIONS, PARTS, Request, canonical
+from mudd_interp.values import LONGEST_PROMPT
 
 View = dict[str, Any]
 
@@ -56,23 +49,9 @@ LONGEST_LINK = 1900
 LONGEST_NAME = 400
 """Characters of a name there, where what is no letter or digit may take three for each byte."""
 
-LONGEST_PROMPT = 100_000
-"""Characters of a prompt."""
-
-LONGEST_TOKEN = 100
-"""Characters of one token."""
-
-MOST_IDS = 2**15
-"""Token ids of a prompt."""
-
-MOST_SINKS = 64
-MOST_SEQUENCES = 100_000
 MOST_VALUES = 64
 """Values of a link that are read."""
 
-_MOST_TOKENS = 2**17  # of a context, and so of a position
-_MOST_ROWS = 32  # sequences in a pass: the memory that one takes grows with them
-_MOST_PLACES = 10_000  # layers, heads, sources
 _UNASKED_EDITS = 8  # each is a pass over the text of its own
 
 
@@ -90,7 +69,7 @@ class Field:
     key: str
     default: Any
     read: Callable[[str], Any]
-    write: Callable[[Any], str] = str
+    write: Callable[[Any], str]
 
 
 def check_name(text: str) -> str:
@@ -105,42 +84,6 @@ def check_name(text: str) -> str:
             "control character"
         )
     return text
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,10}", text) or not low <= int(text) <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _choice(known: Sequence[str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in known:
-            raise ValueError(f"expected one of {', '.join(known)}")
-        return text
-
-    return read
-
-
-def _or(word: str, meaning: Any, read: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: meaning if text == word else read(text)
-
-
-def _written(word: str, meaning: Any, write: Callable[[Any], str] = str) -> Callable[[Any], str]:
-    return lambda value: word if value == meaning else write(value)
-
-
-def _ids(text: str, most: int) -> tuple[int, ...]:
-    if text.count(".") >= most:
-        raise ValueError(f"expected at most {most:,} token ids")
-    return tuple(map(_whole(0, LARGEST_ID), text.split(".")))
-
-
-def _ids_text(ids: Sequence[int]) -> str:
-    return ".".join(map(str, ids))
 
 
 def pack(text: str) -> str:
@@ -167,53 +110,44 @@ def unpack(packed: str) -> str:
     return text
 
 
-def _token(packed: str) -> str:
-    if len(text := unpack(packed)) > LONGEST_TOKEN:
-        raise ValueError(f"expected one token, of {LONGEST_TOKEN} characters at most")
-    return text
+def _read(row: Row, text: str) -> Any:
+    """The value of an option in a link."""
+    if row.plain is bool:
+        if text != "1":
+            raise ValueError("expected 1")
+        return True
+    if row.option.packed:
+        text = unpack(text)
+    elif row.is_text and text != _word(row):
+        check_name(text)
+    value = row.asked(row.of_text(text, "."))
+    return edits_text(value) or None if row.name == "edits" else value
 
+
+def _write(row: Row, value: Any) -> str:
+    if row.plain is bool:
+        return "1"
+    text = row.to_text(value, ".")
+    return pack(text) if row.option.packed else text
+
+
+def _word(row: Row) -> str | None:
+    return None if row.option.word is None else row.option.word[0]
+
+
+STARTS: Mapping[str, Any] = {"sequences": 32, "prompt": next(iter(EXAMPLES.values()))}
+"""What a page begins with instead of the default of a request."""
 
 FIELDS: dict[str, Field] = {
-    "model": Field("m", "mudd-tiny", check_name),
-    "baseline": Field("b", "tfm-tiny", _or("none", None, check_name), _written("none", None)),
-    "text": Field("t", None, check_name),
-    "dataset": Field("d", None, check_name),
-    "dataset_config": Field("dg", None, check_name),
-    "split": Field("ds", "validation", check_name),
-    "column": Field("dc", "text", check_name),
-    "sequences": Field("n", 32, _or("all", None, _whole(1, MOST_SEQUENCES)), _written("all", None)),
-    "context": Field("c", None, _whole(2, _MOST_TOKENS)),
-    "batch_size": Field("bs", 8, _whole(1, _MOST_ROWS)),
-    "dtype": Field("ty", None, check_name),
-    "device": Field("dv", None, check_name),
-    "scope": Field("s", "corpus", _choice(("corpus", "prompt"))),
-    "mode": Field("o", None, _choice(MODES)),
-    "of": Field("of", "model", _choice(PARTS)),
-    "position": Field("x", None, _whole(0, _MOST_TOKENS)),
-    "layer": Field("l", None, _whole(0, _MOST_PLACES)),
-    "head": Field("h", 0, _whole(0, _MOST_PLACES)),
-    "stream": Field("st", "v", _choice(STREAMS)),
-    "source": Field("j", 1, _whole(0, _MOST_PLACES)),
-    "statistic": Field("k", None, _choice(STATISTICS)),
-    "raw": Field("r", False, lambda text: _choice(("1",))(text) == "1", lambda _: "1"),
-    "sinks": Field(
-        "z",
-        None,
-        _or("none", (), lambda text: _ids(text, MOST_SINKS)),
-        _written("none", (), _ids_text),
-    ),
-    "sink_positions": Field("zp", 2, _whole(0, MOST_SINKS)),
-    "score": Field("q", "induction", _choice(SCORES)),
-    "answer": Field("a", None, _token, pack),
-    "against": Field("ag", None, _token, pack),
-    "corrupted": Field("cp", None, unpack, pack),
-    "edits": Field("e", None, lambda text: edits_text(unpack(text)) or None, pack),
-    "prompt_ids": Field(
-        "i", None, lambda text: _ids(unpack(text), MOST_IDS), lambda i: pack(_ids_text(i))
-    ),
-    "prompt": Field("p", next(iter(EXAMPLES.values())), unpack, pack),
+    row.name: Field(
+        row.option.key,
+        STARTS.get(row.name, row.default),
+        partial(_read, row),
+        partial(_write, row),
+    )
+    for row in OPTIONS.values()
 }
-"""Everything that makes a view. A page adds what is its own by one line here."""
+"""Everything that makes a view."""
 
 PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
 DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
@@ -223,8 +157,6 @@ ASKED = ("model", "baseline", "text", "dataset", "device", "dtype", "edits")
 """What makes the server read, load or compute more than it was started for."""
 
 _OF_DATASET = ("dataset", "dataset_config", "split", "column")
-
-_OF_REQUEST = {each.name for each in fields(Request)}
 
 
 def default_view() -> View:
@@ -379,7 +311,7 @@ def view() -> View:
 
 def request() -> Request:
     """What the view asks of the library."""
-    return Request(**{name: value for name, value in view().items() if name in _OF_REQUEST})
+    return Request(**view())
 
 
 def notices() -> tuple[str, ...]:
@@ -445,22 +377,6 @@ def bound(name: str) -> dict[str, Any]:
 
 def _changed(name: str) -> None:
     put(**{name: st.session_state[f"view_{name}"]})
-
-
-def number(label: str, name: str, default: int, low: int, high: int, **options: Any) -> int:
-    """A number input tied to a value of the view; ``None`` there, or one out of range, is default.
-
-    A value out of range is named in a notice.
-    """
-    value = view()[name]
-    if value is not None and not low <= value <= high:
-        ignore(notice := f"{name}={value} is ignored: expected {low} to {high} here.")
-        st.warning(plain(notice))
-        view()[name] = value = FIELDS[name].default
-    arguments = bound(name)
-    shown = default if value is None else value
-    st.session_state[arguments["key"]] = min(high, max(low, shown))
-    return int(st.number_input(label, low, high, step=1, **arguments, **options))
 
 
 def ignore(notice: str) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 import sessions
 import state
 import uploads
+import widgets
 from mudd_interp.dashboard import LARGEST_UPLOAD
 
 TEXTS = {
@@ -49,15 +50,7 @@ def choose_text() -> None:
         st.error(f"**The text is the one before.** {state.plain(error)}")
     session["all_sequences"] = view["sequences"] is None
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        state.number(
-            "Sequences at most",
-            "sequences",
-            32,
-            1,
-            state.MOST_SEQUENCES,
-            width=180,
-            disabled=session["all_sequences"],
-        )
+        widgets.number("sequences", width=180, disabled=session["all_sequences"])
         st.toggle("All of the text", key="all_sequences", on_change=take_all)
 
 

@@ -200,9 +200,13 @@ def counterpart(name: str) -> str:
     return place + _ELSEWHERE.get(rest, rest)
 
 
+_LONGEST_NAME = 200  # to look for near ones takes longer than a name is long
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist, with the nearest names that do."""
     names = list(known)
+    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
     meant = [each for each in (counterpart(name),) if each in names]
     near = meant or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(f'`{candidate}`' for candidate in near)}?" if near else "."

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mudd_interp.request import Request
+from mudd_interp.flags import of_flag, with_options
+from mudd_interp.panics import is_failure
+from mudd_interp.request import OPTIONS, Request
 
 if TYPE_CHECKING:
     from mudd_interp.analysis import Progress
@@ -77,15 +79,17 @@ def _run() -> None:
     except (ValueError, OSError, NotImplementedError) as error:
         print(f"mudd-interp: {error}", file=sys.stderr)  # noqa: T201 (a command's message)
         raise SystemExit(1 if isinstance(error, ChildProcessError) else 2) from None
-    except Exception as error:  # noqa: BLE001 (the last to hear of it)
-        print(f"mudd-interp: {_unexpected(error)}", file=sys.stderr)  # noqa: T201 (as above)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("mudd-interp: stopped.", file=sys.stderr)  # noqa: T201 (as above)
         raise SystemExit(130) from None
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        print(f"mudd-interp: {_unexpected(error)}", file=sys.stderr)  # noqa: T201 (as above)
+        raise SystemExit(1) from None
 
 
-def _unexpected(error: Exception) -> str:
+def _unexpected(error: BaseException) -> str:
     """What is said of an error that nobody foresaw; the log has where it came from."""
     logging.getLogger(__name__).info("an unexpected error", exc_info=error)
     if os.environ.get(TRACEBACK):
@@ -98,41 +102,9 @@ def _unexpected(error: Exception) -> str:
 
 
 @app.command()
+@with_options
 def figures(
     out: Annotated[str | None, _path(help="Folder to make.")] = None,
-    model: Annotated[str, typer.Option(help="Name, folder or hub id.")] = "mudd-tiny",
-    baseline: Annotated[str, typer.Option(help="The same, or `none`.")] = "tfm-tiny",
-    text: Annotated[str | None, typer.Option(help="Text file or folder of text files.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Hugging Face dataset.")] = None,
-    dataset_config: Annotated[
-        str | None, typer.Option(help="Its configuration, e.g. wikitext-2-raw-v1.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Part of the dataset.")] = "validation",
-    column: Annotated[str, typer.Option(help="The dataset's column of text.")] = "text",
-    sequences: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    context: Annotated[int | None, typer.Option(min=2, help="Tokens in a sequence.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences in a pass.")] = 8,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    prompt: Annotated[str | None, typer.Option(help="A text to look at closely.")] = None,
-    prompt_ids: Annotated[str | None, typer.Option(help="Token ids instead: 5,17,9.")] = None,
-    scope: Annotated[str, typer.Option(help="Averages over the corpus or the prompt.")] = "corpus",
-    mode: Annotated[str | None, typer.Option(help="overlay, side_by_side, difference.")] = None,
-    of: Annotated[str, typer.Option(help="model or baseline, where one is shown.")] = "model",
-    position: Annotated[int | None, typer.Option(min=0, help="A token of the prompt.")] = None,
-    layer: Annotated[int | None, typer.Option(min=0, help="A block, or aggregation.")] = None,
-    head: Annotated[int, typer.Option(min=0, help="A head of that layer.")] = 0,
-    stream: Annotated[str, typer.Option(help="q, k, v or r.")] = "v",
-    source: Annotated[int, typer.Option(min=0, help="0: embedding, 1: first block.")] = 1,
-    statistic: Annotated[str | None, typer.Option(help="mean, std, static, dynamic, total")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Weights, not times norms.")] = False,
-    sinks: Annotated[str | None, typer.Option(help="Sink token ids: 0,13, or `none`.")] = None,
-    sink_positions: Annotated[int, typer.Option(min=0, help="First positions as sinks.")] = 2,
-    score: Annotated[str, typer.Option(help="What heads are ranked by.")] = "induction",
-    answer: Annotated[str | None, typer.Option(help="A token to explain the logit of.")] = None,
-    against: Annotated[str | None, typer.Option(help="A token to subtract from it.")] = None,
-    corrupted: Annotated[str | None, typer.Option(help="A prompt to hold against it.")] = None,
-    edits: Annotated[str | None, typer.Option(help="Edits: `cut v 5<-2; cut head 7.2`.")] = None,
     format: Annotated[str | None, typer.Option(help="Pictures too: png,svg,pdf.")] = None,
     only: Annotated[str | None, typer.Option(help="Some figures, by name: a,b.")] = None,
     manifest: Annotated[str | None, _path(help="Make those figures again.")] = None,
@@ -141,12 +113,12 @@ def figures(
         str | None, _path(help="Keep the sweeps here, and go on from what is there.")
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
+    **values: Any,
 ) -> None:
     """Compute figures of two models, as pages, tables and pictures.
 
     Without options: the paper's figures of the bundled pair on bundled held-out text, offline.
     """
-    given = dict(locals())
     from mudd_interp.catalog import FIGURES, choose
     from mudd_interp.figures import check_formats, check_target, check_texts, read_manifest
     from mudd_interp.files import exclusive
@@ -157,14 +129,14 @@ def figures(
         return
     if out is None:
         raise ValueError("give --out DIR, the folder to make.")
-    request, expected = _request(given), None
+    request, expected = _request(values), None
     names, formats = _names("only", only), _names("format", format)
     if manifest is not None:
         if names or replace(request, device=None) != Request():
             raise ValueError("--manifest says which models, text and figures: give no others.")
         expected = read_manifest(manifest)
         check_texts(expected)
-        request = replace(expected.request, device=device)
+        request = replace(expected.request, device=request.device)
         names, formats = expected.names, formats or expected.formats
     choose(names, request)
     pictures = check_formats(formats)
@@ -190,15 +162,11 @@ def _check_writable(folder: str) -> None:
         ) from error
 
 
-def _request(given: dict[str, Any]) -> Request:
+def _request(values: Mapping[str, Any]) -> Request:
     """The request that the options of ``figures`` spell."""
-    values = {field.name: given[field.name] for field in fields(Request)}
-    values["baseline"] = None if values["baseline"] == "none" else values["baseline"]
-    for name in ("model", "baseline", "text", "dataset"):
-        values[name] = _absolute(values[name])
-    for name in ("prompt_ids", "sinks"):
-        values[name] = _ids(name, values[name])
-    return Request.of_values(values)
+    values = {name: of_flag(OPTIONS[name], value) for name, value in values.items()}
+    places = {name: _absolute(values[name]) for name in ("model", "baseline", "text", "dataset")}
+    return Request.of_values(values | places)
 
 
 def _absolute(place: str | None) -> str | None:
@@ -208,15 +176,6 @@ def _absolute(place: str | None) -> str | None:
     if not place or place in BUNDLED or not Path(place).exists():
         return place
     return str(Path(place).resolve())
-
-
-def _ids(name: str, listed: str | None) -> tuple[int, ...] | None:
-    if listed is None:
-        return None
-    words = () if listed == "none" else _listed(listed)
-    if not all(word.isdecimal() for word in words):
-        raise ValueError(f"--{name.replace('_', '-')} must be token ids such as 5,17,9.")
-    return tuple(int(word) for word in words)
 
 
 def _names(option: str, listed: str | None) -> tuple[str, ...]:

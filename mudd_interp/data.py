@@ -4,12 +4,12 @@ Documents are joined into one stream of ids and cut into rows of ``n_ctx``; ``ba
 make a batch. What is left at the end comes out as smaller batches: the whole rows that do not
 fill a batch, then the last, shorter row by itself. So no position is padding and every one counts.
 
-Each document stands behind one ``<|endoftext|>`` where the tokenizer has that token (as the models
-of this project, and Pythia, were trained), and behind nothing where it has not. The paper does not
-say how its sequences were joined, so the separator is a parameter. The same characters inside a
-document are text, and no separator; a byte order mark at its start is no part of it.
+Each document follows one ``<|endoftext|>`` if the tokenizer has that token (the models of this
+project, and Pythia, were trained so), and nothing otherwise. The paper does not say how its
+sequences were joined, so the separator is a parameter. Where a document spells the separator, that
+is text; a byte order mark at its start is dropped.
 
-Documents are read and encoded in pieces: memory does not grow with them.
+Documents are read and encoded in pieces, so memory does not grow with them.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -33,17 +33,17 @@ from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import HookedModel
 
 REPEATED_LENGTH = 50
-"""Tokens after which :func:`repeated_batches` repeats itself, unless told otherwise."""
+"""The period of :func:`repeated_batches` in tokens, unless told otherwise."""
 
 BUNDLED_PACK = Path(__file__).parent / "bundled" / "validation.safetensors"
 """Held-out token ids of the bundled pair."""
 
 TokenBatches = Iterable[Any]
-"""Batches from anywhere: int64 tensors ``[batch pos]``, without padding. What a caller brings is
-checked, and named, where it is used; hence no type for the elements."""
+"""Batches from anywhere: int64 tensors ``[batch pos]``, without padding. The elements have no type
+here because what a caller brings is checked, and named, where it is used."""
 
 _Documents = Callable[[], Iterable[Iterable[str]]]
-"""Starts a new walk over documents, each given in pieces."""
+"""Starts a new walk over documents, each of which comes in pieces."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Batches:
     Attributes:
         source: Starts a new walk.
         description: What the tokens are, in words: it is written on every figure.
-        n_sequences: How many rows a walk yields, or ``None`` where that is not known before.
-        left_out: What of a folder is not read, by path, each with the reason.
+        n_sequences: How many rows a walk yields, or ``None`` if that is not known beforehand.
+        left_out: What is not read of a folder: the reason, by path.
     """
 
     source: Callable[[], Iterator[Int64[Tensor, "batch pos"]]]
@@ -102,10 +102,10 @@ def text_batches(text: str, tokenizer: Any, packing: Packing) -> Batches:
 def document_batches(
     texts: Sequence[str], tokenizer: Any, packing: Packing, description: str
 ) -> Batches:
-    """Batches of texts that are there already, each a document of its own.
+    """Batches of texts in memory, each of them one document.
 
     Raises:
-        ValueError: While walking: if all of them are empty.
+        ValueError: While walking, if all of them are empty.
     """
     return _text_source(lambda: map(_pieces, texts), tokenizer, packing, description)
 
@@ -113,7 +113,7 @@ def document_batches(
 def id_batches(
     documents: Sequence[Sequence[int]], tokenizer: Any, packing: Packing, description: str
 ) -> Batches:
-    """Batches of documents that are token ids already, packed as texts are."""
+    """Batches of documents that are given as token ids, packed as texts are."""
     before = tokenizer.get_vocab().get(packing.separator)
     start = [] if before is None else [before]
 
@@ -128,15 +128,15 @@ def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) 
     """Batches of text files, one document a file, read as they are needed.
 
     Raises:
-        ValueError: If no file is named, or one is missing or can be read once only (a pipe). While
-            walking: if one is empty, unreadable or not UTF-8.
+        ValueError: If no file is named, or one is missing or can be read only once (a pipe). While
+            walking, if one is empty, unreadable or not UTF-8.
     """
     files = [_path(path) for path in paths]
     if not files:
         raise ValueError("expected at least one text file, got none: name one.")
     for file in files:
         if not file.is_file():
-            why = "it is no file, and a text is read more than once" if file.exists() else ""
+            why = "it is not a file, and a text is read more than once" if file.exists() else ""
             raise ValueError(f"no text file {file}: {why or 'check the path'}.")
     description = files[0].name if len(files) == 1 else f"{len(files)} files"
     return _text_source(lambda: map(_read_nonempty, files), tokenizer, packing, description)
@@ -147,8 +147,8 @@ def folder_batches(
 ) -> Batches:
     """Batches of the text files of a folder, in the order of their paths.
 
-    Each is read once, those of linked folders too. What is left out (what is hidden or empty, and
-    links to what is read already) is counted in the description, and named in ``left_out``: see
+    Each is read once, also where folders are linked. What is left out (hidden and empty files, and
+    links to what is read anyway) is counted in the description and named in ``left_out``: see
     :func:`mudd_interp.documents.text_files_of`.
 
     Args:
@@ -158,8 +158,8 @@ def folder_batches(
         pattern: Which files, as in ``Path.glob``: ``"**/*.py"`` for Python sources.
 
     Raises:
-        ValueError: If nothing matches, or a folder is unreadable. While walking: if a file is
-            unreadable or not UTF-8, or there is none with text.
+        ValueError: If nothing matches, or a folder is unreadable. While walking, if a file is
+            unreadable or not UTF-8, or no file has any text.
     """
     root = _path(folder)
     if not root.is_dir():
@@ -185,7 +185,7 @@ def dataset_batches(
     split: str = "validation",
     column: str = "text",
 ) -> Batches:
-    """Batches of a Hugging Face dataset, streamed: one document a row, none for an empty one.
+    """Batches of a Hugging Face dataset, streamed: each row is a document, unless it is empty.
 
     Args:
         name: A dataset's hub id, or a local folder in a format that ``datasets`` reads.
@@ -196,8 +196,8 @@ def dataset_batches(
         column: The column that holds the text.
 
     Raises:
-        ValueError: If ``datasets`` is not installed, the dataset or its split cannot be read, or
-            there is no such column, or it does not hold text.
+        ValueError: If ``datasets`` is not installed, the dataset or its split cannot be read, there
+            is no such column, or the column does not hold text.
     """
     rows = _dataset_rows(name, config, split)
     with _silent_hub():
@@ -213,7 +213,7 @@ def dataset_batches(
 
 
 def token_batches(tokens: Any, batch_size: int = 8, description: str = "token ids") -> Batches:
-    """Batches of token ids that are there already, one sequence a row.
+    """Batches of given token ids, one sequence a row.
 
     Args:
         tokens: Ids ``[sequence pos]``: see :func:`mudd_interp.ids.id_tensor`.
@@ -221,7 +221,7 @@ def token_batches(tokens: Any, batch_size: int = 8, description: str = "token id
         description: What they are, in words.
 
     Raises:
-        ValueError: If there are no tokens, or they are no ids of that shape.
+        ValueError: If there are no tokens, or they are not ids of that shape.
     """
     _check_positive("batch_size", batch_size)
     tokens = id_tensor(tokens)
@@ -236,7 +236,7 @@ def bundled_batches(n_sequences: int | None = None, batch_size: int = 8) -> Batc
     """Batches of the validation pack: Python source code that no bundled model was trained on.
 
     Args:
-        n_sequences: How many of its sequences, from the first; ``None`` for all of them.
+        n_sequences: How many of its sequences, counted from the first; ``None`` for all of them.
         batch_size: Rows in a batch.
 
     Raises:
@@ -258,21 +258,21 @@ def repeated_batches(
     seed: int = 0,
     batch_size: int = 8,
 ) -> Batches:
-    """Batches of random tokens that repeat: what induction heads show themselves on.
+    """Batches of random tokens that repeat, on which induction heads show.
 
-    A sequence is the separator, where the tokenizer has one, and then ``repeats`` times the same
-    ``length`` different tokens. Special tokens are left out, and so are ids without a text (a
+    A sequence is the separator, where the tokenizer has one, and then the same ``length`` different
+    tokens ``repeats`` times. Special tokens are left out, and so are ids without a text (a
     vocabulary is often padded). Each sequence is drawn by ordering all other ids by the next raw
     64-bit numbers of NumPy's ``PCG64(seed)``, whose stream is the same on every machine and in
     every version, and taking the first ``length``. (Olsson et al. 2022 repeat 25 tokens four times,
-    and leave out the most and the least common ones: how common a token is, a model does not say.)
+    and leave out the most and the least common ones; a model does not say how common a token is.)
 
     Args:
-        model: Whose tokens to draw, and whose context the sequences must fit.
-        length: Tokens until the first one returns.
-        repeats: How many times they stand there.
-        n_sequences: How many sequences; more of them begin with the same ones.
-        seed: Of the generator.
+        model: The model whose tokens are drawn, and whose context the sequences must fit.
+        length: The number of tokens before the first one returns.
+        repeats: How many times they occur.
+        n_sequences: How many sequences; a larger number begins with the same ones.
+        seed: The generator's seed.
         batch_size: Rows in a batch.
 
     Raises:
@@ -319,11 +319,11 @@ def take(batches: Batches, n_sequences: int) -> Batches:
 
 
 def shuffled(batches: Batches, seed: int = 0) -> Batches:
-    """The same tokens in another order within each sequence: a control, text without its order.
+    """The same tokens in another order within each sequence, as a control: text without its order.
 
     Args:
         batches: Any batches.
-        seed: Of the order, which is another one for each batch, and the same for its sequences.
+        seed: The seed of the order, which differs between batches and is the same within one.
     """
 
     def source() -> Iterator[Int64[Tensor, "batch pos"]]:
@@ -335,9 +335,9 @@ def shuffled(batches: Batches, seed: int = 0) -> Batches:
 
 
 def count_sequences(batches: Batches) -> int:
-    """How many rows a walk yields: what is needed to tell how much of a sweep is left.
+    """How many rows a walk yields, which tells how much of a sweep is left.
 
-    Known at once where ``n_sequences`` says so. Otherwise one walk counts them, which reads and
+    This takes no time if ``n_sequences`` says so. Otherwise one walk counts them, which reads and
     encodes the text (and downloads a dataset, as far as :func:`take` lets it) but runs no model;
     keep the number, or ``dataclasses.replace(batches, n_sequences=...)``.
     """
@@ -347,7 +347,7 @@ def count_sequences(batches: Batches) -> int:
 
 
 def describe(batches: TokenBatches) -> str:
-    """What batches are, in words; a plain iterable has no description of its own."""
+    """What batches are, in words; of a plain iterable only that they are token ids."""
     return batches.description if isinstance(batches, Batches) else "token ids"
 
 
@@ -365,9 +365,9 @@ def shard(batches: TokenBatches, rank: int, world_size: int) -> Batches:
 def pack(
     documents: Iterable[Sequence[int]], n_ctx: int, batch_size: int
 ) -> Iterator[Int64[Tensor, "batch pos"]]:
-    """Join documents, given as token ids, and cut them into batches; the tail is the last one.
+    """Documents, given as token ids, joined and cut into batches; the tail is the last batch.
 
-    A document may come in several lists.
+    A document may come as several lists.
     """
     size, pending = n_ctx * batch_size, list[int]()
     for ids in documents:
@@ -390,7 +390,7 @@ def _path(given: str | Path) -> Path:
 
 
 def _pieces(text: str) -> Iterable[str]:
-    """A text that is there already, as a document."""
+    """A text in memory, as a document."""
     check_text(text)
     return [text.removeprefix(BYTE_ORDER_MARK)]
 
@@ -417,7 +417,7 @@ def _text_source(
 def _encode(
     documents: Iterable[Iterable[str]], tokenizer: Any, separator: str | None, description: str
 ) -> Iterator[list[int]]:
-    """The ids of documents, some at a time, each behind its separator; empty ones are none."""
+    """The ids of documents, some at a time, each after its separator; empty ones are left out."""
     before, empty = tokenizer.get_vocab().get(separator), True
     for document in documents:
         pieces = filter(None, document)
@@ -428,11 +428,11 @@ def _encode(
             yield [before]
         yield from encode_document(tokenizer, chain([first], pieces))
     if empty:
-        raise ValueError(f"{description}: no text in it, every document is empty.")
+        raise ValueError(f"{description}: there is no text, every document is empty.")
 
 
 def _ordinary(tokenizer: Any, d_vocab: int) -> Int64[np.ndarray, " id"]:
-    """The ids of the tokens that are not special and stand for a text; all without a tokenizer."""
+    """The ids of tokens that are not special and stand for a text; all ids without a tokenizer."""
     if tokenizer is None:
         return np.arange(d_vocab, dtype=np.int64)
     added = tokenizer.added_tokens_decoder.items()
@@ -471,7 +471,7 @@ def _dataset_rows(
 
 @contextmanager
 def _silent_hub() -> Generator[None]:
-    """Without the client's word on every attempt: what is wrong is one message, ours."""
+    """Silence the client's warning at every attempt: what is wrong is one message, our own."""
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()

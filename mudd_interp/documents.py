@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path, PurePath
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What some programs put before a text. At the start of a document it is no part of it."""
+"""What some programs put before a text. At the start of a document it is dropped."""
 
 READ_ALREADY = "read already by another path"
 
@@ -23,7 +23,7 @@ class TextFiles:
 
     Attributes:
         files: Those that are read, in the order of their paths.
-        left_out: What is not, by path, each with the reason.
+        left_out: What is not read: the reason, by path.
     """
 
     files: tuple[Path, ...]
@@ -38,10 +38,10 @@ class TextFiles:
 def text_files_of(root: Path, pattern: str = "**/*") -> TextFiles:
     """The files of a folder that match a pattern, each once; those of linked folders too.
 
-    Left out are, of what matches: what is hidden (its name begins with a dot), unless a part of the
-    pattern begins with a dot too; files without a character; links that lead nowhere, and those to
-    what is read already, so that folders that link to one another are read once; and what is no
-    file, such as a pipe.
+    Of what matches, these are left out: hidden files and folders (the name begins with a dot),
+    unless a part of the pattern begins with a dot too; files without a character; links that lead
+    nowhere, and links to what is read anyway, so that folders that link to one another are read
+    once; and whatever is not a file, such as a pipe.
 
     Args:
         root: Where to look.
@@ -135,7 +135,7 @@ def read_pieces(path: Path) -> Iterator[str]:
     """The text of a file in pieces, its line ends as they stand.
 
     Raises:
-        ValueError: On the way: if the file cannot be read, or see :func:`decoded`.
+        ValueError: On the way, if the file cannot be read, or as :func:`decoded` says.
     """
     try:
         with path.open("rb") as file:
@@ -145,7 +145,7 @@ def read_pieces(path: Path) -> Iterator[str]:
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a file; errors are those of :func:`read_pieces`."""
+    """The whole text of a file; it raises what :func:`read_pieces` raises."""
     return "".join(read_pieces(path))
 
 
@@ -157,8 +157,8 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
         name: What they are, for the message.
 
     Raises:
-        ValueError: On the way: if they are not UTF-8, or hold a NUL character, as binary files do
-            and UTF-16 read as UTF-8.
+        ValueError: On the way, if they are not UTF-8, or hold a NUL character, as binary files do,
+            and UTF-16 when it is read as UTF-8.
     """
     decoder, n_bytes, n_characters = codecs.getincrementaldecoder("utf-8")(), 0, 0
     for chunk in chain(chunks, [b""]):
@@ -174,7 +174,7 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
         if "\0" in text:
             raise ValueError(
                 f"{name} holds NUL characters (the first at {n_characters + text.index(chr(0))}), "
-                "so it is no plain text (or UTF-16): give UTF-8 text, or leave it out."
+                "so it is not plain text (or it is UTF-16): give UTF-8 text, or leave it out."
             )
         yield text if n_characters else text.removeprefix(BYTE_ORDER_MARK)
         n_bytes, n_characters = n_bytes + len(chunk), n_characters + len(text)

@@ -1,16 +1,16 @@
-"""Text -> token ids, and what a token reads: for every tokenizer, in one place.
+"""Text -> token ids, and the text of a token: for every tokenizer, in one place.
 
-Two kinds of text are told apart. What stands in a document, of a file or a dataset, is text: where
-it spells ``<|endoftext|>``, it means these characters, as in the training of the models here. A
-prompt is an instruction: there ``<|endoftext|>`` is that token, as in TransformerLens.
+There are two kinds of text. A document, of a file or a dataset, is nothing but text: where it
+spells ``<|endoftext|>``, it means these characters, as in the training of the models here. A prompt
+is an instruction: there ``<|endoftext|>`` is that token, as in TransformerLens.
 
-A long document is encoded in windows, so that memory does not grow with it. They overlap, and are
-joined between two words at which both agree: on every token of the middle half of the overlap,
-2,048 characters, so that the ends of a window, where a token may come out otherwise, are 1,024
-characters away. What cuts a text into words begins anew at each word, and a word's tokens are its
-own: so the ids are those of the whole document. Where a tokenizer makes no words, they are joined
-between two tokens of byte-pair encoding, which are right if every two neighbours are. Where two
-windows do not agree, both are encoded again as one, if need be up to the whole document.
+A long document is encoded in windows, so that memory does not grow with it. Windows overlap, and
+are joined between two words where both agree: on every token in the middle half of the overlap,
+2,048 characters, so that the ends of a window, where a token may come out differently, are 1,024
+characters away. A text is cut into words afresh at each word, and the tokens of a word depend on
+nothing else: so the ids are those of the whole document. Where a tokenizer makes no words, windows
+are joined between two tokens of byte-pair encoding, which are right if every two neighbours are.
+Where two windows do not agree, both are encoded again as one, if need be up to the whole document.
 """
 
 from bisect import bisect_left
@@ -20,37 +20,39 @@ from dataclasses import dataclass
 from string import printable
 from typing import Any
 
+from mudd_interp.panics import is_panic
+
 LARGEST_ID = 2**31 - 1
 """Larger than any vocabulary; a number beyond it is no token id."""
 
 _WINDOW = 2**16  # characters
-_SHARED = 2**12  # characters of two windows that follow each other
+_SHARED = 2**12  # characters that two neighbouring windows share
 
 _METASPACE = "▁"
 """How SentencePiece spells a space inside a token."""
 
 Token = tuple[int, int, int]
-"""Of a text the first character and the one behind the last, and the id."""
+"""The index of its first character in a text, the index after its last one, and the id."""
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """The ids of a prompt; special tokens that it spells are those tokens. None are added.
 
     Raises:
-        ValueError: If it is no text, or the tokenizer cannot encode it.
+        ValueError: If it is not valid text, or the tokenizer cannot encode it.
     """
     check_text(text)
     return list(_encoded(tokenizer, text, documents=False)["input_ids"])
 
 
 def encode_document(tokenizer: Any, pieces: Iterable[str]) -> Iterator[list[int]]:
-    """The ids of a document that comes in pieces, in lists: together those of the whole document.
+    """The ids of a document that comes in pieces: lists, together those of the whole document.
 
-    Special tokens that it spells are text. Without a fast tokenizer, which knows where its tokens
-    stand, it is encoded as a whole.
+    Special tokens that it spells are text. Without a fast tokenizer, which knows the place of each
+    token in the text, the document is encoded as a whole.
 
     Raises:
-        ValueError: On the way: if the tokenizer cannot encode it.
+        ValueError: On the way, if the tokenizer cannot encode it.
     """
     if not getattr(tokenizer, "is_fast", False):
         yield list(_encoded(tokenizer, "".join(pieces), documents=True)["input_ids"])
@@ -73,7 +75,7 @@ def encode_document(tokenizer: Any, pieces: Iterable[str]) -> Iterator[list[int]
 
 @dataclass(frozen=True)
 class _Window:
-    """A part of a document, and its tokens as they come out of it alone.
+    """A part of a document, and its tokens when it is encoded by itself.
 
     Attributes:
         text: The part.
@@ -95,7 +97,7 @@ class _Window:
         return cls(text, tokens, found.word_ids)
 
     def between(self, low: int, high: int) -> slice:
-        """The tokens that begin at a character from ``low`` to below ``high``."""
+        """The tokens whose first character is at ``low`` or later, and before ``high``."""
         return slice(bisect_left(self.tokens, (low,)), bisect_left(self.tokens, (high,)))
 
 
@@ -107,8 +109,8 @@ def _cut(
     Args:
         window: The first of the two.
         following: The next one.
-        before: The character of the first with which the next one begins.
-        cut_inside: Whether that may be inside a word.
+        before: The character of the first window at which the next one begins.
+        cut_inside: Whether the cut may be inside a word.
     """
     low, high = _SHARED // 4, 3 * _SHARED // 4
     here, there = window.between(before + low, before + high), following.between(low, high)
@@ -129,7 +131,7 @@ def _cut(
 
 
 def _makes_no_words(tokenizer: Any) -> bool:
-    """Whether byte-pair encoding is given a text as it is, as by the tokenizer of Llama 2."""
+    """Whether byte-pair encoding gets the text undivided, as in the tokenizer of Llama 2."""
     backend = tokenizer.backend_tokenizer
     if type(backend.model).__name__ != "BPE":
         return False
@@ -138,14 +140,14 @@ def _makes_no_words(tokenizer: Any) -> bool:
 
 
 class _Reader:
-    """Pieces of text, as many characters at a time as are asked for."""
+    """Pieces of text, read as many characters at a time as one asks for."""
 
     def __init__(self, pieces: Iterable[str]):
         cut_up = (p[i : i + _WINDOW] for p in pieces for i in range(0, len(p), _WINDOW))
         self._pieces, self._held = cut_up, ""
 
     def read(self, characters: int) -> str:
-        """The next characters; fewer only at the end."""
+        """The next characters; fewer than asked for only at the end."""
         held, length = [self._held], len(self._held)
         while length < characters and (piece := next(self._pieces, None)) is not None:
             held.append(piece)
@@ -156,16 +158,16 @@ class _Reader:
 
 
 def check_text(text: str) -> None:
-    """Refuse what is no text: half a surrogate pair.
+    """Refuse half a surrogate pair, which is not text.
 
     Raises:
-        ValueError: With its place.
+        ValueError: If there is one, with its place.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:  # from a command line in another encoding
         raise ValueError(
-            f"the text holds what is no text at character {error.start}: give it as UTF-8."
+            f"half a surrogate pair, which is not text, at character {error.start}: give UTF-8."
         ) from error
 
 
@@ -190,8 +192,8 @@ def _encoded(tokenizer: Any, text: str, documents: bool) -> Any:
 
 
 def _is_the_tokenizers(error: BaseException) -> bool:
-    """Whether a tokenizer failed: it raises ``Exception`` itself, and where it panics, none."""
-    return type(error) is Exception or type(error).__name__ == "PanicException"
+    """Whether an error is a tokenizer's: a plain ``Exception``, or a panic, which is not one."""
+    return type(error) is Exception or is_panic(error)
 
 
 def _why(tokenizer: Any, text: str, error: BaseException) -> str:
@@ -200,7 +202,7 @@ def _why(tokenizer: Any, text: str, error: BaseException) -> str:
         return f"{_unknown(unknown)} ({error})"
     return (
         f"the tokenizer broke down on a text of {len(text):,} characters ({error}): its pattern "
-        "may not get over a long run of one character. Shorten that, or use another tokenizer."
+        "may not cope with a long run of one character. Shorten that, or use another tokenizer."
     )
 
 
@@ -216,14 +218,14 @@ def _fails(tokenizer: Any, word: str) -> bool:
 
 def _unknown(part: str) -> str:
     return (
-        f"the tokenizer has no token for {part[:40]!r}, and none that stands for what it does not "
-        "know: leave it out of the text, or use another tokenizer."
+        f"the tokenizer has no token for {part[:40]!r}, and none for unknown text: leave it out of "
+        "the text, or use another tokenizer."
     )
 
 
 @contextmanager
 def _without_dropout(tokenizer: Any) -> Generator[None]:
-    """Without the dropout of merges, which is for training: one text is always the same tokens."""
+    """Turn off the dropout of merges, which is for training: a text always has the same tokens."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     dropout = getattr(model, "dropout", None)
     if not dropout:
@@ -237,7 +239,7 @@ def _without_dropout(tokenizer: Any) -> Generator[None]:
 
 
 def _lost(tokenizer: Any, text: str, encoded: Any) -> str | None:
-    """A character that byte-pair encoding left out without a word, as it does without an unknown.
+    """A character that byte-pair encoding dropped silently, as it does without an unknown token.
 
     Spaces, and what the normalizer removes, are left out on purpose.
     """
@@ -256,7 +258,7 @@ def _lost(tokenizer: Any, text: str, encoded: Any) -> str | None:
 
 
 def _knows_all(backend: Any, model: Any) -> bool:
-    """Whether nothing can be unknown: there is a token for that, or one for each byte."""
+    """Whether nothing can be lost: there is a token for the unknown, or one for each byte."""
     if model.unk_token is not None or model.byte_fallback:
         return True
     from tokenizers.pre_tokenizers import ByteLevel
@@ -265,13 +267,13 @@ def _knows_all(backend: Any, model: Any) -> bool:
 
 
 def decode(tokenizer: Any, ids: list[int]) -> str:
-    """The text of tokens together, special ones too.
+    """The text of several tokens, special ones included.
 
-    Where the tokens of a text are given, it is that text, if the tokenizer keeps all of it: some
-    change letters, or drop spaces. Ids that no token has stand for nothing.
+    For the tokens of a text it is that text, if the tokenizer keeps all of it: some change letters,
+    or drop spaces. Ids without a token are skipped.
 
     Raises:
-        ValueError: If a number is no id.
+        ValueError: If a number cannot be an id.
     """
     if ids and not 0 <= min(ids) <= max(ids) <= LARGEST_ID:
         raise ValueError(f"token ids must lie in 0..{LARGEST_ID}, got {min(ids)} to {max(ids)}.")
@@ -279,11 +281,11 @@ def decode(tokenizer: Any, ids: list[int]) -> str:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """What one token reads, whatever stands before it.
+    """The text of one token, whatever comes before it.
 
-    A space that belongs to a token is there, also where the tokenizer drops it at the start of a
-    text (SentencePiece); a byte that is part of a character only reads ``�``; an id that no token
-    has reads as that id, ``<50300>``.
+    A space that belongs to a token is kept, even where the tokenizer drops it at the start of a
+    text (SentencePiece); a byte that is only part of a character is ``�``; an id without a token is
+    that id, as in ``<50300>``.
     """
     text, spelled = decode(tokenizer, [token]), tokenizer.convert_ids_to_tokens(token)
     if spelled is None:
@@ -295,5 +297,5 @@ def token_text(tokenizer: Any, token: int) -> str:
 
 
 def token_ids(tokenizer: Any, d_vocab: int) -> list[int]:
-    """The ids of a vocabulary that stand for a token, in order; embeddings are often padded."""
+    """The ids below a size that stand for a token, in order; embeddings are often padded."""
     return sorted(i for i in tokenizer.get_vocab().values() if i < d_vocab)

@@ -97,9 +97,10 @@ def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, 
     Raises:
         ValueError: If one cannot be drawn from the study's request.
     """
-    # Those of the prompt first: what is wrong with it then shows before a long sweep.
-    drawn = {kind: draw_kind(kind, study) for kind in kinds if not kind.needs(study.request)}
-    study.prepare([analysis for kind in kinds for analysis in kind.needs(study.request)])
+    # Those of the prompt first: what is wrong with it then shows before a long walk.
+    needs = {kind: kind.needs(study) for kind in kinds}
+    drawn = {kind: draw_kind(kind, study) for kind in kinds if not needs[kind]}
+    study.prepare([need for kind in kinds for need in needs[kind]])
     return {kind: drawn.get(kind) or draw_kind(kind, study) for kind in kinds}
 
 

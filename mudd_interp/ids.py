@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from mudd_interp.request import plain_ids
+from mudd_interp.values import plain_ids
 
 
 def id_tensor(given: Any, what: str = "token ids") -> Int64[Tensor, "..."]:

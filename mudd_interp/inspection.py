@@ -5,16 +5,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor, nn
 
 from mudd_interp.axes import STREAM_NAMES
-from mudd_interp.checkpoints.bridge import BridgeBaseline
-from mudd_interp.checkpoints.bridge_parameters import placed_parameters
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
+from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge.parameters import placed_parameters
+from mudd_interp.model.core import HookedCore
 from mudd_interp.protocol import HookedModel
 
 PARTS = {
@@ -47,8 +48,7 @@ def _placed(model: HookedModel) -> Iterator[tuple[str, nn.Module, Tensor]]:
     if isinstance(model, BridgeBaseline):
         yield from placed_parameters(model.bridge)
         return
-    whole: Any = model
-    for place, module in whole.named_modules():
+    for place, module in cast(HookedCore, model).named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             yield f"{place}.{name}", module, parameter
 
@@ -78,7 +78,7 @@ def parameters_by_part(model: HookedModel) -> tuple[dict[str, int], dict[str, st
 
 def describe_model(model: HookedModel) -> dict[str, Any]:
     """A JSON-ready description: origin, shape, parameters by part, streams, checks at load."""
-    cfg, (parts, tied) = model.cfg, parameters_by_part(model)
+    cfg, (parts, tied) = cast(HookedCore, model).cfg, parameters_by_part(model)
     return {
         "name": model.info.name,
         "revision": model.info.revision,

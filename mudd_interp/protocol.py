@@ -6,19 +6,26 @@ of analysis code serves both: a plain Transformer is a MUDD model whose weights 
 newest source.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import Stream
 from mudd_interp.states import StateWiring
 from mudd_interp.wiring import Hook as Hook
 from mudd_interp.wiring import Observer as Observer
+
+NOT_TRIED = "forward pass: not tried"
+"""What :attr:`ModelInfo.checks` says where nothing was run."""
+
+
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+"""Which hooks are meant: a name, names, a predicate on names, or ``None`` for all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +49,49 @@ class ModelInfo:
         return asdict(self)
 
 
+@runtime_checkable
 class ModelShape(Protocol):
     """The part of ``model.cfg`` that analyses read (TransformerLens' names)."""
 
-    n_layers: int
-    n_heads: int
-    d_model: int
-    d_head: int
-    d_vocab: int
-    n_ctx: int
-    device: torch.device
-    dtype: torch.dtype
+    @property
+    def n_layers(self) -> int:
+        """How many blocks there are."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads (of queries) a block has."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Width of a stream."""
+        ...
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        ...
+
+    @property
+    def d_vocab(self) -> int:
+        """How many tokens the vocabulary has."""
+        ...
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest text, in tokens."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        ...
 
 
 @runtime_checkable
@@ -60,8 +99,8 @@ class HookedModel(Protocol):
     """A Transformer with hooks, described by ``W[stream, destination, source, token]``."""
 
     @property
-    def cfg(self) -> Any:
-        """The shape of the model, as in :class:`ModelShape`."""
+    def cfg(self) -> ModelShape:
+        """The shape of the model."""
         ...
 
     @property
@@ -107,22 +146,6 @@ class HookedModel(Protocol):
         """Hooks for the length of a ``with`` block; gone afterwards, whatever happens inside."""
         ...
 
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The output of a forward pass and the cache of the hooked activations."""
-        ...
-
-    def to_tokens(self, *args: Any, **kwargs: Any) -> Int[Tensor, "batch pos"]:
-        """Text to token ids."""
-        ...
-
-    def to_str_tokens(self, *args: Any, **kwargs: Any) -> list[str]:
-        """The text of each token."""
-        ...
-
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Every parameter once, with its name."""
-        ...
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``.
 
@@ -146,8 +169,12 @@ class ResumableModel(Protocol):
 class DecomposableModel(HookedModel, Protocol):
     """A model whose logits and streams can be divided among its components.
 
-    Its ``run_with_cache`` gives a cache with the methods of ``MUDDActivationCache``.
+    Its cache has the methods of ``MUDDActivationCache``.
     """
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The output of a forward pass and the cache of the hooked activations."""
+        ...
 
     @property
     def blocks(self) -> Any:

@@ -5,14 +5,27 @@ torch, so a link can be read before anything is loaded.
 """
 
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, get_args
 
-from mudd_interp.axes import STREAMS, Stream
-from mudd_interp.encoding import LARGEST_ID
+from mudd_interp.axes import Stream, unknown_name
+from mudd_interp.options import Option, table
+from mudd_interp.schema import checked
+from mudd_interp.values import (
+    Context,
+    Count,
+    EditsText,
+    Ids,
+    Name,
+    Place,
+    Position,
+    Prompt,
+    Rows,
+    Token,
+    plain,
+)
 
 Part = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
@@ -74,43 +87,139 @@ class Request:
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
     """
 
-    model: str = "mudd-tiny"
-    baseline: str | None = "tfm-tiny"
-    text: str | None = None
-    dataset: str | None = None
-    dataset_config: str | None = None
-    split: str = "validation"
-    column: str = "text"
-    sequences: int | None = None
-    context: int | None = None
-    batch_size: int = 8
-    dtype: str | None = None
-    device: str | None = None
-    prompt: str | None = None
-    prompt_ids: tuple[int, ...] | None = None
-    scope: Scope = "corpus"
-    mode: Mode | None = None
-    of: Part = "model"
-    position: int | None = None
-    layer: int | None = None
-    head: int = 0
-    stream: Stream = "v"
-    source: int = 1
-    statistic: Statistic | None = None
-    raw: bool = False
-    sinks: tuple[int, ...] | None = None
-    sink_positions: int = 2
-    score: Score = "induction"
-    answer: str | None = None
-    against: str | None = None
-    corrupted: str | None = None
-    edits: str | None = None
+    model: Annotated[Name, Option("m", "A name, a folder or a hub id.", label="Model")] = (
+        "mudd-tiny"
+    )
+    baseline: Annotated[
+        Name | None,
+        Option(
+            "b",
+            "A name, a folder or a hub id, or none: the Transformer beside it.",
+            label="Baseline",
+            word=("none", None),
+        ),
+    ] = "tfm-tiny"
+    text: Annotated[Name | None, Option("t", "A text file, or a folder of them.")] = None
+    dataset: Annotated[Name | None, Option("d", "A Hugging Face dataset.")] = None
+    dataset_config: Annotated[
+        Name | None, Option("dg", "Its configuration, such as wikitext-2-raw-v1.")
+    ] = None
+    split: Annotated[Name, Option("ds", "A part of the dataset.")] = "validation"
+    column: Annotated[Name, Option("dc", "The dataset's column of text.")] = "text"
+    sequences: Annotated[
+        Count | None,
+        Option(
+            "n",
+            "At most so many.",
+            label="Sequences at most",
+            word=("all", None),
+            most=100_000,
+        ),
+    ] = None
+    context: Annotated[Context | None, Option("c", "Tokens in a sequence.")] = None
+    batch_size: Annotated[Rows, Option("bs", "Sequences in a pass.", most=32)] = 8
+    dtype: Annotated[Name | None, Option("ty", "A precision, such as float32 or bfloat16.")] = None
+    device: Annotated[Name | None, Option("dv", "A device, such as cpu or cuda.")] = None
+    prompt: Annotated[
+        Prompt | None,
+        Option("p", "A text to look at closely.", label="Prompt", packed=True),
+    ] = None
+    prompt_ids: Annotated[
+        Ids | None, Option("i", "Token ids instead, such as 5,17,9.", packed=True)
+    ] = None
+    scope: Annotated[Scope, Option("s", "What averages are over.", label="Averages over")] = (
+        "corpus"
+    )
+    mode: Annotated[
+        Mode | None,
+        Option(
+            "o",
+            "How two models share a figure; in its own way if not said.",
+            label="Two models",
+        ),
+    ] = None
+    of: Annotated[Part, Option("of", "Which of the two, where one is shown.")] = "model"
+    position: Annotated[Position | None, Option("x", "A token of the prompt.", label="Token")] = (
+        None
+    )
+    layer: Annotated[
+        Place | None, Option("l", "A block, or the aggregation after it.", label="Layer")
+    ] = None
+    head: Annotated[Place, Option("h", "A head of that layer.", label="Head")] = 0
+    stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
+    source: Annotated[
+        Place,
+        Option(
+            "j", "An earlier output: 0 is the embedding, 1 that of the first block.", label="Source"
+        ),
+    ] = 1
+    statistic: Annotated[
+        Statistic | None,
+        Option(
+            "k",
+            "What of the weights; mean and standard deviation if not said.",
+            label="Statistic",
+        ),
+    ] = None
+    raw: Annotated[
+        bool,
+        Option("r", "Weights and coefficients as they are, not multiplied by a norm.", label="Raw"),
+    ] = False
+    sinks: Annotated[
+        Ids | None,
+        Option(
+            "z",
+            "Sink token ids, such as 0,13, or none; those of the paper if not said.",
+            label="Sink token ids",
+            word=("none", ()),
+            most=64,
+        ),
+    ] = None
+    sink_positions: Annotated[
+        Position,
+        Option(
+            "zp",
+            "How many first positions count as sinks.",
+            label="First positions that are sinks",
+            most=64,
+        ),
+    ] = 2
+    score: Annotated[Score, Option("q", "What heads are ranked by.", label="Heads by")] = (
+        "induction"
+    )
+    answer: Annotated[
+        Token | None,
+        Option(
+            "a",
+            "A token to explain the logit of.",
+            label="Token whose logit is explained",
+            most=100,
+            packed=True,
+        ),
+    ] = None
+    against: Annotated[
+        Token | None,
+        Option(
+            "ag",
+            "A token to subtract from it.",
+            label="Minus the logit of",
+            most=100,
+            packed=True,
+        ),
+    ] = None
+    corrupted: Annotated[
+        Prompt | None, Option("cp", "A prompt to hold against it.", packed=True)
+    ] = None
+    edits: Annotated[
+        EditsText | None, Option("e", "Edits, such as `cut v 5<-2; cut head 7.2`.", packed=True)
+    ] = None
 
     def __post_init__(self) -> None:
-        """Check each choice against what there is.
+        """Hold each value against its type and bound.
 
         Raises:
-            ValueError: If a choice is unknown, or the prompt is empty or given twice.
+            ValueError: If one is of another type or out of bounds, a choice is unknown, a name or
+                path is empty, or the prompt is empty or given twice.
         """
         _check(vars(self))
 
@@ -121,105 +230,39 @@ class Request:
         Ids may be a list, a NumPy array or a tensor, a path a ``Path``, a number NumPy's.
 
         Raises:
-            ValueError: If a choice is unknown, a name or path is empty, ids are none, or the prompt
-                is empty or given twice.
-            TypeError: If a name is unknown.
+            ValueError: If a name is unknown, with the nearest ones; and as for a request.
         """
-        arguments: dict[str, Any] = {name: _plain(name, v) for name, v in values.items()}
-        _check(arguments)
+        for name in values:
+            if name not in OPTIONS:
+                raise ValueError(unknown_name("value of a request", str(name), OPTIONS))
+        arguments: dict[str, Any] = {
+            n: plain(n, v, OPTIONS[n].plain is tuple) for n, v in values.items()
+        }
+        _check(arguments)  # before their types are
         return cls(**arguments)
 
 
-_CHOICES: dict[str, Sequence[str]] = {
-    "scope": get_args(Scope),
-    "mode": MODES,
-    "of": PARTS,
-    "stream": STREAMS,
-    "statistic": STATISTICS,
-    "score": SCORES,
-}
-
-_IDS = ("prompt_ids", "sinks")
-
-_TEXTS = {
-    "model": "a name, a folder or a hub id",
-    "baseline": "a name, a folder or a hub id, or none",
-    "text": "a text file or a folder of them, or leave it out",
-    "dataset_config": "the name of a configuration, or leave it out",
-    "split": "the name of a split, such as validation",
-    "column": "the name of a column, such as text",
-    "dtype": "a precision, such as float32, or leave it out",
-    "device": "a device, such as cpu, or leave it out",
-    "answer": "the text of one token",
-    "against": "the text of one token",
-    "corrupted": "the text of a prompt with as many tokens",
-}
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A value as a request keeps it: ids as a tuple, paths as text, numbers as Python's."""
-    if name in _IDS and value is not None:
-        ids = plain_ids(value, name)
-        ids = ids if isinstance(ids, list) else [ids]
-        rows = [row for row in ids if isinstance(row, list)]
-        if rows and len(ids) != 1:
-            raise ValueError(f"{name} must be one sequence of ids, got {len(ids)}.")
-        return tuple(rows[0] if rows else ids)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    number = getattr(value, "item", None)
-    return value if number is None else number()
-
-
-def plain_ids(given: Any, what: str = "token ids") -> Any:
-    """Ids as Python's integers: a number, or (nested) lists of them. Needs no torch.
-
-    Args:
-        given: What has ``tolist`` (a tensor, a NumPy array or number), an integer, or lists, tuples
-            and ranges of such.
-        what: What they are, for the message.
-
-    Raises:
-        ValueError: If one is no integer (booleans are none), or larger than any vocabulary.
-    """
-    given = given.tolist() if hasattr(given, "tolist") else given
-    if isinstance(given, list | tuple | range):
-        return [plain_ids(each, what) for each in given]
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise ValueError(
-            f"{what} must be integers, got a {type(given).__name__}: give a list, a NumPy array or "
-            "a tensor of them."
-        )
-    if abs(given) > LARGEST_ID:
-        raise ValueError(f"{what} holds {given}: token ids are at most {LARGEST_ID}.")
-    return given
+OPTIONS = table(Request)
+"""Every value of a request as an option, by name."""
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    for name, known in _CHOICES.items():
-        value = values.get(name)
-        if value is not None and value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     prompt, ids = values.get("prompt"), values.get("prompt_ids")
     if prompt is not None and ids is not None:
         raise ValueError("give a prompt as text or as token ids, not both.")
-    if prompt == "" or (ids is not None and len(ids) == 0):
+    if prompt == "" or ids == ():
         raise ValueError("the prompt is empty: give at least one token.")
-    for name, expected in _TEXTS.items():
-        if values.get(name) == "":
-            raise ValueError(f"{name} is empty: give {expected}.")
-    for name in _IDS:
-        if values.get(name) is not None:
-            plain_ids(values[name], name)
+    for name, value in values.items():
+        row = OPTIONS[name]
+        if isinstance(value, str) and not value and row.is_text:
+            raise ValueError(f"{name} is empty: give {row.in_words}")
+        checked(row.whole, value, name)
 
 
 def changed(request: Request, names: Sequence[str]) -> dict[str, Any]:
     """The named values of a request that are not the default ones."""
-    return {
-        field.name: getattr(request, field.name)
-        for field in fields(Request)
-        if field.name in names and getattr(request, field.name) != field.default
-    }
+    values = {row.name: getattr(request, row.name) for row in OPTIONS.values() if row.name in names}
+    return {name: value for name, value in values.items() if value != OPTIONS[name].default}
 
 
 def command_line(figure: str, request: Request, names: Sequence[str], out: str = "figures") -> str:
@@ -241,9 +284,7 @@ def _option(name: str, value: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     if value is True:
         return [flag]
-    if value is None or value == ():
-        return [flag, "none"]
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = OPTIONS[name].to_text(value)
     # With "=", so that a prompt that begins with a dash is no option of its own.
     return [f"{flag}={text}"] if text.startswith("-") or not text else [flag, text]
 

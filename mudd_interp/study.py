@@ -5,12 +5,12 @@ The command line, the dashboard, and whoever wants the same numbers in Python, g
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -22,10 +22,10 @@ from mudd_interp import axes
 from mudd_interp.analysis import (
     Analysis,
     LossComparison,
+    LossComparisonAnalysis,
     Progress,
     Provenance,
     Result,
-    compare_losses,
     rank_and_world_size,
     sweep_over_ranks,
     token_texts,
@@ -33,17 +33,55 @@ from mudd_interp.analysis import (
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
-from mudd_interp.data import Batches, take, token_batches
+from mudd_interp.data import Batches, repeated_batches, take, token_batches
 from mudd_interp.files import place_of, sha256
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, Observer
 from mudd_interp.request import PARTS, Part, Request, canonical
-from mudd_interp.texts import corpus_of, packing, prompt_of, text_digest, tokenizer_digest
+from mudd_interp.texts import (
+    corpus_of,
+    packing,
+    prompt_of,
+    text_digest,
+    text_only,
+    tokenizer_digest,
+)
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Result)
 
 PROMPT = "the prompt"
 """What a prompt that was given is called where its numbers are."""
+
+Text = Literal["scope", "corpus", "repeated"]
+"""What an analysis walks over: the text of the request's scope, the corpus whatever the scope, or
+random tokens that repeat (:func:`mudd_interp.data.repeated_batches`)."""
+
+
+@runtime_checkable
+class Given(Protocol):
+    """A dataclass that becomes an analysis when another result is there."""
+
+    def given(self, result: Any) -> Analysis[Any]:
+        """The analysis."""
+        ...
+
+
+@dataclass(frozen=True)
+class Need:
+    """A result that is wanted of one of the models.
+
+    Attributes:
+        part: The model.
+        analysis: What to compute; after another result an object whose ``given`` makes it.
+        most: How many sequences at most, where the request does not say; ``None`` for all.
+        text: What to compute it on.
+        after: Another result, of which the analysis is made: ``analysis.given(result)``.
+    """
+
+    part: Part
+    analysis: "Analysis[Any] | Given"
+    most: int | None = None
+    text: Text = "scope"
+    after: "Need | None" = None
 
 
 class Study:
@@ -88,7 +126,7 @@ class Study:
         self._counter = _Counter(progress)
         self._lock = nullcontext() if lock is None else lock
         self._states = None if states is None else place_of(states)
-        self._keys: dict[Part, str] = {}
+        self._read: dict[tuple[Part, Request], str] = {}
         self._prompts: dict[Part, Int64[Tensor, "1 pos"]] = {}
         self.used: dict[Part, list[Provenance]] = {part: [] for part in self.models}
 
@@ -98,41 +136,74 @@ class Study:
         return tuple(self.models)
 
     def with_request(self, request: Request) -> "Study":
-        """The same models and results, looked at by another request on the same text."""
+        """The same models and results, looked at by another request.
+
+        What is computed for either is in the records of both: :attr:`swept` and :attr:`used`.
+        """
         study = copy(self)
-        study.request = request
+        study.request, study._prompts = request, {}
         return study
 
     def name(self, part: Part) -> str:
         """What one of the models is called in figures and tables."""
         return model_name(self.models[part])
 
-    def prepare(
-        self, analyses: Sequence[Analysis[Any]], parts: Sequence[Part] | None = None
-    ) -> None:
-        """Compute the results that are not there yet, with one pass over the text for each model.
+    def prepare(self, needs: Iterable[Need]) -> None:
+        """Compute the results that are not there yet, with one walk for each model and text."""
+        wanted = {self.key(need): need for need in needs}
+        for walked in self.walks(wanted.values()):
+            self._walk(walked)
+        for key, need in wanted.items():
+            self._note(need.part, self._kept[key])
 
-        The text is the corpus, or the prompt, as the request's ``scope`` says.
-        """
-        for part in self.parts if parts is None else parts:
-            keys = [self.result_key(part, analysis) for analysis in analyses]
-            missing = {
-                key: analysis
-                for key, analysis in zip(keys, analyses, strict=True)
-                if key not in self._kept
-            }
-            if missing:
-                found = sweep_over_ranks(
-                    self.models[part],
-                    self.batches(part),
-                    list(missing.values()),
-                    self._counter.next(),
-                    self._lock,
-                    self._state(missing),
-                )
-                self._kept.update(zip(missing, found, strict=True))
-            for key, analysis in zip(keys, analyses, strict=True):
-                self._note(part, type(analysis).__name__, self._kept[key])
+    def walks(self, needs: Iterable[Need]) -> list[dict[str, Need]]:
+        """The walks that :meth:`prepare` would make: what each of them computes, by its key."""
+        every = [each for need in needs for each in (need.after, need) if each is not None]
+        missing = {key: need for need in every if (key := self.key(need)) not in self._kept}
+        walks: dict[Any, dict[str, Need]] = {}
+        for key, need in missing.items():
+            one = need.after is not None, need.part, self._limit(need), need.text
+            walks.setdefault(one, {})[key] = need
+        return [
+            walks[one] for one in sorted(walks, key=lambda one: one[0])
+        ]  # what others come after is first
+
+    def _walk(self, missing: Mapping[str, Need]) -> None:
+        """Compute what one walk gives, each process its share."""
+        need = next(iter(missing.values()))
+        found = sweep_over_ranks(
+            self.models[need.part],
+            self.walked(need),
+            [self._analysis(each) for each in missing.values()],
+            self._counter.next(),
+            self._lock,
+            self._state(missing),
+        )
+        self._kept.update(zip(missing, found, strict=True))
+
+    def _analysis(self, need: Need) -> Analysis[Any]:
+        if isinstance(need.analysis, Analysis) and need.after is None:
+            return need.analysis
+        assert isinstance(need.analysis, Given)
+        assert need.after is not None
+        return need.analysis.given(self._kept[self.key(need.after)])
+
+    def _limit(self, need: Need) -> int | None:
+        return need.most if self.request.sequences is None else None
+
+    def at_most(self, need: Need) -> int | None:
+        """How many sequences a need's walk takes at most; ``None`` where that is not known."""
+        counts = (self.walked(need).n_sequences, self._limit(need), self.request.sequences)
+        return min((count for count in counts if count is not None), default=None)
+
+    def walked(self, need: Need) -> Batches:
+        """The tokens that a need's walk goes over."""
+        model = self.models[need.part]
+        if need.text == "repeated":
+            return repeated_batches(model)
+        batches = self.batches(need.part) if need.text == "scope" else self._corpus(need.part)
+        limit = self._limit(need)
+        return batches if limit is None else take(batches, limit)
 
     def _state(self, keys: Iterable[str]) -> Path | None:
         """Where a sweep for these results keeps what it has."""
@@ -140,10 +211,14 @@ class Study:
             return None
         return self._states / sha256("".join(keys).encode())[:16]
 
-    def result(self, part: Part, analysis: Analysis[Any]) -> Any:
-        """The result of an analysis of one of the models."""
-        self.prepare([analysis], [part])
-        return self._kept[self.result_key(part, analysis)]
+    def result(self, part: Part, analysis: Analysis[Any], **how: Any) -> Any:
+        """The result of an analysis of one of the models; ``how`` are fields of :class:`Need`."""
+        return self.of(Need(part, analysis, **how))
+
+    def of(self, need: Need) -> Any:
+        """The result that is wanted."""
+        self.prepare([need])
+        return self._kept[self.key(need)]
 
     def of_prompt(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, tokens, **options)`` on the prompt, kept under the function's name."""
@@ -156,82 +231,42 @@ class Study:
                 return found
             return replace(found, provenance=replace(source, data=(name,)))
 
-        values = {"prompt": tokens.tolist(), "name": name, "options": options}
-        found = self._keep(part, compute, values, of_named)
+        plain = {option: self._plain(value) for option, value in options.items()}
+        values = {"prompt": tokens.tolist(), "name": name, "options": plain}
+        key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
+        if key not in self._kept:
+            with self._lock:
+                self._kept[key] = of_named(self.models[part])
+        found = self._kept[key]
         self.used[part].append(getattr(found, "provenance", None) or self._prompt_provenance(part))
         return found
 
-    def of_text(
-        self,
-        part: Part,
-        compute: Callable[..., R],
-        most: int | None = None,
-        resumable: bool = False,
-        **options: Any,
-    ) -> R:
-        """``compute(model, batches, progress=, lock=, **options)`` on the text, kept likewise.
-
-        Args:
-            part: Which of the models.
-            compute: What to compute.
-            most: How many sequences at most, where the request does not say; ``None`` for all.
-            resumable: Whether it takes the ``path`` of a file, to go on from after an interruption.
-            **options: Of the computation.
-        """
-        limit = most if self.request.sequences is None else None
-        values = {"text": self._text_key(part), "most": limit, "options": options}
-        key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
-        if key not in self._kept:
-            batches, state = self.batches(part), self._state([key]) if resumable else None
-            self._kept[key] = compute(
-                self.models[part],
-                batches if limit is None else take(batches, limit),
-                progress=self._counter.next(),
-                lock=self._lock,
-                **options,
-                **({} if state is None else {"path": _own_file(state)}),
-            )
-        self._note(part, compute.__name__, self._kept[key])
-        return self._kept[key]
-
-    def of_model(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
-        """``compute(model, **options)``: what depends on no text, kept likewise."""
-        found = self._keep(part, compute, {"options": options}, lambda m: compute(m, **options))
-        self._note(part, compute.__name__, found)
-        return found
-
-    def comparison(self) -> LossComparison:
+    def comparison(self) -> Need:
         """The losses of both models on the corpus, held against one another.
 
         Raises:
-            ValueError: If there is no baseline, or its vocabulary is another.
+            ValueError: If there is no baseline.
         """
         if "baseline" not in self.models:
             raise ValueError("a comparison of losses needs a baseline: name one.")
-        key = self.comparison_key()
-        if key not in self._kept:
-            text = corpus_of(self.request, self.models["model"], list(self.models.values()))
-            self._kept[key] = compare_losses(
-                self.models["model"],
-                self.models["baseline"],
-                text,
-                progress=self._counter.next(),
-                lock=self._lock,
-            )
-        found = self._kept[key]
-        self._note("model", compare_losses.__name__, found)
-        self.used["baseline"].append(found.baseline_provenance)
-        return found
+        return Need("model", LossComparisonAnalysis(self.models["baseline"]), text="corpus")
 
-    def result_key(self, part: Part, analysis: Analysis[Any]) -> str:
-        """The key of an analysis of one of the models on this text: a sha256."""
-        values: Any = asdict(analysis)  # pyright: ignore[reportArgumentType]  (a dataclass)
-        return self._key(part, type(analysis).__name__, [values, self._text_key(part)])
+    def key(self, need: Need) -> str:
+        """The key of a result: a sha256."""
+        options: Any = fields(need.analysis)  # pyright: ignore[reportArgumentType]  (a dataclass)
+        values = {each.name: self._plain(getattr(need.analysis, each.name)) for each in options}
+        what: list[Any] = [values, self._text_key(need)]
+        if (limit := self._limit(need)) is not None:
+            what.append({"most": limit})
+        if need.after is not None:
+            what.append({"after": self.key(need.after)})
+        return self._key(need.part, type(need.analysis).__name__, what)
 
-    def comparison_key(self) -> str:
-        """The key of :meth:`comparison`: a sha256."""
-        whose = [self._key("baseline", "", []), self._corpus_key("model")]
-        return self._key("model", compare_losses.__qualname__, whose)
+    def _plain(self, value: Any) -> Any:
+        """An option as it enters a key: a model by what it is, a result by where it is from."""
+        if isinstance(value, HookedModel):
+            return _identity(value)
+        return value.provenance.to_dict() if isinstance(value, Result) else value
 
     def found(self, keys: Iterable[str]) -> dict[str, Any]:
         """Those results of some keys that are there already."""
@@ -241,6 +276,9 @@ class Study:
         """The text that averages are over."""
         if self.request.scope == "prompt":
             return token_batches(self.prompt(part), description=self.prompt_name(part))
+        return self._corpus(part)
+
+    def _corpus(self, part: Part) -> Batches:
         return corpus_of(self.request, self.models[part], list(self.models.values()))
 
     def prompt(self, part: Part) -> Int64[Tensor, "1 pos"]:
@@ -256,8 +294,7 @@ class Study:
         """What the prompt is, in words: without one it is the beginning of the text."""
         if self.request.prompt is not None or self.request.prompt_ids is not None:
             return PROMPT
-        text = corpus_of(self.request, self.models[part], list(self.models.values()))
-        return f"the first tokens of {text.description}"
+        return f"the first tokens of {self._corpus(part).description}"
 
     def position(self, part: Part) -> int:
         """The token of the prompt that is looked at.
@@ -324,10 +361,12 @@ class Study:
         seen.add(self.prompt(part))
         return provenance(self.models[part], self.prompt_name(part), seen, {})
 
-    def _note(self, part: Part, name: str, found: Any) -> None:
+    def _note(self, part: Part, found: Result) -> None:
         """Remember what was asked for: a manifest says on what it was computed, and how."""
-        self.swept[part][name] = found
+        self.swept[part][type(found).__name__] = found
         self.used[part].append(found.provenance)
+        if isinstance(found, LossComparison):
+            self.used["baseline"].append(found.baseline_provenance)
 
     @contextmanager
     def noting(self) -> Generator[dict[Part, list[Provenance]]]:
@@ -342,7 +381,7 @@ class Study:
 
     def reads_text(self) -> bool:
         """Whether anything was computed on the text that the request names."""
-        return bool(self._keys)
+        return bool(self._read)
 
     def require_same_text(self) -> None:
         """Refuse to name a text that is not the one that was read.
@@ -350,45 +389,43 @@ class Study:
         Raises:
             ValueError: If a text file has changed since.
         """
-        for part, key in self._keys.items():
-            if key != self._text_of(part):
+        for (part, request), key in self._read.items():
+            if key != self._text_of(part, request):
                 raise ValueError(
-                    f"{self.request.text} has changed while it was read: what was computed is of "
+                    f"{request.text} has changed while it was read: what was computed is of "
                     "no one text. Run it again."
                 )
 
-    def _keep(
-        self, part: Part, compute: Callable[..., T], values: Any, call: Callable[[HookedModel], T]
-    ) -> T:
-        key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
-        if key not in self._kept:
-            with self._lock:
-                self._kept[key] = call(self.models[part])
-        return self._kept[key]
-
-    def _text_key(self, part: Part) -> dict[str, Any]:
-        """What the text is: the corpus, or the prompt."""
-        if self.request.scope == "prompt":
+    def _text_key(self, need: Need) -> dict[str, Any]:
+        """What a walk goes over."""
+        part = need.part
+        if need.text == "repeated":
+            return {"repeated": tokenizer_digest(self.models[part].tokenizer)}
+        if need.text == "scope" and self.request.scope == "prompt":
             return {"prompt": self.prompt(part).tolist(), "name": self.prompt_name(part)}
         return {"corpus": self._corpus_key(part)}
 
     def _corpus_key(self, part: Part) -> str:
-        if part not in self._keys:
-            self._keys[part] = self._text_of(part)
-        return self._keys[part]
+        request = text_only(self.request)
+        if (part, request) not in self._read:
+            self._read[part, request] = self._text_of(part, request)
+        return self._read[part, request]
 
-    def _text_of(self, part: Part) -> str:
-        n_ctx = packing(self.request, list(self.models.values())).n_ctx
+    def _text_of(self, part: Part, request: Request) -> str:
+        n_ctx = packing(request, list(self.models.values())).n_ctx
         reader = tokenizer_digest(self.models[part].tokenizer)
-        return canonical([text_digest(self.request), n_ctx, reader])
+        return canonical([text_digest(request), n_ctx, reader])
 
     def _key(self, part: Part, what: str, values: Any) -> str:
         """sha256 over everything that changes a value."""
-        model = self.models[part]
-        info = model.info
-        identity = [info.name, info.revision, info.digest or id(model)]
-        where = [str(model.cfg.device), str(model.cfg.dtype), mudd_interp.__version__]
+        identity, where = _identity(self.models[part])
         return hashlib.sha256(canonical([what, identity, where, values]).encode()).hexdigest()
+
+
+def _identity(model: HookedModel) -> tuple[list[Any], list[str]]:
+    """What a model is, and where and how it runs."""
+    identity = [model.info.name, model.info.revision, model.info.digest or id(model)]
+    return identity, [str(model.cfg.device), str(model.cfg.dtype), mudd_interp.__version__]
 
 
 class _Counter:
@@ -415,13 +452,6 @@ def join_process_group() -> None:
         dist.init_process_group("gloo")
 
 
-def _own_file(folder: Path) -> Path:
-    """The file of this process in a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rank, world_size = rank_and_world_size()
-    return folder / f"{rank + 1}-of-{world_size}.npz"
-
-
 def _device(name: str | None) -> str | None:
     """The device of a name; under ``torchrun`` each process has a CUDA device of its own."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
@@ -434,6 +464,8 @@ def attention_pattern(
 ) -> Float[Tensor, "head query key"]:
     """The attention probabilities of all heads of a layer; rows sum to one."""
     name = axes.pattern(layer)
-    with torch.no_grad(), model.hooks(finite_hooks(model)):
-        _, cache = model.run_with_cache(tokens, names_filter=name, return_type=None)
-    return cache[name][0].cpu()
+    kept: list[Tensor] = []
+    look = Observer(lambda pattern, _: kept.append(pattern[0].cpu()))
+    with torch.no_grad(), model.hooks([*finite_hooks(model), (name, look)]):
+        model(tokens, return_type=None)
+    return kept[0]

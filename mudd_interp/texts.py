@@ -27,8 +27,9 @@ from mudd_interp.data import (
 )
 from mudd_interp.documents import text_files_of
 from mudd_interp.encoding import decode
-from mudd_interp.files import sha256_file
-from mudd_interp.model.tokens import check_tokens
+from mudd_interp.files import known_sha256
+from mudd_interp.model.token_ids import check_tokens
+from mudd_interp.model.tokens import Tokens
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Request, canonical
 
@@ -123,8 +124,8 @@ def prompt_of(
     if request.prompt_ids is not None:
         tokens = torch.tensor([request.prompt_ids], dtype=torch.int64)
     elif request.prompt is not None:
-        require_tokenizer(model)
-        tokens = model.to_tokens(request.prompt).cpu()
+        words = Tokens(require_tokenizer(model), model.cfg)
+        tokens = words.to_tokens(request.prompt, move_to_device=False)
     else:
         return next(iter(corpus_of(request, model, models)))[:1, :FIRST_TOKENS]
     check_tokens(tokens, 0, model.cfg.n_ctx, model.cfg.d_vocab)
@@ -150,16 +151,22 @@ def corrupted_of(
     return prompt_of(replace(request, prompt=None, prompt_ids=ids), model, models)
 
 
+_TEXT = ("dataset", "dataset_config", "split", "column", "sequences", "context")
+"""What makes a text, besides its files."""
+
+
+def text_only(request: Request) -> Request:
+    """What a request says of its text, and nothing else of it."""
+    return Request(**{name: getattr(request, name) for name in ("text", *_TEXT)})
+
+
 def text_digest(request: Request) -> str:
     """sha256 over everything that makes the text of a request, before it becomes tokens."""
-    values: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("dataset", "dataset_config", "split", "column", "sequences", "context")
-    }
+    values: dict[str, Any] = {name: getattr(request, name) for name in _TEXT}
     if request.dataset is None:
         # A text that is missing is not the bundled one.
         bundled = request.text is None
-        values["files"] = sha256_file(BUNDLED_PACK) if bundled else text_files(request)
+        values["files"] = known_sha256(BUNDLED_PACK) if bundled else text_files(request)
     return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 
@@ -172,7 +179,7 @@ def text_files(request: Request) -> dict[str, str]:
         return {}
     path = Path(request.text)
     files = text_files_of(path).files if path.is_dir() else (path,)
-    return {str(each): sha256_file(each) for each in files if each.is_file()}
+    return {str(each): known_sha256(each) for each in files if each.is_file()}
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:

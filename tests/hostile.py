@@ -3,12 +3,15 @@
 A reader may return, or raise ValueError. Whatever else it raises is a fault.
 """
 
+import base64
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import torch
@@ -20,20 +23,28 @@ from mudd_interp.analysis.ablation import AblationSweep
 from mudd_interp.analysis.activation_files import _read as read_activation_file
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.stored_activations import INDEX, Shard, index_text
-from mudd_interp.checkpoints.load import _config, read_config
+from mudd_interp.checkpoints.configs import read_config
+from mudd_interp.checkpoints.load import _config
 from mudd_interp.checkpoints.own import own_config_text
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
-from mudd_interp.edits import Edit, edits_from_json, edits_to_json
+from mudd_interp.edits import Edit, as_edits, edits_from_json, edits_text, edits_to_json
+from mudd_interp.encoding import decode, encode, encode_document, token_ids, token_text
 from mudd_interp.figures import FORMAT, read_manifest
-from mudd_interp.files import parse_json, sealed
+from mudd_interp.files import parse_json, read_object, sealed
+from mudd_interp.files.staging import REPLACES
+from mudd_interp.files.staging import _replaced as read_replaced
+from mudd_interp.panics import is_failure
 from mudd_interp.request import Request
 from mudd_interp.training.checkpoint import State, read_state, write_state
 from mudd_interp.training.log import LogRow, add_to_log, trim_log
+from mudd_interp.training.packing import STAMP, is_prepared, load_stream, stamp
 from mudd_interp.training.validation import load_pack
+from tests.hostile_results import KINDS, use, with_other_arrays, write
 
 from shelf import Entry, _read as read_entry  # isort: skip
+from state import DIGESTED, FIELDS, decode as decode_link, encode as encode_link  # isort: skip
 
 import mudd_interp
 
@@ -206,6 +217,102 @@ def _read_edits(folder: Path) -> None:
     assert all(Edit.parse(str(edit)) == edit for edit in edits)
 
 
+TOKENIZER: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [
+        {
+            "id": 0,
+            "content": "<|endoftext|>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+    ],
+    "normalizer": {"type": "Replace", "pattern": {"String": "x"}, "content": "a"},
+    "pre_tokenizer": {
+        "type": "Split",
+        "pattern": {"Regex": " ?[a-z]+|."},
+        "behavior": "Isolated",
+        "invert": False,
+    },
+    "post_processor": {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {},
+    },
+    "decoder": {"type": "BPEDecoder", "suffix": "</w>"},
+    "model": {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<|endoftext|>",
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {"<|endoftext|>": 0, "a": 1, "b": 2, " ": 3, "ab": 4, " ab": 5},
+        "merges": [["a", "b"], [" ", "ab"]],
+    },
+}
+"""A ``tokenizer.json`` with a part of each kind."""
+
+
+def _use_tokenizer(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    for text in ("ab ab b", "<|endoftext|>é", " " * 99):
+        decode(tokenizer, encode(tokenizer, text))
+        list(encode_document(tokenizer, [text]))
+    for index in token_ids(tokenizer, 100):
+        token_text(tokenizer, index)
+
+
+def _stream(folder: Path) -> None:
+    np.save(folder / "train.npy", np.arange(32, dtype=np.uint16))
+    np.save(folder / "validation.npy", np.arange(9, dtype=np.uint16))
+
+
+def _stamp(folder: Path) -> None:
+    _stream(folder)
+    _text(STAMP, stamp(folder))(folder)
+
+
+VIEW = {"prompt": "a b", "layer": 3, "sinks": (1, 2), "edits": "cut v 5<-2 @0,4-7", "answer": "x"}
+
+
+def _open_link(folder: Path) -> None:
+    query = (folder / "link").read_bytes().decode("utf-8", "replace")
+    opened = decode_link(dict(parse_qsl(query, keep_blank_values=True)))
+    named = {field.name for field in fields(Request)}
+    Request(**{name: value for name, value in opened.view.items() if name in named})
+    again = decode_link(encode_link(opened.view))
+    assert again.digests or (again.view, again.notices) == (opened.view, ())
+
+
+def _write_link(folder: Path) -> None:
+    view = decode_link({}).view | VIEW
+    (folder / "link").write_text(urlencode(encode_link(view)))
+
+
+def _read_edit_text(folder: Path) -> None:
+    edits = as_edits((folder / "e.txt").read_bytes().decode("utf-8"))
+    assert as_edits(edits_text(edits)) == edits == edits_from_json(edits_to_json(edits))
+
+
+def _ask(folder: Path) -> None:
+    request = Request.of_values(read_object(folder / "request.json"))
+    assert Request.of_values(json.loads(json.dumps(asdict(request)))) == request
+
+
+def _result(name: str) -> Reader:
+    path = "r.safetensors"
+    return Reader(path, lambda d: use(d / path), lambda d: write(name, SOURCE, d / path), False)
+
+
 READERS = {
     "edits": Reader(
         "e.json",
@@ -268,6 +375,32 @@ READERS = {
         "p.safetensors", lambda d: load_pack(d / "p.safetensors"), _pack, False
     ),
     "training log": Reader("log.csv", lambda d: trim_log(d / "log.csv", 1), _log, False),
+    "stream": Reader("train.npy", lambda d: load_stream(d, "train"), _stream, False),
+    "stamp": Reader(STAMP, is_prepared, _stamp),
+    "list of what is replaced": Reader(
+        REPLACES, lambda d: read_replaced(d / REPLACES), _text(REPLACES, ["config.json"])
+    ),
+    "link": Reader("link", _open_link, _write_link, False),
+    "edit text": Reader(
+        "e.txt",
+        _read_edit_text,
+        lambda d: (d / "e.txt").write_text("cut v 5<-2 @0,4-7; cut head 3.1; mean * *<-0"),
+        False,
+    ),
+    "request": Reader("request.json", _ask, _text("request.json", asdict(Request(sinks=(1,))))),
+    "tokenizer": Reader("tokenizer.json", _use_tokenizer, _text("tokenizer.json", TOKENIZER)),
+    "special_tokens_map": Reader(
+        "special_tokens_map.json",
+        _use_tokenizer,
+        _special("special_tokens_map.json", {"eos_token": {"content": "<|endoftext|>"}}),
+    ),
+    "chat template": Reader(
+        "chat_template.jinja",
+        _use_tokenizer,
+        _special("chat_template.jinja", "{{ messages }}"),
+        False,
+    ),
+    **{name: _result(name) for name in KINDS},
 }
 
 STRANGE: tuple[Any, ...] = (
@@ -294,9 +427,21 @@ def mutated(reader: Reader, data: bytes, rng: random.Random) -> bytes:
         return rng.randbytes(rng.randrange(200))
     if way in (2, 3) and reader.is_json:
         return json.dumps(_changed(json.loads(data), rng)).encode("utf-8", "surrogatepass")
-    if way == 2 and reader.name.endswith(".safetensors"):
-        return _forged(data, rng)
+    if way in (2, 3) and reader.name.endswith(".safetensors"):
+        return _forged(data, rng) if way == 2 else with_other_arrays(data, rng)
+    if way in (2, 3) and reader.name == "link":
+        return _other_link(rng)
     return _damaged(bytearray(data), rng)
+
+
+def _other_link(rng: random.Random) -> bytes:
+    """A query with values that belong to other keys, or nowhere, or are packed bombs."""
+    packed = base64.urlsafe_b64encode(zlib.compress(b"a" * 10**6)).decode()
+    values = [*map(str, STRANGE), "none", "1.2.3", "all", "prompt", packed, "cut v 0-9<-0-9"]
+    values += ["cut v 1<-0 @0-999999;" * 40, "cut v 1<-0;" * 5000, "1." * 5000, "%00", "٣"]
+    keys = [*(field.key for field in FIELDS.values()), *DIGESTED, "x", ""]
+    pairs = [(rng.choice(keys), rng.choice(values)) for _ in range(rng.randrange(80))]
+    return urlencode(pairs, errors="surrogatepass").encode()
 
 
 def _damaged(data: bytearray, rng: random.Random) -> bytes:
@@ -364,6 +509,8 @@ def attempt(reader: Reader, folder: Path, data: bytes) -> str:
         reader.read(folder)
     except ValueError:
         return "refused"
-    except Exception as error:  # noqa: BLE001 (what must not be)
+    except BaseException as error:  # what must not be, a library's panic included
+        if not is_failure(error):
+            raise
         return f"{type(error).__name__}: {error}"
     return "read"

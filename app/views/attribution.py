@@ -4,7 +4,7 @@ import streamlit as st
 
 import charts
 import frame
-import state
+import widgets
 
 study = frame.open_page(
     "What wrote this prediction, and by which way?",
@@ -20,8 +20,8 @@ study = frame.open_page(
 )
 st.header("Who wrote it?", anchor=False)
 with st.container(horizontal=True):
-    frame.choose_token("Token whose logit is explained", "answer", "the likeliest one")
-    frame.choose_token("Minus the logit of", "against", "nothing")
+    widgets.token("answer", "the likeliest one")
+    widgets.token("against", "nothing")
 charts.chart("logit_attribution")
 
 st.header("What would each output predict?", anchor=False)
@@ -38,6 +38,6 @@ charts.chart("stream_decomposition")
 charts.chart("routes")
 
 st.header("How much of everything is in every stream?", anchor=False)
-st.toggle("Raw coefficients", **state.bound("raw"), help="Not times the norm of the component.")
+widgets.choice("raw")
 for part in study.parts:
     charts.chart("path_coefficients", of=part)

@@ -15,6 +15,7 @@ import sessions
 import state
 from mudd_interp.analysis import LossComparison, ranked_texts
 from mudd_interp.analysis.ranking import RankedToken
+from mudd_interp.catalog import FIGURES
 from mudd_interp.data import Batches
 from mudd_interp.viz import shown
 from runs import Run
@@ -29,7 +30,7 @@ FINDINGS = ("better", "rank", "difference", "before", "token", "after", "loss", 
 
 def ask(title: str) -> None:
     """Called when a run was asked for: it begins in the script that follows."""
-    st.session_state["corpus_run"] = Run(title)
+    st.session_state["corpus_run"] = Run(title, besides=tuple(st.session_state["besides"]))
 
 
 def control(place: Any, text: Batches) -> None:
@@ -46,6 +47,14 @@ def control(place: Any, text: Batches) -> None:
         place.text("All of it is there: no page has to compute an average over this text.")
     if not can_be_kept:
         place.text("Not kept on disk: these weights have no digest to know them by.")
+    place.multiselect(
+        "Besides, if chosen",
+        runs.costly(study),
+        key="besides",
+        format_func=lambda name: FIGURES[name].title,
+        help="These run a model many times for each sequence: it takes long.",
+        disabled=begins,
+    )
     buttons = place.container(horizontal=True)
     buttons.button(
         "Run",
@@ -230,14 +239,14 @@ choose_text()
 place = st.container()
 try:
     text = study.batches("model")
-    plan = runs.passes(study)
+    plan = runs.passes(study, st.session_state.get("besides", ()))
 except (ValueError, OSError) as error:
     place.error(f"**This text cannot be read.** {state.plain(str(error))}")
 else:
     control(place, text)
     if "baseline" not in study.parts:
         st.info("Losses are compared with a baseline, and there is none.")
-    elif comparison := study.found([study.comparison_key()]):
+    elif comparison := study.found([study.key(study.comparison())]):
         st.header("On what do the models differ?", anchor=False)
         charts.chart("loss_comparison", mode=None)
         (losses,) = comparison.values()

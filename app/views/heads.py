@@ -1,12 +1,15 @@
 """Attention heads."""
 
+from dataclasses import replace
+from typing import Any
+
 import streamlit as st
 
 import charts
 import clicks
 import frame
 import state
-from mudd_interp.request import SCORES
+import widgets
 
 
 def choose_head(_: int, x: float, y: float) -> None:
@@ -34,8 +37,8 @@ study = frame.open_page(
 )
 st.header("How active are they?", anchor=False)
 with st.container(horizontal=True):
-    state.number("First positions that are sinks", "sink_positions", 2, 0, 64, width=220)
-    frame.choose_sinks()
+    widgets.number("sink_positions", width=220)
+    widgets.ids("sinks", "those of the paper")
 charts.prepare("head_activity", "sink_sensitivity", "head_scores")
 charts.chart("head_activity")
 charts.chart("head_activity_by_head")
@@ -51,13 +54,7 @@ def what_they_do() -> None:
         "and entropy are over the text. The table below the picture holds them all: click a column "
         "to sort."
     )
-    st.selectbox(
-        "Heads by",
-        SCORES,
-        format_func=lambda score: score.replace("_", " "),
-        width=220,
-        **state.bound("score"),
-    )
+    widgets.choice("score", width=220)
     charts.chart("head_scores", table=True)
     charts.chart("head_scores_by_depth")
 
@@ -69,8 +66,7 @@ def where_they_look() -> None:
     st.markdown("Choose a head here, or click it in one of the maps above.")
     with st.container(horizontal=True):
         frame.choose_layer(study)
-        last = min(model.cfg.n_heads for model in study.models.values()) - 1
-        state.number(f"Head, 0 to {last}", "head", 0, 0, last, width=160)
+        widgets.number("head", min(model.cfg.n_heads for model in study.models.values()) - 1)
     charts.chart("attention_head")
     clicks.clicks("head_activity_by_head-model", "activity_clicks", choose_head)
     clicks.clicks("head_scores-model", "score_clicks", choose_scored)
@@ -80,4 +76,6 @@ def where_they_look() -> None:
 
 st.header("What does the strongest induction head read?", anchor=False)
 for part in study.parts:
-    charts.chart("head_composition", layer=None, head=0, of=part, **charts.few(study.request))
+    place: dict[str, Any] = {"layer": None, "head": 0, "of": part}
+    few = charts.few("head_composition", replace(study.request, **place))
+    charts.chart("head_composition", **place, **few)

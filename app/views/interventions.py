@@ -7,8 +7,9 @@ import streamlit as st
 import charts
 import frame
 import state
+import widgets
 from mudd_interp.axes import STREAMS
-from mudd_interp.catalog.interventions import FEW
+from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
@@ -118,8 +119,8 @@ else:
         for part in study.parts:
             charts.chart(name, of=part)
     st.header("On the text", anchor=False)
-    st.caption(f"Of a long text, {FEW} sequences are taken.")
-    charts.chart("edit_effects", **charts.few(study.request))
+    st.caption(f"Of a long text, {CUT_SEQUENCES} sequences are taken.")
+    charts.chart("edit_effects", **charts.few("edit_effects", study.request))
 
 st.header("What differs between two prompts?", anchor=False)
 frame.ask_for(state.CORRUPTED, "a corrupted prompt")
@@ -135,18 +136,22 @@ if state.view()["corrupted"] is None:
     st.info("Write a corrupted prompt, and each edge carries what it carries there, in turn.")
 else:
     with st.container(horizontal=True):
-        frame.choose_token("Logit of", "answer", "the likeliest of the prompt")
-        frame.choose_token("Minus the logit of", "against", "the likeliest of the corrupted one")
+        widgets.token("answer", "the likeliest of the prompt")
+        widgets.token("against", "the likeliest of the corrupted one")
     charts.chart("edge_patch")
     charts.chart("state_patch")
 
 st.header("Every edge", anchor=False)
 st.markdown(
-    f"Each edge is cut in turn, on {FEW} sequences at most: that takes a while. A weight is "
-    "not a contribution, and a contribution is not a cause; here they stand side by side."
+    f"Each edge is cut in turn, on {CUT_SEQUENCES} sequences at most (on all of them by a run on "
+    "the page Corpus): that takes a while. A weight is not a contribution, and a contribution is "
+    "not a cause; here they stand side by side."
 )
-few: dict[str, Any] = {"sequences": min(FEW, state.view()["sequences"] or FEW), "batch_size": 1}
+wanted = state.view()["sequences"] or CUT_SEQUENCES
+few: dict[str, Any] = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
 there = all(charts.is_drawn(name, **few) for name in CUTS)
+if all(charts.is_there(name) for name in CUTS):  # a run on the page Corpus was over all of it
+    few, there = {}, True
 begins = st.session_state.pop(EVERY, False) and not there
 if not there:
     with st.container(horizontal=True):

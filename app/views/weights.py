@@ -6,6 +6,7 @@ import charts
 import clicks
 import frame
 import state
+import widgets
 from mudd_interp.request import Statistic
 
 
@@ -29,19 +30,14 @@ study = frame.open_page(
     "their source, so that columns can be compared. A weight is no contribution, for $X_j$ "
     "contains what it read itself; and a contribution is no cause.",
 )
-st.toggle("Raw weights", **state.bound("raw"), help="Not times the norm of their source.")
+widgets.choice("raw")
 
 
 @frame.section
 def every_edge() -> None:
     """All weights, over the text and at the chosen token."""
     st.header("Over the text", anchor=False)
-    st.segmented_control(
-        "Statistic",
-        ("mean", "std", "static", "dynamic"),
-        **state.bound("statistic"),
-        help="Nothing chosen: mean and standard deviation.",
-    )
+    widgets.choice("statistic", known=("mean", "std", "static", "dynamic"))
     charts.prepare("dense_weights", "edge_distribution")
     charts.chart("dense_weights")
     if state.view()["mode"] in ("overlay", "difference") or state.view()["baseline"] is None:

@@ -5,19 +5,24 @@ code serves MUDDFormer and the plain Transformer beside it.
 """
 
 from mudd_interp.analysis.ablation import EFFECTS as EFFECTS
+from mudd_interp.analysis.ablation import AblationAnalysis as AblationAnalysis
 from mudd_interp.analysis.ablation import AblationSweep as AblationSweep
 from mudd_interp.analysis.ablation import ablation_sweep as ablation_sweep
 from mudd_interp.analysis.activation_files import save_activations as save_activations
 from mudd_interp.analysis.activations import activations as activations
 from mudd_interp.analysis.attribution import EdgeAttribution as EdgeAttribution
+from mudd_interp.analysis.attribution import EdgeAttributionAnalysis as EdgeAttributionAnalysis
 from mudd_interp.analysis.attribution import edge_attribution as edge_attribution
 from mudd_interp.analysis.base import Accumulator as Accumulator
 from mudd_interp.analysis.base import Analysis as Analysis
+from mudd_interp.analysis.base import Tape as Tape
 from mudd_interp.analysis.causes import rank_correlations as rank_correlations
 from mudd_interp.analysis.causes import spearman as spearman
+from mudd_interp.analysis.causes import static_edits as static_edits
 from mudd_interp.analysis.causes import static_vs_dynamic as static_vs_dynamic
 from mudd_interp.analysis.causes import weight_contribution_cause as weight_contribution_cause
 from mudd_interp.analysis.comparison import LossComparison as LossComparison
+from mudd_interp.analysis.comparison import LossComparisonAnalysis as LossComparisonAnalysis
 from mudd_interp.analysis.comparison import LossSummary as LossSummary
 from mudd_interp.analysis.comparison import compare_losses as compare_losses
 from mudd_interp.analysis.comparison import ranked_texts as ranked_texts
@@ -29,6 +34,7 @@ from mudd_interp.analysis.detectors import SCORES as SCORES
 from mudd_interp.analysis.detectors import HeadScores as HeadScores
 from mudd_interp.analysis.detectors import HeadScoresAnalysis as HeadScoresAnalysis
 from mudd_interp.analysis.detectors import Score as Score
+from mudd_interp.analysis.detectors import head_scores as head_scores
 from mudd_interp.analysis.difference import counterpart as counterpart
 from mudd_interp.analysis.distributed import merge_over_ranks as merge_over_ranks
 from mudd_interp.analysis.distributed import rank_and_world_size as rank_and_world_size
@@ -37,6 +43,7 @@ from mudd_interp.analysis.distribution import WeightDistribution as WeightDistri
 from mudd_interp.analysis.distribution import (
     WeightDistributionAnalysis as WeightDistributionAnalysis,
 )
+from mudd_interp.analysis.distribution import weight_distribution as weight_distribution
 from mudd_interp.analysis.edge_patch import EdgePatch as EdgePatch
 from mudd_interp.analysis.edge_patch import edge_patch as edge_patch
 from mudd_interp.analysis.edge_sizes import EdgeSizes as EdgeSizes
@@ -45,7 +52,9 @@ from mudd_interp.analysis.edge_sizes import edge_sizes as edge_sizes
 from mudd_interp.analysis.edges import edge_index as edge_index
 from mudd_interp.analysis.entropy import HeadEntropy as HeadEntropy
 from mudd_interp.analysis.entropy import HeadEntropyAnalysis as HeadEntropyAnalysis
+from mudd_interp.analysis.entropy import head_entropy as head_entropy
 from mudd_interp.analysis.head_inputs import HeadInputs as HeadInputs
+from mudd_interp.analysis.head_inputs import HeadInputsAnalysis as HeadInputsAnalysis
 from mudd_interp.analysis.head_inputs import head_inputs as head_inputs
 from mudd_interp.analysis.head_tables import activity_difference as activity_difference
 from mudd_interp.analysis.head_tables import heads_table as heads_table
@@ -53,7 +62,9 @@ from mudd_interp.analysis.heads import SINK_TEXTS as SINK_TEXTS
 from mudd_interp.analysis.heads import HeadActivity as HeadActivity
 from mudd_interp.analysis.heads import HeadActivityAnalysis as HeadActivityAnalysis
 from mudd_interp.analysis.heads import default_sinks as default_sinks
+from mudd_interp.analysis.heads import head_activity as head_activity
 from mudd_interp.analysis.in_context import InContextLoss as InContextLoss
+from mudd_interp.analysis.in_context import InContextLossAnalysis as InContextLossAnalysis
 from mudd_interp.analysis.in_context import in_context_loss as in_context_loss
 from mudd_interp.analysis.inputs import check_position as check_position
 from mudd_interp.analysis.lens import LogitLens as LogitLens
@@ -65,6 +76,7 @@ from mudd_interp.analysis.logit_attribution import (
 from mudd_interp.analysis.norms import StreamNorms as StreamNorms
 from mudd_interp.analysis.norms import StreamNormsAnalysis as StreamNormsAnalysis
 from mudd_interp.analysis.norms import norms_difference as norms_difference
+from mudd_interp.analysis.norms import stream_norms as stream_norms
 from mudd_interp.analysis.path_coefficients import PathCoefficients as PathCoefficients
 from mudd_interp.analysis.path_coefficients import path_coefficients as path_coefficients
 from mudd_interp.analysis.predictions import Predictions as Predictions
@@ -80,16 +92,19 @@ from mudd_interp.analysis.routes import Routes as Routes
 from mudd_interp.analysis.routes import routes as routes
 from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity
 from mudd_interp.analysis.similarity import LayerSimilarityAnalysis as LayerSimilarityAnalysis
+from mudd_interp.analysis.similarity import layer_similarity as layer_similarity
 from mudd_interp.analysis.similarity import similarity_difference as similarity_difference
 from mudd_interp.analysis.similarity_matrix import SimilarityMatrix as SimilarityMatrix
 from mudd_interp.analysis.similarity_matrix import (
     SimilarityMatrixAnalysis as SimilarityMatrixAnalysis,
 )
+from mudd_interp.analysis.similarity_matrix import similarity_matrix as similarity_matrix
 from mudd_interp.analysis.similarity_matrix import (
     similarity_matrix_difference as similarity_matrix_difference,
 )
 from mudd_interp.analysis.sinks import SinkSensitivity as SinkSensitivity
 from mudd_interp.analysis.sinks import SinkSensitivityAnalysis as SinkSensitivityAnalysis
+from mudd_interp.analysis.sinks import sink_sensitivity as sink_sensitivity
 from mudd_interp.analysis.state_hooks import state_hooks as state_hooks
 from mudd_interp.analysis.state_patch import RESTORED as RESTORED
 from mudd_interp.analysis.state_patch import StatePatch as StatePatch
@@ -100,17 +115,7 @@ from mudd_interp.analysis.stream_decomposition import StreamDecomposition as Str
 from mudd_interp.analysis.stream_decomposition import (
     stream_decomposition as stream_decomposition,
 )
-from mudd_interp.analysis.sweep import Progress as Progress
-from mudd_interp.analysis.sweep import dense_weights as dense_weights
-from mudd_interp.analysis.sweep import head_activity as head_activity
-from mudd_interp.analysis.sweep import head_entropy as head_entropy
-from mudd_interp.analysis.sweep import head_scores as head_scores
-from mudd_interp.analysis.sweep import layer_similarity as layer_similarity
-from mudd_interp.analysis.sweep import similarity_matrix as similarity_matrix
-from mudd_interp.analysis.sweep import sink_sensitivity as sink_sensitivity
-from mudd_interp.analysis.sweep import stream_norms as stream_norms
 from mudd_interp.analysis.sweep import sweep as sweep
-from mudd_interp.analysis.sweep import weight_distribution as weight_distribution
 from mudd_interp.analysis.token_weights import TokenWeights as TokenWeights
 from mudd_interp.analysis.token_weights import token_weights as token_weights
 from mudd_interp.analysis.token_weights import (
@@ -119,7 +124,10 @@ from mudd_interp.analysis.token_weights import (
 from mudd_interp.analysis.vocabulary import check_same_vocabulary as check_same_vocabulary
 from mudd_interp.analysis.vocabulary import joined_text as joined_text
 from mudd_interp.analysis.vocabulary import token_texts as token_texts
+from mudd_interp.analysis.walk import Progress as Progress
+from mudd_interp.analysis.walk import walk as walk
 from mudd_interp.analysis.weights import DenseWeights as DenseWeights
 from mudd_interp.analysis.weights import DenseWeightsAnalysis as DenseWeightsAnalysis
+from mudd_interp.analysis.weights import dense_weights as dense_weights
 from mudd_interp.analysis.weights import rectify as rectify
 from mudd_interp.analysis.weights import weights_difference as weights_difference

@@ -1,11 +1,11 @@
 """What each edit costs: every edge or group of edits, one after another, on a corpus."""
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -16,15 +16,16 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
-from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64
-from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.analysis.resumable import go_on, own_file
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.analysis.weights import DenseWeights
-from mudd_interp.data import TokenBatches, describe
+from mudd_interp.data import TokenBatches
 from mudd_interp.edits import (
     Edit,
     Edits,
@@ -34,7 +35,6 @@ from mudd_interp.edits import (
     edits_text,
     every_edge,
 )
-from mudd_interp.files import exclusive, place_of, try_file
 from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
@@ -122,6 +122,114 @@ def edits_table(groups: Sequence[tuple[Edit, ...]]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+@dataclass(frozen=True)
+class AblationAnalysis(Analysis[AblationSweep]):
+    """Computes :class:`AblationSweep`.
+
+    Attributes:
+        edits: What to do, as text, one after another; edits in one text, with semicolons between,
+            are done together. ``None`` cuts every edge.
+        means: As for ``mudd_interp.edited``.
+        pair: As for :func:`ablation_sweep`.
+    """
+
+    name = "ablation_sweep"
+    result = AblationSweep
+    chunk = 1
+
+    edits: tuple[str, ...] | None = None
+    means: DenseWeights | None = None
+    pair: tuple[int, int] | None = None
+
+    def given(self, result: DenseWeights) -> "AblationAnalysis":
+        """The same with mean weights."""
+        return replace(self, means=result)
+
+    def start(self, model: HookedModel) -> "AblationSums":
+        """Empty sums for one model.
+
+        Raises:
+            ValueError: If there is no edit, one cannot be done, or a token of the pair is outside
+                the vocabulary.
+        """
+        given = every_edge(model) if self.edits is None else self.edits
+        groups = [as_edits(each) for each in given]
+        _check_groups(model, groups, self.means, self.pair)
+        return AblationSums(model, groups, self.means, self.pair)
+
+
+class AblationSums(Accumulator[AblationSweep]):
+    """The effects of each edit on each sequence, from passes of its own.
+
+    The pass without edits is its own too: what the passes with edits are held against is computed
+    as they are, whatever else is asked for.
+    """
+
+    shared = False
+
+    def __init__(
+        self,
+        model: HookedModel,
+        groups: Sequence[tuple[Edit, ...]],
+        means: DenseWeights | None,
+        pair: tuple[int, int] | None,
+    ):
+        self._model, self._groups, self._means, self._pair = model, groups, means, pair
+        self.options: Mapping[str, Any] = {
+            "edits": [edits_text(group) for group in groups],
+            "pair": None if pair is None else list(pair),
+            "means": None if means is None else means.provenance.token_digest,
+        }
+        self._measured: list[dict[str, np.ndarray]] = []
+
+    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:
+        """The pass without edits and, of so many sequences as fit one, those with each of them."""
+        for tokens in tape.tokens.split(max(1, TOKENS_PER_PASS // tape.tokens.shape[1])):
+            run = _Run(self._model, tokens, self._means)
+            yield run.without_edits
+            reference = _Reference(run.logits, tokens, self._pair)
+            changes = np.zeros((3, len(self._groups), len(tokens)))
+            for numbers in run.shares(self._groups):
+                yield partial(self._change, run, reference, numbers, changes)
+            self._measured.append(_arrays(reference, changes, tokens, self._pair))
+
+    def _change(
+        self,
+        run: "_Run",
+        reference: "_Reference",
+        numbers: Sequence[int],
+        changes: Float64[np.ndarray, "effect edit batch"],
+    ) -> None:
+        """Fill in what some of the edits change, in one pass for all of them."""
+        logits = run.edited([self._groups[number] for number in numbers])
+        changes[:, numbers] = reference.changes(logits)
+
+    def finish(self, provenance: Provenance) -> AblationSweep:
+        """The result of all batches so far."""
+        sums = {
+            name: np.concatenate([each[name] for each in self._measured], -1)
+            for name in self._measured[0]
+        }
+        return AblationSweep(provenance=provenance, streams=self._model.streams, **sums)
+
+
+def _arrays(
+    reference: "_Reference",
+    changes: Float64[np.ndarray, "effect edit batch"],
+    tokens: Int64[Tensor, "batch pos"],
+    pair: tuple[int, int] | None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a result, of some sequences."""
+    batch, pos = tokens.shape
+    return {
+        "loss_sum": reference.loss_sum,
+        **dict(zip(("loss_change", "kl_sum", "logit_change"), changes, strict=True)),
+        "predicted": np.full(batch, pos - 1),
+        "positions": np.full(batch, pos),
+        "compared": np.full(batch, pos - 1 if pair is None else 1),
+    }
+
+
 def ablation_sweep(
     model: HookedModel,
     batches: TokenBatches,
@@ -158,49 +266,17 @@ def ablation_sweep(
             hands.
         OSError: If the file cannot be written.
     """
-    require_evaluation(model)
-    groups = [as_edits(each) for each in (every_edge(model) if edits is None else edits)]
-    _check_groups(model, groups, means, pair)
-    options = {
-        "edits": [edits_text(group) for group in groups],
-        "pair": None if pair is None else list(pair),
-        "means": None if means is None else means.provenance.token_digest,
-    }
-    with _own(path) as file:
-        whole = None if file is None else _partial(model, file, options)
-        done = _Done(whole)
-        for tokens in checked(batches, model):
-            rest = done.left(tokens)
-            if not len(rest):
-                continue
-            rows = rest.split(max(1, TOKENS_PER_PASS // rest.shape[1]))
-            measured = [_measure(model, each, groups, means, pair, lock) for each in rows]
-            sums = {n: np.concatenate([each[n] for each in measured], -1) for n in measured[0]}
-            seen = TokensSeen()
-            seen.add(rest)
-            source = provenance(model, describe(batches), seen, options)
-            part = AblationSweep(provenance=source, streams=model.streams, **sums)
-            whole = part if whole is None else whole.merge(part)
-            if file is not None:
-                whole.save(file)
-            if progress is not None:
-                progress(whole.provenance.sequences, whole.provenance.tokens)
-        if whole is None:
-            raise ValueError(NO_BATCHES)
-        done.check_end()
-        return whole
-
-
-@contextmanager
-def _own(path: str | os.PathLike[str] | None) -> Generator[Path | None]:
-    """The place of a file that nobody else writes meanwhile; one that can be written."""
+    given = None if edits is None else tuple(edits_text(each) for each in edits)
+    analysis = AblationAnalysis(given, means, pair)
     if path is None:
-        yield None
-        return
-    file = place_of(path)
-    try_file(file)
-    with exclusive(file):
-        yield file
+        return walk(model, batches, [analysis], progress, lock)[0]
+    if model.info.digest is None:
+        raise ValueError(
+            "a sweep into a file needs a model with a digest, to know it again: save the model "
+            "and load it, or leave out the path."
+        )
+    with own_file(path) as state:
+        return go_on(model, batches, [analysis], state, progress, lock)[0]
 
 
 def _check_groups(
@@ -219,79 +295,6 @@ def _check_groups(
             raise ValueError(f"a token of the pair must lie in 0..{last}, got {token}.")
 
 
-def _partial(model: HookedModel, path: Path, options: dict[str, Any]) -> AblationSweep | None:
-    """What an earlier sweep left, if it was one of the same model and edits."""
-    if model.info.digest is None:
-        raise ValueError(
-            "a sweep into a file needs a model with a digest, to know it again: save the model "
-            "and load it, or leave out the path."
-        )
-    if not path.exists():
-        return None
-    found = AblationSweep.load(path)
-    now, then = provenance(model, "", TokensSeen(), options), found.provenance
-    for name in ("digest", "dtype", "version", "options"):
-        if getattr(now, name) != getattr(then, name):
-            what = "edits, pair or means" if name == "options" else name
-            raise ValueError(
-                f"{path} holds a sweep with another {what}: give another path, or remove the file."
-            )
-    return found
-
-
-class _Done:
-    """Passes over the sequences that an earlier sweep has seen, and checks that they are those."""
-
-    def __init__(self, found: AblationSweep | None):
-        self._before = None if found is None else found.provenance
-        self._seen = TokensSeen()
-
-    def left(self, tokens: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "rest pos"]:
-        """The rows of a batch that are not done yet."""
-        if self._before is None:
-            return tokens
-        missing = self._before.sequences - self._seen.sequences
-        self._seen.add(tokens[:missing])
-        if self._seen.sequences == self._before.sequences:
-            self.check_end()
-            self._before = None
-        return tokens[missing:]
-
-    def check_end(self) -> None:
-        """Refuse a text that is not the one of the earlier sweep."""
-        if self._before is None:
-            return
-        if f"{self._seen.digest:064x}" != self._before.token_digest:
-            raise ValueError(
-                "the file holds a sweep of another text: give another path, or remove the file."
-            )
-
-
-def _measure(
-    model: HookedModel,
-    tokens: Int64[Tensor, "batch pos"],
-    groups: Sequence[tuple[Edit, ...]],
-    means: DenseWeights | None,
-    pair: tuple[int, int] | None,
-    lock: AbstractContextManager[Any],
-) -> dict[str, np.ndarray]:
-    """The arrays of a result, of one batch."""
-    run = _Run(model, tokens, means, lock)
-    reference = _Reference(run.logits, tokens, pair)
-    batch, pos = tokens.shape
-    changes = np.zeros((3, len(groups), batch))
-    for numbers in run.shares(groups):
-        logits = run.edited([groups[number] for number in numbers])
-        changes[:, numbers] = reference.changes(logits)
-    return {
-        "loss_sum": reference.loss_sum,
-        **dict(zip(("loss_change", "kl_sum", "logit_change"), changes, strict=True)),
-        "predicted": np.full(batch, pos - 1),
-        "positions": np.full(batch, pos),
-        "compared": np.full(batch, pos - 1 if pair is None else 1),
-    }
-
-
 class _Run:
     """One batch through a model without edits, and then with each of them."""
 
@@ -300,15 +303,18 @@ class _Run:
         model: HookedModel,
         tokens: Int64[Tensor, "batch pos"],
         means: DenseWeights | None,
-        lock: AbstractContextManager[Any],
     ):
-        self._model, self._tokens, self._means, self._lock = model, tokens, means, lock
+        self._model, self._tokens, self._means = model, tokens, means
         self._outputs: list[Float[Tensor, "batch pos d_model"]] = []
+
+    def without_edits(self) -> None:
+        """Run the batch, and keep its logits and what each block puts out."""
+        model = self._model
         sources = range(model.cfg.n_layers + 1) if isinstance(model, ResumableModel) else ()
         keep = Observer(lambda x, _: self._outputs.append(x))
         hooks = [*finite_hooks(model), *((axes.source_output(j), keep) for j in sources)]
-        with lock, torch.no_grad(), model.hooks(hooks):
-            self.logits = model(tokens, return_type="logits")
+        with model.hooks(hooks):
+            self.logits = model(self._tokens, return_type="logits")
 
     def shares(self, groups: Sequence[tuple[Edit, ...]]) -> Iterator[list[int]]:
         """The numbers of the groups that share a pass: those that begin at one block."""
@@ -328,7 +334,7 @@ class _Run:
         """The logits with each group of edits."""
         times, kept = len(groups), self._kept(groups[0])
         hooks = batched_hooks(self._model, groups, self._means)
-        with self._lock, torch.no_grad(), self._model.hooks(hooks):
+        with self._model.hooks(hooks):
             if isinstance(self._model, ResumableModel):
                 start = [x.repeat(times, 1, 1) for x in self._outputs[:kept]]
                 logits = self._model.logits_from(start)

@@ -28,7 +28,7 @@ from mudd_interp.analysis.stored_activations import (
     open_activations,
     shard_name,
 )
-from mudd_interp.analysis.sweep import NO_BATCHES, Progress
+from mudd_interp.analysis.walk import NO_BATCHES, Progress
 from mudd_interp.data import TokenBatches, describe
 from mudd_interp.files import parse_json, replacing, sha256_file, write_text
 from mudd_interp.protocol import HookedModel

@@ -1,6 +1,6 @@
 """What each edge would cost, to first order: all edges from one backward pass."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +14,15 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.ablation import edits_table
+from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
-from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
-from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.axes import Aggregate
-from mudd_interp.data import TokenBatches, describe
+from mudd_interp.data import TokenBatches
 from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge
 from mudd_interp.protocol import HookedModel
 
@@ -66,6 +66,47 @@ class EdgeAttribution(Result):
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
 
 
+@dataclass(frozen=True)
+class EdgeAttributionAnalysis(Analysis[EdgeAttribution]):
+    """Computes :class:`EdgeAttribution`; it has no options."""
+
+    name = "edge_attribution"
+    result = EdgeAttribution
+
+    def start(self, model: HookedModel) -> "AttributionSums":
+        """Empty sums for one model."""
+        return AttributionSums(model)
+
+
+class AttributionSums(Accumulator[EdgeAttribution]):
+    """The estimates of each sequence, from a pass with gradients for each batch."""
+
+    shared = False
+
+    def __init__(self, model: HookedModel):
+        self._model, self._edges = model, every_edge(model)
+        self.options: Mapping[str, Any] = {"edits": [str(edge) for edge in self._edges]}
+        self._estimates: list[Float64[np.ndarray, "edge batch"]] = []
+        self._predicted: list[int] = []
+
+    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:
+        """The pass forward and backward."""
+        yield partial(self._add, tape.tokens)
+
+    def _add(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+        self._estimates.append(_estimates(self._model, tokens, self._edges))
+        self._predicted += [tokens.shape[1] - 1] * len(tokens)
+
+    def finish(self, provenance: Provenance) -> EdgeAttribution:
+        """The result of all batches so far."""
+        return EdgeAttribution(
+            provenance=provenance,
+            streams=self._model.streams,
+            estimate=np.concatenate(self._estimates, axis=1),
+            predicted=np.array(self._predicted),
+        )
+
+
 def edge_attribution(
     model: HookedModel,
     batches: TokenBatches,
@@ -85,26 +126,7 @@ def edge_attribution(
     Raises:
         ValueError: As for :func:`layer_similarity`.
     """
-    require_evaluation(model)
-    edges, seen = every_edge(model), TokensSeen()
-    estimates: list[Float64[np.ndarray, "edge batch"]] = []
-    predicted: list[int] = []
-    for tokens in checked(batches, model):
-        with lock:
-            estimates.append(_estimates(model, tokens, edges))
-        predicted += [tokens.shape[1] - 1] * len(tokens)
-        seen.add(tokens)
-        if progress is not None:
-            progress(seen.sequences, seen.tokens)
-    if not estimates:
-        raise ValueError(NO_BATCHES)
-    options = {"edits": [str(edge) for edge in edges]}
-    return EdgeAttribution(
-        provenance=provenance(model, describe(batches), seen, options),
-        streams=model.streams,
-        estimate=np.concatenate(estimates, axis=1),
-        predicted=np.array(predicted),
-    )
+    return walk(model, batches, [EdgeAttributionAnalysis()], progress, lock)[0]
 
 
 def _estimates(

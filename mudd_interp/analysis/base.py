@@ -1,11 +1,16 @@
-"""What the loop over a corpus asks of an analysis."""
+"""What the walk over a corpus asks of an analysis."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
 
-from jaxtyping import Int64
+import numpy as np
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.protocol import Hook, HookedModel
@@ -13,40 +18,92 @@ from mudd_interp.protocol import Hook, HookedModel
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
-@runtime_checkable
-class Accumulator(Protocol[R_co]):
-    """Running sums over the batches of a corpus, fed by hooks during each forward pass.
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What is there of a batch when the pass that all analyses share is over.
 
-    Nothing grows with the corpus: every tensor is consumed when its hook fires, or at the latest at
-    the end of its forward pass. Sums are float64 on the CPU.
+    Attributes:
+        tokens: The batch.
+        first: Number of its first sequence, among all that this process sees.
+        logits: Of that pass, if an analysis asked for them.
     """
 
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The options as they apply to the model, JSON-ready: they go into the provenance."""
-        ...
+    tokens: Int64[Tensor, "batch pos"]
+    first: int
+    logits: Float[Tensor, "batch pos d_vocab"] | None
+
+    @cached_property
+    def losses(self) -> Float64[np.ndarray, "batch predicted"]:
+        """-log p of every token but the first of each sequence, in nats."""
+        assert self.logits is not None, "an accumulator that reads losses asks for logits"
+        return as_float64(token_losses(self.logits, self.tokens))
+
+
+class Accumulator(ABC, Generic[R_co]):
+    """Running sums over the batches of a corpus.
+
+    All that an analysis needs of a batch is said here, and an analysis overrides what it needs:
+    hooks on the pass that all share, its logits or losses, and passes of its own.
+
+    Nothing grows with the corpus but what is kept of each sequence: a tensor is consumed when its
+    hook fires, or at the latest when its batch is over. Sums are float64 on the CPU.
+    """
+
+    options: Mapping[str, Any] = {}
+    """The options as they apply to the model, JSON-ready: they go into the provenance."""
+
+    shared: ClassVar[bool] = True
+    """Whether it reads the pass that all share; where nobody does, there is none."""
+
+    logits: ClassVar[bool] = False
+    """Whether :attr:`Tape.logits` are asked for."""
 
     def hooks(self) -> list[Hook]:
-        """Hooks that observe, and change nothing."""
-        ...
+        """Hooks on the shared pass, that observe and change nothing."""
+        return []
 
     def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Say which tokens the next forward pass sees."""
-        ...
+        """Say which tokens the shared pass is about to see."""
 
+    def see(self, tape: Tape) -> None:
+        """Take in a batch after the shared pass, before another thread has the model."""
+
+    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:  # noqa: ARG002
+        """What is left to do with a batch, such as passes of one's own.
+
+        Each step is run under the lock, without gradients, and the lock is free in between.
+        """
+        return ()
+
+    @abstractmethod
     def finish(self, provenance: Provenance) -> R_co:
         """The result of all batches so far."""
-        ...
 
 
-@runtime_checkable
-class Analysis(Protocol[R_co]):
-    """An analysis with its options: a frozen value that can be started on any model."""
+class Analysis(ABC, Generic[R_co]):
+    """An analysis with its options: a frozen dataclass that can be started on any model."""
 
+    name: ClassVar[str]
+    """The name of the function that computes it with the same options."""
+
+    result: ClassVar[type[Result]]
+    """What it finds."""
+
+    named: ClassVar[dict[str, type["Analysis[Any]"]]] = {}
+    """Every analysis by its name."""
+
+    chunk: ClassVar[int] = 32
+    """Batches after which a walk that can be interrupted writes down what it has."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            Analysis.named[cls.name] = cls
+
+    @abstractmethod
     def start(self, model: HookedModel) -> Accumulator[R_co]:
         """Empty sums for one model.
 
         Raises:
             ValueError: If the options do not suit the model.
         """
-        ...

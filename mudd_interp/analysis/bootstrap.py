@@ -21,12 +21,13 @@ def mean_and_interval(
         counts: How many things (tokens) each sum is over.
 
     Returns:
-        Mean, lower end and upper end; the ends are NaN where there is one sequence only.
+        Mean, lower end and upper end; the ends are NaN where there is one sequence only,
+        or nothing was counted.
     """
     n = len(counts)
     total = max(int(counts.sum()), 1)
     mean = sums.sum(1) / total
-    if n < 2:
+    if n < 2 or not counts.any():
         return np.stack([mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)])
     times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
     drawn = times @ counts

@@ -13,8 +13,8 @@ from mudd_interp.analysis.attribution import EdgeAttribution
 from mudd_interp.analysis.edge_sizes import EdgeSizes
 from mudd_interp.analysis.edges import weights_hooks
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_LOCK, Progress, dense_weights
-from mudd_interp.analysis.weights import DenseWeights
+from mudd_interp.analysis.walk import NO_LOCK, Progress
+from mudd_interp.analysis.weights import DenseWeights, dense_weights
 from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
 from mudd_interp.edits import Edit
@@ -124,12 +124,22 @@ def static_vs_dynamic(
     Raises:
         ValueError: As for :func:`ablation_sweep`; also if the model has no dense weights.
     """
+    edits = static_edits(model)
+    means = dense_weights(model, batches) if means is None else means
+    return ablation_sweep(model, batches, edits, means=means, progress=progress, lock=lock)
+
+
+def static_edits(model: HookedModel) -> list[Edit]:
+    """The edits of :func:`static_vs_dynamic`, in the order of its rows.
+
+    Raises:
+        ValueError: If the model has no dense weights.
+    """
     keys = list(weights_hooks(model))
     if not keys:
         raise ValueError(f"{model.info.name} has no dense weights, static or dynamic.")
-    means = dense_weights(model, batches) if means is None else means
     streams: list[Stream] = [stream for stream in model.streams if stream in {s for _, s in keys}]
-    edits = [
+    return [
         edit
         for action in ("mean", "static", "shuffle")
         for edit in (
@@ -138,7 +148,6 @@ def static_vs_dynamic(
             *(Edit(action=action, layer=layer) for layer in sorted({i for i, _ in keys})),
         )
     ]
-    return ablation_sweep(model, batches, edits, means=means, progress=progress, lock=lock)
 
 
 def _is_cut(edit: Edit) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -10,17 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
-from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import checked, require_evaluation
+from mudd_interp.analysis.inputs import require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
-from mudd_interp.analysis.ranking import RankedToken, both_ways, from_arrays, to_arrays
-from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.analysis.ranking import (
+    RankedToken,
+    both_ways,
+    check_places,
+    from_arrays,
+    to_arrays,
+)
+from mudd_interp.analysis.result import Places, Result
 from mudd_interp.analysis.vocabulary import check_same_vocabulary, joined_text
-from mudd_interp.data import TokenBatches, describe
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
+from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import HookedModel
 
 EDGES = np.arange(-200, 201) / 20
@@ -92,6 +99,9 @@ class LossComparison(Result):
     """
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"top": int, "baseline": Identity})
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType(
+        {"model": 2, "count": 4, "bin": len(EDGES) + 1, "place": 3}
+    )
 
     loss_sum: Float64[np.ndarray, " model"]
     counts: Int64[np.ndarray, " count"]
@@ -100,6 +110,12 @@ class LossComparison(Result):
     ranked: Int64[np.ndarray, "ranked place"]
     ranked_loss: Float64[np.ndarray, "ranked model"]
     context_ids: Int64[np.ndarray, " context"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_places(self.ranked, self.context_ids)
+        if not self.counts[0]:
+            raise ValueError("no token is predicted: give sequences of at least two tokens.")
 
     @property
     def baseline_provenance(self) -> Provenance:
@@ -167,6 +183,17 @@ class LossComparison(Result):
         """The ranked tokens, one by one."""
         return from_arrays(self.ranked, self.ranked_loss, self.context_ids)
 
+    @classmethod
+    def joined(cls, shares: Sequence[Any], places: Sequence[Places]) -> "LossComparison":
+        """See :meth:`Result.joined`; ranked tokens get the numbers of their sequences."""
+        whole = reduce(lambda a, b: a.merge(b), shares)
+        tokens = [
+            replace(token, sequence=int(where.number[token.sequence]))
+            for share, where in zip(shares, places, strict=True)
+            for token in share.ranked_tokens
+        ]
+        return replace(whole, **to_arrays(both_ways(whole.provenance.options["top"], tokens)))
+
     def _check_shapes(self, other: Result) -> None:
         """Nothing: each result has as many ranked tokens as there were."""
 
@@ -179,11 +206,97 @@ class LossComparison(Result):
         return sums | to_arrays(rankings)
 
 
+@dataclass(frozen=True)
+class LossComparisonAnalysis(Analysis[LossComparison]):
+    """Computes :class:`LossComparison`.
+
+    Attributes:
+        baseline: The other model, with the same vocabulary.
+        top: How many tokens to keep on which the model is better by most, and how many on which
+            the baseline is.
+
+    Raises:
+        ValueError: If ``top`` is below one.
+    """
+
+    name = "compare_losses"
+    result = LossComparison
+
+    baseline: HookedModel
+    top: int = 100
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, got {self.top}.")
+
+    def start(self, model: HookedModel) -> "ComparisonSums":
+        """Empty sums for one model.
+
+        Raises:
+            ValueError: If the vocabularies differ, or the baseline is in training mode.
+        """
+        require_evaluation(self.baseline)
+        check_same_vocabulary(model, self.baseline)
+        return ComparisonSums(model, self.baseline, self.top)
+
+
+class ComparisonSums(Accumulator[LossComparison]):
+    """Running sums of a comparison; the attributes are those of :class:`LossComparison`."""
+
+    logits = True
+
+    def __init__(self, model: HookedModel, baseline: HookedModel, top: int):
+        whose = provenance(baseline, "", TokensSeen(), {})
+        identity = {field.name: getattr(whose, field.name) for field in fields(Identity)}
+        self.options: Mapping[str, Any] = {"top": top, "baseline": identity}
+        self._streams, self._baseline = model.streams, baseline
+        self.loss_sum, self.products = np.zeros(2), np.zeros((2, 2))
+        self.counts = np.zeros(4, dtype=np.int64)
+        self.bins = np.zeros(len(EDGES) + 1, dtype=np.int64)
+        self.rankings = both_ways(top)
+
+    def see(self, tape: Tape) -> None:
+        """Run the baseline on the batch, and add both models' losses."""
+        with self._baseline.hooks(finite_hooks(self._baseline)):
+            logits = self._baseline(tape.tokens, return_type="logits")
+        self._add(tape, np.stack([tape.losses, as_float64(token_losses(logits, tape.tokens))]))
+
+    def _add(self, tape: Tape, both: Float64[np.ndarray, "model batch predicted"]) -> None:
+        difference = both[0] - both[1]
+        batch, predicted = difference.shape
+        if not predicted:
+            return
+        self.loss_sum += both.sum((1, 2))
+        self.counts += (batch * predicted, batch, (difference < 0).sum(), (difference > 0).sum())
+        by_sequence = np.stack([difference.sum(1), np.full(batch, float(predicted))])
+        self.products += by_sequence @ by_sequence.T
+        self.bins += np.bincount(np.digitize(difference, EDGES).ravel(), minlength=len(self.bins))
+        ids = tape.tokens.cpu().numpy()
+        for ranking in self.rankings:
+            ranking.add(both, ids, tape.first)
+
+    def finish(self, provenance: Provenance) -> LossComparison:
+        """The result of all batches so far.
+
+        Raises:
+            ValueError: If no token was predicted.
+        """
+        return LossComparison(
+            provenance=provenance,
+            streams=self._streams,
+            loss_sum=self.loss_sum.copy(),
+            counts=self.counts.copy(),
+            products=self.products.copy(),
+            bins=self.bins.copy(),
+            **to_arrays(self.rankings),
+        )
+
+
 def compare_losses(
     model: HookedModel,
     baseline: HookedModel,
     batches: TokenBatches,
-    top: int = 100,
+    top: int = LossComparisonAnalysis.top,
     progress: Progress | None = None,
     lock: AbstractContextManager[Any] = NO_LOCK,
 ) -> LossComparison:
@@ -207,36 +320,8 @@ def compare_losses(
             too long for a model, no token is predicted, ``top`` is below one, or a model is in
             training mode.
     """
-    models = (model, baseline)
-    for each in models:
-        require_evaluation(each)
-    check_same_vocabulary(model, baseline)
-    if top < 1:
-        raise ValueError(f"top must be at least 1, got {top}.")
-    sums, seen = _Sums(top), TokensSeen()
-    with torch.no_grad():
-        for tokens in checked(batches, model):
-            with lock:
-                losses = [_losses(each, tokens) for each in models]
-            sums.add(tokens, losses, seen.sequences)
-            seen.add(tokens)
-            if progress is not None:
-                progress(seen.sequences, seen.tokens)
-    if not seen.tokens:
-        raise ValueError(NO_BATCHES)
-    if not sums.counts[0]:
-        raise ValueError("no token is predicted: give sequences of at least two tokens.")
-    whose = provenance(baseline, "", seen, {})
-    options = {"top": top, "baseline": {f.name: getattr(whose, f.name) for f in fields(Identity)}}
-    return LossComparison(
-        provenance=provenance(model, describe(batches), seen, options),
-        streams=model.streams,
-        loss_sum=sums.loss_sum,
-        counts=sums.counts,
-        products=sums.products,
-        bins=sums.bins,
-        **to_arrays(sums.rankings),
-    )
+    analysis = LossComparisonAnalysis(baseline, top)
+    return walk(model, batches, [analysis], progress, lock)[0]
 
 
 def ranked_texts(comparison: LossComparison, model: HookedModel, before: int = 32) -> pd.DataFrame:
@@ -261,41 +346,3 @@ def _read(model: HookedModel, token: RankedToken, before: int) -> tuple[str, str
     parts = ids[max(0, at - before) : at], ids[at : at + 1], ids[at + 1 :]
     first, middle, last = (joined_text(model, part) for part in parts)
     return first, middle, last
-
-
-def _losses(
-    model: HookedModel, tokens: Int64[Tensor, "batch pos"]
-) -> Float64[np.ndarray, "batch predicted"]:
-    with model.hooks(finite_hooks(model)):
-        return as_float64(token_losses(model(tokens, return_type="logits"), tokens))
-
-
-class _Sums:
-    """Running sums of a comparison; the attributes are those of :class:`LossComparison`."""
-
-    def __init__(self, top: int):
-        self.loss_sum, self.products = np.zeros(2), np.zeros((2, 2))
-        self.counts = np.zeros(4, dtype=np.int64)
-        self.bins = np.zeros(len(EDGES) + 1, dtype=np.int64)
-        self.rankings = both_ways(top)
-
-    def add(
-        self,
-        tokens: Int64[Tensor, "batch pos"],
-        losses: Sequence[Float64[np.ndarray, "batch predicted"]],
-        first: int,
-    ) -> None:
-        """Take in a batch, whose first sequence has the number ``first``."""
-        both = np.stack(losses)
-        difference = both[0] - both[1]
-        batch, predicted = difference.shape
-        if not predicted:
-            return
-        self.loss_sum += both.sum((1, 2))
-        self.counts += (batch * predicted, batch, (difference < 0).sum(), (difference > 0).sum())
-        by_sequence = np.stack([difference.sum(1), np.full(batch, float(predicted))])
-        self.products += by_sequence @ by_sequence.T
-        self.bins += np.bincount(np.digitize(difference, EDGES).ravel(), minlength=len(self.bins))
-        ids = tokens.cpu().numpy()
-        for ranking in self.rankings:
-            ranking.add(both, ids, first)

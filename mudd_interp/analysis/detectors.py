@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.heads import HOLDS_NAN, pattern_hooks
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
-from mudd_interp.data import REPEATED_LENGTH
+from mudd_interp.data import REPEATED_LENGTH, repeated_batches
 from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
@@ -57,6 +60,8 @@ class HeadScores(Result):
         queries: The number of queries to which a score applies.
     """
 
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"score": len(SCORES)})
+
     weight_sum: Float64[np.ndarray, "score layer head"]
     queries: Int64[np.ndarray, " score"]
 
@@ -79,12 +84,15 @@ class HeadScores(Result):
 
 
 @dataclass(frozen=True)
-class HeadScoresAnalysis:
+class HeadScoresAnalysis(Analysis[HeadScores]):
     """Computes :class:`HeadScores`, on ``data.repeated_batches`` of the same period.
 
     Attributes:
         period: After how many tokens the sequences repeat.
     """
+
+    name = "head_scores"
+    result = HeadScores
 
     period: int = REPEATED_LENGTH
 
@@ -99,7 +107,7 @@ class HeadScoresAnalysis:
         return ScoreSums(model, self.period)
 
 
-class ScoreSums:
+class ScoreSums(Accumulator[HeadScores]):
     """Sums of the attention on the keys of each score, taken when a layer's hook fires."""
 
     def __init__(self, model: HookedModel, period: int):
@@ -170,3 +178,24 @@ def _check_repeats(tokens: Int64[Tensor, "batch pos"], period: int) -> None:
             f"the scores of heads need tokens that repeat after every {period}, and these do not: "
             f"take mudd_interp.data.repeated_batches(model, length={period})."
         )
+
+
+def head_scores(
+    model: HookedModel,
+    length: int = REPEATED_LENGTH,
+    repeats: int = 3,
+    n_sequences: int = 16,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> HeadScores:
+    """How much each head is a previous-token, duplicate-token or induction head.
+
+    It is measured on :func:`mudd_interp.data.repeated_batches`, whose arguments these are; models
+    with one tokenizer see the same tokens.
+
+    Raises:
+        ValueError: As :func:`mudd_interp.data.repeated_batches`; also if the model is in training
+            mode, or a pattern holds NaN.
+    """
+    batches = repeated_batches(model, length, repeats, n_sequences, seed)
+    return walk(model, batches, [HeadScoresAnalysis(length)], progress)[0]

@@ -5,19 +5,24 @@ one, everything here is a plain run in one process.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch.distributed as dist
+from jaxtyping import Int64
+from torch import Tensor
 
-from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.inputs import checked
+from mudd_interp.analysis.result import Places, Result
 from mudd_interp.analysis.resumable import resumable_sweep
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress, sweep
-from mudd_interp.data import Batches, TokenBatches, shard
+from mudd_interp.analysis.sweep import sweep
+from mudd_interp.analysis.walk import NO_BATCHES, NO_LOCK, Progress
+from mudd_interp.data import Batches, TokenBatches, describe
 from mudd_interp.protocol import HookedModel
 
 R = TypeVar("R", bound=Result)
@@ -41,7 +46,8 @@ def sweep_over_ranks(
     """:func:`sweep`, each process on its share of the batches; every process gets the whole result.
 
     Counts are those of one process, exactly; float64 sums to rounding (they are added in another
-    order). A process whose share is empty adds nothing.
+    order). What is kept of each sequence stands in the order of the corpus. A process whose share
+    is empty adds nothing.
 
     Args:
         model: The same model in every process.
@@ -56,23 +62,66 @@ def sweep_over_ranks(
         ValueError: As :func:`sweep`, and with a path as :func:`resumable_sweep`.
     """
     rank, world_size = rank_and_world_size()
-    one = sweep if path is None else _kept_in(Path(path) / f"{rank + 1}-of-{world_size}")
+    own = None if path is None else Path(path) / f"{rank + 1}-of-{world_size}"
     if world_size == 1:
-        return one(model, batches, analyses, progress, lock)
-    share = shard(batches, rank, world_size)
+        return _sweep(model, batches, analyses, progress, lock, own)
+    share = _Share(checked(batches, model), rank, world_size)
     walk = iter(share)
     first = list(islice(walk, 1))
-    mine = Batches(lambda: chain(first, walk), share.description)
-    merged = merge_over_ranks(one(model, mine, analyses, progress, lock) if first else ())
+    mine = Batches(lambda: chain(first, walk), describe(batches))
+    found = _sweep(model, mine, analyses, progress, lock, own) if first else ()
+    merged = _joined(found, share.places())
     if not merged:
         raise ValueError(NO_BATCHES)
     return merged
 
 
-def _kept_in(folder: Path) -> Callable[..., tuple[Any, ...]]:
-    return lambda model, batches, analyses, progress, lock: resumable_sweep(
-        model, batches, analyses, folder, progress, lock
-    )
+def _sweep(
+    model: HookedModel,
+    batches: TokenBatches,
+    analyses: Sequence[Any],
+    progress: Progress | None,
+    lock: AbstractContextManager[Any],
+    folder: Path | None,
+) -> tuple[Any, ...]:
+    """In one process; with a folder, a sweep that can be interrupted."""
+    if folder is None:
+        return sweep(model, batches, analyses, progress, lock)
+    return resumable_sweep(model, batches, analyses, folder, progress, lock)
+
+
+class _Share:
+    """The batches of one process, which remembers where their sequences stand in the corpus."""
+
+    def __init__(self, batches: Iterable[Int64[Tensor, "batch pos"]], rank: int, world_size: int):
+        self._batches, self._rank, self._world_size = batches, rank, world_size
+        self._numbers: list[int] = []
+        self._lengths: list[int] = []
+
+    def __iter__(self) -> Iterator[Int64[Tensor, "batch pos"]]:
+        first = 0
+        for number, tokens in enumerate(self._batches):
+            if number % self._world_size == self._rank:
+                self._numbers += range(first, first + len(tokens))
+                self._lengths += map(len, tokens)
+                yield tokens
+            first += len(tokens)
+
+    def places(self) -> Places:
+        """Of all sequences so far."""
+        lengths = np.array(self._lengths, dtype=np.int64)
+        return Places(np.array(self._numbers, dtype=np.int64), lengths)
+
+
+def _joined(results: Sequence[Any], places: Places) -> tuple[Any, ...]:
+    """The results of all processes' shares as one process would have them; all get them."""
+    _, world_size = rank_and_world_size()
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, (tuple(results), places))
+    found = [share for share in gathered if share[0]]
+    where = [places for _, places in found]
+    columns = zip(*(results for results, _ in found), strict=True)
+    return tuple(type(column[0]).joined(column, where) for column in columns)
 
 
 def merge_over_ranks(results: Sequence[R]) -> tuple[R, ...]:

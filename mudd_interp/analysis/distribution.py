@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
@@ -21,7 +22,9 @@ from mudd_interp.analysis.edges import (
 )
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Aggregate
+from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -49,6 +52,11 @@ class WeightDistribution(Result):
     counts: Int64[np.ndarray, "stream layer source bin"]
     minimum: Float64[np.ndarray, "stream layer source"]
     maximum: Float64[np.ndarray, "stream layer source"]
+
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes: two bins more than were asked for."""
+        return {"bin": options["bins"] + 2}
 
     @property
     def n_layers(self) -> int:
@@ -115,7 +123,7 @@ class WeightDistribution(Result):
 
 
 @dataclass(frozen=True)
-class WeightDistributionAnalysis:
+class WeightDistributionAnalysis(Analysis[WeightDistribution]):
     """Computes :class:`WeightDistribution`.
 
     Attributes:
@@ -125,6 +133,9 @@ class WeightDistributionAnalysis:
     Raises:
         ValueError: If the limit is not a positive number, or there is no bin.
     """
+
+    name = "weight_distribution"
+    result = WeightDistribution
 
     limit: float = 16.0
     bins: int = 1600
@@ -140,7 +151,7 @@ class WeightDistributionAnalysis:
         return DistributionCounts(model, float(self.limit), self.bins)
 
 
-class DistributionCounts:
+class DistributionCounts(Accumulator[WeightDistribution]):
     """Histograms of the weights of each aggregation and stream."""
 
     def __init__(self, model: HookedModel, limit: float, bins: int):
@@ -212,3 +223,26 @@ def histograms(
     index = ((values + limit) * (bins / (2 * limit))).floor_().clamp_(-1, bins).add_(1)
     index += torch.arange(0, sources * width, width)
     return torch.bincount(index.long().flatten(), minlength=sources * width).view(sources, width)
+
+
+def weight_distribution(
+    model: HookedModel,
+    batches: TokenBatches,
+    limit: float = WeightDistributionAnalysis.limit,
+    bins: int = WeightDistributionAnalysis.bins,
+    progress: Progress | None = None,
+) -> WeightDistribution:
+    """The histogram of every dense weight over sequences and positions.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        limit: Where the bins end, on both sides of zero; what lies beyond is counted there.
+        bins: Number of equal bins between ``-limit`` and ``limit``.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: As :func:`layer_similarity`; also if the limit is not a positive number, there
+            is no bin, or a weight is NaN.
+    """
+    return walk(model, batches, [WeightDistributionAnalysis(limit, bins)], progress)[0]

@@ -1,6 +1,5 @@
 """How large each edge's weight is, and what it carries: before any claim about what it does."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -9,15 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.edges import aggregates, edge_grid, weights_hooks
 from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_LOCK, Progress, sweep
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.axes import Aggregate, n_sources
 from mudd_interp.data import TokenBatches
 from mudd_interp.edits import aggregate_hook
@@ -72,19 +72,21 @@ class EdgeSizes(Result):
 
 
 @dataclass(frozen=True)
-class EdgeSizesAnalysis:
+class EdgeSizesAnalysis(Analysis[EdgeSizes]):
     """Computes :class:`EdgeSizes`; it has no options."""
+
+    name = "edge_sizes"
+    result = EdgeSizes
 
     def start(self, model: HookedModel) -> "SizeSums":
         """Empty sums for one model."""
         return SizeSums(model)
 
 
-class SizeSums:
+class SizeSums(Accumulator[EdgeSizes]):
     """Sums of each aggregate, taken when its weights are there: after all of its sources."""
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._weights_hooks = weights_hooks(model)
         every = list(aggregates(self._n_layers, self._streams))
@@ -109,9 +111,6 @@ class SizeSums:
             (name, partial(self._see_stream, key)) for key, name in self._stream_hooks.items()
         ]
         return [*sources, *weights, *streams]
-
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Nothing depends on the tokens themselves."""
 
     def _see_source(
         self,
@@ -165,4 +164,4 @@ def edge_sizes(
 
     The arguments and errors are those of :func:`layer_similarity`.
     """
-    return sweep(model, batches, [EdgeSizesAnalysis()], progress, lock)[0]
+    return walk(model, batches, [EdgeSizesAnalysis()], progress, lock)[0]

@@ -1,19 +1,21 @@
 """How widely an attention head spreads its attention."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.heads import HOLDS_NAN, pattern_hooks
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
+from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
@@ -44,28 +46,27 @@ class HeadEntropy(Result):
 
 
 @dataclass(frozen=True)
-class HeadEntropyAnalysis:
+class HeadEntropyAnalysis(Analysis[HeadEntropy]):
     """Computes :class:`HeadEntropy`; it has no options."""
+
+    name = "head_entropy"
+    result = HeadEntropy
 
     def start(self, model: HookedModel) -> "EntropySums":
         """Empty sums for one model."""
         return EntropySums(model)
 
 
-class EntropySums:
+class EntropySums(Accumulator[HeadEntropy]):
     """Sums of entropies; each layer's pattern is summed when its hook fires."""
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams: tuple[Stream, ...] = model.streams
         self._sums = np.zeros((model.cfg.n_layers, model.cfg.n_heads))
 
     def hooks(self) -> list[Hook]:
         """A hook on each block's attention pattern: the slow path of attention."""
         return pattern_hooks(len(self._sums), self._see)
-
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Nothing depends on the tokens themselves."""
 
     def _see(
         self,
@@ -94,3 +95,13 @@ def row_entropy(
 ) -> Float[Tensor, "head query"]:
     """The entropy of each query's attention, in nats, computed in at least float32."""
     return torch.special.entr(wide(pattern)).sum(-1)
+
+
+def head_entropy(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> HeadEntropy:
+    """Mean entropy of each head's attention, in nats.
+
+    The arguments and errors are those of :func:`layer_similarity`; also a pattern with NaN.
+    """
+    return walk(model, batches, [HeadEntropyAnalysis()], progress)[0]

@@ -95,7 +95,7 @@ def freeze(
         wrong = ~(np.isfinite(array) | meant)
         if wrong.any():
             at = np.argwhere(wrong)[0].tolist()
-            axes_at = zip(_axes(result, name), at, strict=True)
+            axes_at = zip(axes_of(result, name), at, strict=True)
             place = ", ".join(f"{axis} {index}" for axis, index in axes_at)
             what = "NaN" if np.isnan(array[tuple(at)]) else "infinite"
             raise ValueError(
@@ -110,7 +110,7 @@ def arrays_of(result: Any) -> Mapping[str, np.ndarray]:
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _axes(result: Any, name: str) -> list[str]:
+def axes_of(result: Any, name: str) -> list[str]:
     """The names of an array's axes, from its annotation."""
     annotation: Any = next(field.type for field in fields(result) if field.name == name)
     return annotation.dim_str.split()

@@ -1,8 +1,9 @@
 """What wrote the query, the key and the value of one head: every component, and by which route."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.composition import (
     InputStream,
@@ -21,15 +23,14 @@ from mudd_interp.analysis.composition import (
     reading_directions,
 )
 from mudd_interp.analysis.finite import arrays_of
-from mudd_interp.analysis.inputs import checked
 from mudd_interp.analysis.predictions import as_float64
-from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.sequence import Pass, run_pass, written_hooks
 from mudd_interp.analysis.stream_decomposition import head_outputs
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
-from mudd_interp.data import TokenBatches, describe
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
+from mudd_interp.data import TokenBatches
+from mudd_interp.protocol import DecomposableModel, HookedModel
 
 INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
 
@@ -52,12 +53,23 @@ class HeadInputs(Result):
         error: How far the shares of a sequence's tokens are from one, at most.
     """
 
-    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"layer": int, "head": int, "components": list[str]}
+    )
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"component": "components"})
+
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"input": len(INPUTS)})
 
     direct: Float64[np.ndarray, "input component sequence"]
     total: Float64[np.ndarray, "input component sequence"]
     tokens: Int64[np.ndarray, " sequence"]
     error: Float64[np.ndarray, " sequence"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below = self.total.shape[1] - 2  # besides embedding and constant
+        if self.layer < 0 or below % self.layer if self.layer else below:
+            raise ValueError(f"no head of layer {self.layer} reads {below + 2} components.")
 
     @property
     def layer(self) -> int:
@@ -82,7 +94,7 @@ class HeadInputs(Result):
         rows = (n_inputs * n_components, len(self.tokens))
         direct = self.direct.reshape(rows).sum(1) / self.tokens.sum()
         total, low, high = mean_and_interval(self.total.reshape(rows), self.tokens)
-        names = np.array(self._names(n_components), dtype=object)
+        names = np.array(self.provenance.options["components"], dtype=object)
         return pd.DataFrame(
             {
                 "stream": np.repeat(np.array(INPUTS, dtype=object), n_components),
@@ -95,13 +107,18 @@ class HeadInputs(Result):
             }
         )
 
-    def _names(self, n_components: int) -> list[str]:
-        n_heads = 0 if self.layer == 0 else (n_components - 2) // self.layer - 2
-        names = ["embed"]
-        for below in range(self.layer):
-            names += [f"head {below}.{head}" for head in range(n_heads)]
-            names += [f"attn_bias {below}", f"mlp {below}"]
-        return [*names, "constant"]
+    @classmethod
+    def completed(
+        cls, options: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> Mapping[str, Any]:
+        """Files of version 0.1 do not name the components: there are as many of each block."""
+        total, layer = arrays.get("total"), options.get("layer")
+        if "components" in options or total is None or total.ndim != 3:
+            return options
+        if not isinstance(layer, int) or not 0 <= layer < total.shape[1]:
+            return options
+        per_block = 0 if layer == 0 else (total.shape[1] - 2) // layer
+        return {**options, "components": component_names(layer, per_block - 2)}
 
     def _check_shapes(self, other: Result) -> None:
         """Nothing: results of one model and head have sequences of their own."""
@@ -109,6 +126,79 @@ class HeadInputs(Result):
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         names = arrays_of(self)
         return {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=-1) for n in names}
+
+
+def component_names(layer: int, n_heads: int) -> list[str]:
+    """What can write the inputs of a head of a layer, in the order of depth."""
+    names = ["embed"]
+    for below in range(layer):
+        names += [f"head {below}.{head}" for head in range(n_heads)]
+        names += [f"attn_bias {below}", f"mlp {below}"]
+    return [*names, "constant"]
+
+
+@dataclass(frozen=True)
+class HeadInputsAnalysis(Analysis[HeadInputs]):
+    """Computes :class:`HeadInputs`.
+
+    Attributes:
+        layer: The layer of the head.
+        head: The head; where several share keys and values, these are those that it uses.
+    """
+
+    name = "head_inputs"
+    result = HeadInputs
+
+    layer: int
+    head: int
+
+    def start(self, model: HookedModel) -> "HeadInputSums":
+        """Empty sums for one model.
+
+        Raises:
+            ValueError: If there is no such head, or the model cannot be divided.
+        """
+        if not isinstance(model, DecomposableModel):
+            raise ValueError(
+                f"{model.info.name} cannot be divided among its components: give a "
+                "HookedMUDDTransformer or a baseline of load_model."
+            )
+        check_head(model, self.layer, self.head, "q")
+        return HeadInputSums(model, self.layer, self.head)
+
+
+class HeadInputSums(Accumulator[HeadInputs]):
+    """The shares of each sequence, from a pass of its own."""
+
+    shared = False
+
+    def __init__(self, model: DecomposableModel, layer: int, head: int):
+        self._model, self._layer, self._head = model, layer, head
+        names = component_names(layer, model.cfg.n_heads)
+        self.options: Mapping[str, Any] = {"layer": layer, "head": head, "components": names}
+        self._found: list[tuple[Float64[np.ndarray, "2 input component"], float]] = []
+        self._lengths: list[int] = []
+
+    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:
+        """A pass for each sequence."""
+        for row in tape.tokens:
+            yield partial(self._add, row)
+
+    def _add(self, row: Int64[Tensor, " pos"]) -> None:
+        self._found.append(_shares_of(self._model, row, self._layer, self._head))
+        self._lengths.append(len(row))
+
+    def finish(self, provenance: Provenance) -> HeadInputs:
+        """The result of all batches so far."""
+        direct, total = np.stack([shares for shares, _ in self._found], axis=-1)
+        return HeadInputs(
+            provenance=provenance,
+            streams=self._model.streams,
+            direct=direct,
+            total=total,
+            tokens=np.array(self._lengths),
+            error=np.array([error for _, error in self._found]),
+        )
 
 
 def head_inputs(
@@ -132,32 +222,9 @@ def head_inputs(
     Raises:
         ValueError: As for :func:`layer_similarity`; also if there is no such head.
     """
-    check_head(model, layer, head, "q")
-    options, seen = {"layer": layer, "head": head}, TokensSeen()
-    found: list[tuple[Float64[np.ndarray, "2 input component"], float]] = []
-    lengths: list[int] = []
-    for tokens in checked(batches, model):
-        for row in tokens:
-            with lock:
-                found.append(_shares_of(model, row, layer, head))
-            lengths.append(len(row))
-        seen.add(tokens)
-        if progress is not None:
-            progress(seen.sequences, seen.tokens)
-    if not found:
-        raise ValueError(NO_BATCHES)
-    direct, total = np.stack([shares for shares, _ in found], axis=-1)
-    return HeadInputs(
-        provenance=provenance(model, describe(batches), seen, options),
-        streams=model.streams,
-        direct=direct,
-        total=total,
-        tokens=np.array(lengths),
-        error=np.array([error for _, error in found]),
-    )
+    return walk(model, batches, [HeadInputsAnalysis(layer, head)], progress, lock)[0]
 
 
-@torch.no_grad()
 def _shares_of(
     model: DecomposableModel, row: Int64[Tensor, " pos"], layer: int, head: int
 ) -> tuple[Float64[np.ndarray, "2 input component"], float]:

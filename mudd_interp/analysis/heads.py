@@ -14,9 +14,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
+from mudd_interp.data import TokenBatches
 from mudd_interp.encoding import token_ids, token_text
 from mudd_interp.ids import id_tensor
 from mudd_interp.protocol import Hook, HookedModel
@@ -109,13 +112,16 @@ class SinkTokens:
 
 
 @dataclass(frozen=True)
-class HeadActivityAnalysis(SinkTokens):
+class HeadActivityAnalysis(SinkTokens, Analysis[HeadActivity]):
     """Computes :class:`HeadActivity`.
 
     Attributes:
         first_positions: How many positions at the start of a sequence are sinks, whatever stands
             there: 2 in the paper.
     """
+
+    name = "head_activity"
+    result = HeadActivity
 
     first_positions: int = 2
 
@@ -131,7 +137,7 @@ class HeadActivityAnalysis(SinkTokens):
         return ActivitySums(model, self._sink_options(model), self.first_positions)
 
 
-class ActivitySums:
+class ActivitySums(Accumulator[HeadActivity]):
     """Counts of active tokens; each layer's pattern is counted when its hook fires."""
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], first_positions: int):
@@ -223,3 +229,28 @@ def default_sinks(tokenizer: Any, d_vocab: int) -> list[int]:
             "sink_token_ids (an empty list for none)."
         )
     return [i for i in token_ids(tokenizer, d_vocab) if token_text(tokenizer, i) in SINK_TEXTS]
+
+
+def head_activity(
+    model: HookedModel,
+    batches: TokenBatches,
+    sink_token_ids: Iterable[int] | None = None,
+    first_positions: int = HeadActivityAnalysis.first_positions,
+    progress: Progress | None = None,
+) -> HeadActivity:
+    """Share of tokens at which each head attends to something other than a sink (paper, Fig. 8).
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        sink_token_ids: The sink tokens; ``None`` means those that read ``<bos>``,
+            ``<|endoftext|>``, ``.`` or a newline, exactly. An empty list is allowed.
+        first_positions: How many positions at the start of a sequence are sinks.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: As :func:`layer_similarity`; also if a sink is outside the vocabulary, or none
+            are given and the model has no tokenizer.
+    """
+    analysis = HeadActivityAnalysis(sink_token_ids, first_positions)
+    return walk(model, batches, [analysis], progress)[0]

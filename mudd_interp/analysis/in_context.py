@@ -1,22 +1,22 @@
 """How the loss falls along a sequence: what a model gains from more context."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64, Int64
 
+from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
-from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import checked, require_evaluation
-from mudd_interp.analysis.predictions import as_float64, token_losses
-from mudd_interp.analysis.provenance import TokensSeen, provenance
-from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress
-from mudd_interp.data import TokenBatches, describe
+from mudd_interp.analysis.provenance import Provenance
+from mudd_interp.analysis.result import Places, Result
+from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
+from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import HookedModel
 
 
@@ -30,6 +30,8 @@ class InContextLoss(Result):
         gain: Of each sequence that is long enough: mean loss around the early position minus mean
             loss around the late one, in nats; positive where more context helped.
     """
+
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"late": int, "reach": int})
 
     loss_sum: Float64[np.ndarray, " pos"]
     count: Int64[np.ndarray, " pos"]
@@ -59,6 +61,17 @@ class InContextLoss(Result):
         mean, low, high = found[:, 0].tolist()
         return mean, low, high
 
+    @classmethod
+    def joined(cls, shares: Sequence[Any], places: Sequence[Places]) -> "InContextLoss":
+        """See :meth:`Result.joined`; there is a gain of each long sequence."""
+        whole = reduce(lambda a, b: a.merge(b), shares)
+        options = whole.provenance.options
+        is_long = np.concatenate([each.length for each in places]) > (
+            options["late"] + options["reach"]
+        )
+        order = np.concatenate([each.number for each in places])[is_long].argsort()
+        return replace(whole, gain=whole.gain[order])
+
     def _check_shapes(self, other: Result) -> None:
         """Nothing: there are as many gains as there were long sequences."""
 
@@ -70,12 +83,80 @@ class InContextLoss(Result):
         }
 
 
+@dataclass(frozen=True)
+class InContextLossAnalysis(Analysis[InContextLoss]):
+    """Computes :class:`InContextLoss`.
+
+    Attributes:
+        early: The early position.
+        late: The late position.
+        reach: How many positions to either side are averaged over.
+
+    Raises:
+        ValueError: If the two stretches overlap, or the early one begins before the second token.
+    """
+
+    name = "in_context_loss"
+    result = InContextLoss
+
+    early: int = 50
+    late: int = 200
+    reach: int = 10
+
+    def __post_init__(self) -> None:
+        early, late, reach = self.early, self.late, self.reach
+        if reach < 0 or early - reach < 1 or early + reach >= late - reach:
+            raise ValueError(
+                "expected 1 <= early - reach and early + reach < late - reach, got early "
+                f"{early}, late {late}, reach {reach}."
+            )
+
+    def start(self, model: HookedModel) -> "InContextSums":
+        """Empty sums for one model."""
+        return InContextSums(model, self)
+
+
+class InContextSums(Accumulator[InContextLoss]):
+    """Sums of losses by position, and the gain of each long sequence."""
+
+    logits = True
+
+    def __init__(self, model: HookedModel, how: InContextLossAnalysis):
+        self.options: Mapping[str, Any] = asdict(how)
+        self._how, self._streams = how, model.streams
+        self._loss_sum = np.zeros(model.cfg.n_ctx)
+        self._count = np.zeros(model.cfg.n_ctx, dtype=np.int64)
+        self._gains = [np.zeros(0)]
+
+    def see(self, tape: Tape) -> None:
+        """Add the losses of a batch."""
+        losses, length, how = tape.losses, tape.tokens.shape[1], self._how
+        self._loss_sum[1:length] += losses.sum(0)
+        self._count[1:length] += len(losses)
+        if length > how.late + how.reach:
+            around = [
+                losses[:, at - how.reach - 1 : at + how.reach].mean(1)
+                for at in (how.early, how.late)
+            ]  # the first loss is that of position 1
+            self._gains.append(around[0] - around[1])
+
+    def finish(self, provenance: Provenance) -> InContextLoss:
+        """The result of all batches so far."""
+        return InContextLoss(
+            provenance=provenance,
+            streams=self._streams,
+            loss_sum=self._loss_sum.copy(),
+            count=self._count.copy(),
+            gain=np.concatenate(self._gains),
+        )
+
+
 def in_context_loss(
     model: HookedModel,
     batches: TokenBatches,
-    early: int = 50,
-    late: int = 200,
-    reach: int = 10,
+    early: int = InContextLossAnalysis.early,
+    late: int = InContextLossAnalysis.late,
+    reach: int = InContextLossAnalysis.reach,
     progress: Progress | None = None,
     lock: AbstractContextManager[Any] = NO_LOCK,
 ) -> InContextLoss:
@@ -98,35 +179,5 @@ def in_context_loss(
         ValueError: As for :func:`layer_similarity`; also if the two stretches overlap, or the early
             one begins before the second token.
     """
-    require_evaluation(model)
-    if reach < 0 or early - reach < 1 or early + reach >= late - reach:
-        raise ValueError(
-            f"expected 1 <= early - reach and early + reach < late - reach, got early {early}, "
-            f"late {late}, reach {reach}."
-        )
-    loss_sum, count = np.zeros(model.cfg.n_ctx), np.zeros(model.cfg.n_ctx, dtype=np.int64)
-    gains, seen = [np.zeros(0)], TokensSeen()
-    for tokens in checked(batches, model):
-        with lock, torch.no_grad(), model.hooks(finite_hooks(model)):
-            losses = as_float64(token_losses(model(tokens, return_type="logits"), tokens))
-        length = tokens.shape[1]
-        loss_sum[1:length] += losses.sum(0)
-        count[1:length] += len(losses)
-        if length > late + reach:
-            around = [
-                losses[:, at - reach - 1 : at + reach].mean(1) for at in (early, late)
-            ]  # the first loss is that of position 1
-            gains.append(around[0] - around[1])
-        seen.add(tokens)
-        if progress is not None:
-            progress(seen.sequences, seen.tokens)
-    if not seen.tokens:
-        raise ValueError(NO_BATCHES)
-    options = {"early": early, "late": late, "reach": reach}
-    return InContextLoss(
-        provenance=provenance(model, describe(batches), seen, options),
-        streams=model.streams,
-        loss_sum=loss_sum,
-        count=count,
-        gain=np.concatenate(gains),
-    )
+    analysis = InContextLossAnalysis(early, late, reach)
+    return walk(model, batches, [analysis], progress, lock)[0]

@@ -1,20 +1,22 @@
 """How long the inputs of the blocks are: stream by stream, layer by layer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
+from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
@@ -76,19 +78,21 @@ def norms_difference(result: StreamNorms, baseline: StreamNorms) -> pd.DataFrame
 
 
 @dataclass(frozen=True)
-class StreamNormsAnalysis:
+class StreamNormsAnalysis(Analysis[StreamNorms]):
     """Computes :class:`StreamNorms`; it has no options."""
+
+    name = "stream_norms"
+    result = StreamNorms
 
     def start(self, model: HookedModel) -> "NormSums":
         """Empty sums for one model."""
         return NormSums(model)
 
 
-class NormSums:
+class NormSums(Accumulator[StreamNorms]):
     """Moments of the norms of each stream and layer."""
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._hooks = {
             (row, layer): axes.stream_input(layer, stream)
@@ -101,9 +105,6 @@ class NormSums:
     def hooks(self) -> list[Hook]:
         """A hook on each stream of each block, and on what enters the final norm."""
         return [(name, partial(self._see, key)) for key, name in self._hooks.items()]
-
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Nothing depends on the tokens themselves."""
 
     def _see(
         self,
@@ -126,3 +127,13 @@ class NormSums:
 def l2_norms(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape"]:
     """Lengths of vectors, in at least float32."""
     return wide(x).norm(dim=-1)
+
+
+def stream_norms(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> StreamNorms:
+    """Mean and spread of the L2 norm of the blocks' inputs, and of what enters the final norm.
+
+    The arguments and errors are those of :func:`layer_similarity`.
+    """
+    return walk(model, batches, [StreamNormsAnalysis()], progress)[0]

@@ -1,7 +1,7 @@
 """What a model expects at each position of one sequence, and what the tokens that came cost it."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,25 +9,23 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from mudd_interp.analysis.finite import finite_hooks, freeze
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
-from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Predictions:
+class Predictions(OneSequence):
     """The next-token predictions of one model on one sequence.
 
     ``loss`` and ``rank`` belong to the token that was predicted; what begins with ``next_`` belongs
     to the position that predicts: ``loss[t + 1]`` judges the prediction ``next_...[t]``.
 
     Attributes:
-        provenance: Model, tokens and options.
-        token_ids: The sequence.
-        tokens: The text of each token.
         loss: -log p(token t | tokens before t), in nats; NaN at position 0, which nothing predicts.
         rank: One more than the number of tokens that were likelier than token t: 1 is the model's
             first choice. 0 at position 0.
@@ -38,9 +36,9 @@ class Predictions:
         next_logit: Their logits.
     """
 
-    provenance: Provenance
-    token_ids: Int64[np.ndarray, " pos"]
-    tokens: tuple[str, ...]
+    absent: ClassVar[tuple[str, ...]] = ("loss",)
+    impossible: ClassVar[tuple[str, ...]] = ("next_logit",)
+
     loss: Float64[np.ndarray, " pos"]
     rank: Int64[np.ndarray, " pos"]
     next_entropy: Float64[np.ndarray, " pos"]
@@ -48,9 +46,6 @@ class Predictions:
     next_tokens: tuple[tuple[str, ...], ...]
     next_probability: Float64[np.ndarray, "pos k"]
     next_logit: Float64[np.ndarray, "pos k"]
-
-    def __post_init__(self) -> None:
-        freeze(self, self.provenance.dtype, absent=("loss",), impossible=("next_logit",))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -178,27 +173,7 @@ def loss_difference(result: Predictions, baseline: Predictions) -> pd.DataFrame:
     return frame.assign(baseline_loss=baseline.loss, difference=result.loss - baseline.loss)
 
 
-@runtime_checkable
-class OnOneSequence(Protocol):
-    """What two models say of one sequence is compared token by token."""
-
-    @property
-    def provenance(self) -> Provenance:
-        """Which model it is."""
-        ...
-
-    @property
-    def token_ids(self) -> Int64[np.ndarray, " pos"]:
-        """The sequence."""
-        ...
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """The text of each token."""
-        ...
-
-
-def check_same_tokens(result: OnOneSequence, baseline: OnOneSequence) -> None:
+def check_same_tokens(result: OneSequence, baseline: OneSequence) -> None:
     """Refuse two sequences that differ; texts count, or ids where one model has no tokenizer.
 
     Raises:
@@ -222,6 +197,6 @@ def check_same_tokens(result: OnOneSequence, baseline: OnOneSequence) -> None:
     )
 
 
-def _reads_text(result: OnOneSequence) -> bool:
+def _reads_text(result: OneSequence) -> bool:
     """Whether the model had a tokenizer: without one, its texts are the ids."""
     return result.tokens != tuple(map(str, result.token_ids))

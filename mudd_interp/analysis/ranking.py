@@ -108,6 +108,19 @@ def to_arrays(rankings: Iterable[Ranking]) -> dict[str, np.ndarray]:
     }
 
 
+def check_places(
+    ranked: Int64[np.ndarray, "ranked place"], context_ids: Int64[np.ndarray, " context"]
+) -> None:
+    """Refuse arrays of which :func:`to_arrays` would write others.
+
+    Raises:
+        ValueError: If a token is not in its context, or the contexts are not as long as they say.
+    """
+    _, position, length = ranked.T
+    if (position >= length).any() or sum(length.tolist()) != len(context_ids):
+        raise ValueError("the ranked tokens and their contexts do not belong together.")
+
+
 def from_arrays(
     ranked: Int64[np.ndarray, "ranked place"],
     ranked_loss: Float64[np.ndarray, "ranked model"],

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.finite import finite_hooks, freeze
 from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Observer
 from mudd_interp.wiring import Read, Wiring, Write, total
 
 Laid = Literal["delta", "native"]
@@ -129,12 +130,18 @@ def _tape(model: HookedModel, batch: Tensor, basis: str) -> Mapping[str, Tensor]
     wiring = model.wiring
     writes = wiring.deltas if basis == "delta" else wiring.writes
     needed = {name for read in wiring.inputs for name in (read.hook, *wiring.needs(read))}
-    names = [*needed, *({write.hook for write in writes} - needed)]
-    with model.hooks(finite_hooks(model)):
-        _, cache = model.run_with_cache(
-            batch, names_filter=names, return_type=None, return_cache_object=False
-        )
-    return {name: kept.double() for name, kept in cache.items()}
+    tape: dict[str, Tensor] = {}
+    hooks: list[Hook] = [
+        (name, Observer(partial(_keep, tape, name)))
+        for name in needed | {write.hook for write in writes}
+    ]
+    with model.hooks([*finite_hooks(model), *hooks]):
+        model(batch, return_type=None)
+    return tape
+
+
+def _keep(tape: dict[str, Tensor], name: str, x: Float[Tensor, "batch pos _"], hook: Any) -> None:  # noqa: ARG001 (a hook's signature)
+    tape[name] = x.double()
 
 
 def _rows(

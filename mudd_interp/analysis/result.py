@@ -6,15 +6,17 @@ results of parts of a corpus merge into the result of the whole, and a file lose
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
-from mudd_interp.analysis.finite import arrays_of, freeze
+from mudd_interp.analysis.finite import arrays_of, axes_of, freeze
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result_file import check_arrays, file_bytes, read
 from mudd_interp.axes import Stream
@@ -24,19 +26,91 @@ from mudd_interp.schema import validated
 R = TypeVar("R", bound="Result")
 
 
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the sequences of a share of a corpus stand in it.
+
+    Attributes:
+        number: Number of each sequence in the corpus, from 0.
+        length: Its tokens.
+    """
+
+    number: Int64[np.ndarray, " sequence"]
+    length: Int64[np.ndarray, " sequence"]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Result(ABC):
-    """A result of an analysis: frozen, its arrays read-only, its numbers finite.
+class Finding(ABC):
+    """What an analysis found: frozen, its arrays read-only, its numbers finite.
 
     Attributes:
         provenance: Model, tokens and options that it was computed from.
+    """
+
+    absent: ClassVar[tuple[str, ...]] = ()
+    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
+
+    impossible: ClassVar[tuple[str, ...]] = ()
+    """Arrays of logits in which minus infinity means that a token cannot be."""
+
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        freeze(self, self.provenance.dtype, self.absent, self.impossible)
+
+    @abstractmethod
+    def merge(self, other: Any) -> Any:
+        """Two findings together, where that has a meaning."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file, where there is a need for one."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OneSequence(Finding):
+    """What was found of one sequence; one pass computes it again, so it is not kept in a file.
+
+    Attributes:
+        token_ids: The sequence.
+        tokens: The text of each token, or its id where the model has no tokenizer.
+    """
+
+    token_ids: Int64[np.ndarray, " pos"]
+    tokens: tuple[str, ...]
+
+    def merge(self, other: Any) -> Any:  # noqa: ARG002
+        """Refuse: two sequences are no longer one.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} is of one sequence, so two are not merged: average over a "
+            "corpus with an analysis of batches."
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
+        """Refuse: it is computed again.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} is of one sequence and is not saved: keep its table, or "
+            "compute it again, which takes one pass."
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Finding):
+    """What was found of a corpus, or of pairs of prompts: it is saved, loaded and merged.
+
+    Attributes:
         streams: The model's distinct input streams, in q k v r order.
     """
 
     kinds: ClassVar[dict[str, type["Result"]]] = {}
-
-    absent: ClassVar[tuple[str, ...]] = ()
-    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options that the class reads from its provenance, by name, with their types."""
@@ -44,15 +118,14 @@ class Result(ABC):
     labelled: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Axes whose labels are an option: the option by the axis."""
 
-    provenance: Provenance
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Axes that always have one length: it by the axis."""
+
     streams: tuple[Stream, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Result.kinds[cls.__name__] = cls
-
-    def __post_init__(self) -> None:
-        freeze(self, self.provenance.dtype, self.absent)
 
     @property
     @abstractmethod
@@ -77,6 +150,27 @@ class Result(ABC):
         provenance = self.provenance.merge(other.provenance)
         self._check_shapes(other)
         return replace(self, provenance=provenance, **self._merged(other))
+
+    @classmethod
+    def joined(cls: type[R], shares: Sequence[R], places: Sequence["Places"]) -> R:
+        """The result of a corpus whose sequences were dealt out, in the order of the corpus.
+
+        Args:
+            shares: Results of the shares.
+            places: Where the sequences of each share stand.
+
+        Raises:
+            ValueError: As :meth:`merge`.
+        """
+        whole = reduce(lambda a, b: a.merge(b), shares)
+        order = np.argsort(np.concatenate([each.number for each in places]))
+        axes = {name: axes_of(whole, name) for name in arrays_of(whole)}
+        arrays = {
+            name: getattr(whole, name).take(order, axis=names.index("sequence"))
+            for name, names in axes.items()
+            if "sequence" in names
+        }
+        return replace(whole, **arrays)
 
     def _check_shapes(self, other: "Result") -> None:
         theirs = arrays_of(other)
@@ -113,13 +207,29 @@ class Result(ABC):
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{path} holds a {header.result}, not a {cls.__name__}.")
         source = Provenance.from_dict(header.provenance, f"the provenance in {path}")
+        source = replace(source, options=kind.completed(source.options, arrays))
         options = kind.check_options(source.options, f"the options in {path}")
-        sizes = {axis: len(options[name]) for axis, name in kind.labelled.items()}
-        check_arrays(kind, arrays, {"stream": len(header.streams), **sizes}, _LABELS, place)
+        sizes = {"stream": len(header.streams), "sequence": source.sequences}
+        sizes |= {**kind.lengths, **kind.sizes(options)}
+        check_arrays(kind, arrays, sizes, _LABELS, place)
         try:
             return kind(provenance=source, streams=header.streams, **arrays)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
+
+    @classmethod
+    def completed(
+        cls,
+        options: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],  # noqa: ARG003 (a subclass reads them)
+    ) -> Mapping[str, Any]:
+        """The options of a file, and those that earlier versions did not write."""
+        return options
+
+    @classmethod
+    def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of axes that the options say, by the axis."""
+        return {axis: len(options[name]) for axis, name in cls.labelled.items()}
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:

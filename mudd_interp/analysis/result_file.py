@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mudd_interp.axes import STREAMS, Stream
-from mudd_interp.files import parse_json
+from mudd_interp.files import LARGEST, parse_json
 from mudd_interp.schema import validated
 
 _HEADER = "mudd_interp"
@@ -118,8 +118,10 @@ def check_arrays(
         raise ValueError(f"{path} has {extra[0]}, which no {kind.__name__} has.")
     with jaxtyped("context"):
         for axis, size in sizes.items():
+            if not 1 <= size < LARGEST:
+                raise ValueError(f"{path} says that it has {size} of {axis}, as no array has.")
             known: Any = Shaped[np.ndarray, axis]
-            assert isinstance(np.empty(size), known)
+            assert isinstance(np.broadcast_to(np.False_, size), known)  # takes no memory
         for name, annotation in expected.items():
             array = arrays[name]
             if not isinstance(array, annotation):

@@ -1,16 +1,23 @@
-"""A sweep that can be interrupted: what is there is written as it goes on."""
+"""A walk that can be interrupted: what is there is written as it goes on."""
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int64
+from torch import Tensor
+
+from mudd_interp.analysis.base import Analysis
+from mudd_interp.analysis.inputs import checked
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.analysis.sweep import NO_BATCHES, NO_LOCK, Progress, as_analysis, sweep
+from mudd_interp.analysis.sweep import as_analysis
+from mudd_interp.analysis.walk import NO_BATCHES, NO_LOCK, Progress, walk
 from mudd_interp.data import Batches, TokenBatches, describe
 from mudd_interp.files import (
     contents,
@@ -19,12 +26,10 @@ from mudd_interp.files import (
     place_of,
     recover,
     replacing_folder,
+    try_file,
     try_folder,
 )
 from mudd_interp.protocol import HookedModel
-
-CHUNK = 32
-"""Batches between two states on disk."""
 
 
 def resumable_sweep(
@@ -39,7 +44,8 @@ def resumable_sweep(
 
     The same call goes on from there, and one that was complete returns at once. Interrupted or not
     the numbers are the same to the bit; they are those of :func:`sweep` but for the rounding of
-    float64 sums, which are added in another order.
+    float64 sums, which are added in another order. With an analysis that runs the model many times
+    for each batch (``ablation_sweep``) the state is kept after every batch.
 
     Args:
         model: As for :func:`sweep`.
@@ -54,36 +60,48 @@ def resumable_sweep(
             model, text or list of analyses, or another process works on it.
         OSError: If nothing can be written there.
     """
-    folder, wanted = place_of(path), [as_analysis(given) for given in analyses]
-    with exclusive(folder):
-        recover(folder)
-        return _go_on(model, batches, wanted, folder, progress, lock)
+    wanted = [as_analysis(given) for given in analyses]
+    with _own_folder(path, len(wanted)) as state:
+        return go_on(model, batches, wanted, state, progress, lock)
 
 
-def _go_on(
+class State(ABC):
+    """Where the results of a walk are kept while it goes on."""
+
+    @abstractmethod
+    def read(self) -> tuple[Any, ...] | None:
+        """What an earlier walk has left, if anything."""
+
+    @abstractmethod
+    def write(self, results: Sequence[Result]) -> None:
+        """Keep the results, in place of those before."""
+
+    @abstractmethod
+    def other(self, what: str) -> str:
+        """The message for a place that holds the state of something else."""
+
+
+def go_on(
     model: HookedModel,
     batches: TokenBatches,
-    wanted: list[Any],
-    folder: Path,
-    progress: Progress | None,
-    lock: AbstractContextManager[Any],
+    wanted: Sequence[Analysis[Any]],
+    state: State,
+    progress: Progress | None = None,
+    lock: AbstractContextManager[Any] = NO_LOCK,
 ) -> tuple[Any, ...]:
-    walk, data, names = iter(batches), describe(batches), _names(wanted)
-    _refuse_contents(folder, names)
-    try_folder(folder)
-    whole = _kept(model, walk, data, wanted, folder) if contents(folder) else None
-    while chunk := list(islice(walk, CHUNK)):
-        part = sweep(
-            model,
-            Batches(lambda chunk=chunk: iter(chunk), data),
-            wanted,
-            _on(progress, whole),
-            lock,
-        )
+    """:func:`walk` from where an earlier one has come to, its state kept as it goes on."""
+    whole, data = state.read(), describe(batches)
+    rest: Iterator[Int64[Tensor, "batch pos"]] = iter(checked(batches, model))
+    if whole is not None:
+        _check_analyses(model, wanted, whole, state)
+        rest = _left(rest, whole[0].provenance, state)
+    while chunk := list(islice(rest, min(each.chunk for each in wanted))):
+        text = Batches(lambda chunk=chunk: iter(chunk), data)
+        part = walk(model, text, wanted, _inside(progress, whole, chunk), lock)
         whole = part if whole is None else _merged(whole, part)
-        with replacing_folder(folder, lambda held: _refuse_contents(held, names)) as new:
-            for name, result in zip(names, whole, strict=True):
-                result.save(new / name)
+        state.write(whole)
+        if progress is not None:
+            progress(whole[0].provenance.sequences, whole[0].provenance.tokens)
     if whole is None:
         raise ValueError(NO_BATCHES)
     return whole
@@ -93,56 +111,128 @@ def _merged(whole: tuple[Any, ...], part: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a.merge(b) for a, b in zip(whole, part, strict=True))
 
 
-def _on(progress: Progress | None, whole: tuple[Any, ...] | None) -> Progress | None:
-    """Progress that counts from what is there."""
-    if progress is None or whole is None:
-        return progress
-    before = whole[0].provenance
-    return lambda sequences, tokens: progress(before.sequences + sequences, before.tokens + tokens)
+def _inside(
+    progress: Progress | None, whole: tuple[Any, ...] | None, chunk: Sequence[Tensor]
+) -> Progress | None:
+    """Progress that counts from what is there; the last batch is told when it is kept."""
+    if progress is None:
+        return None
+    before = (0, 0) if whole is None else _seen(whole[0].provenance)
+    last = sum(map(len, chunk))
+
+    def report(sequences: int, tokens: int) -> None:
+        if sequences < last:
+            progress(before[0] + sequences, before[1] + tokens)
+
+    return report
 
 
-def _kept(
-    model: HookedModel, walk: Iterator[Any], data: str, wanted: list[Any], folder: Path
-) -> tuple[Any, ...]:
-    """The results in the folder; ``walk`` is taken past what they have seen."""
-    found = tuple(Result.load(folder / name) for name in _names(wanted))
+def _seen(source: Provenance) -> tuple[int, int]:
+    return source.sequences, source.tokens
+
+
+def _left(
+    walk: Iterable[Int64[Tensor, "batch pos"]], found: Provenance, state: State
+) -> Iterator[Int64[Tensor, "batch pos"]]:
+    """What is left of a text; what was seen of it must be the beginning."""
     seen = TokensSeen()
-    while seen.sequences < found[0].provenance.sequences:
-        tokens = next(walk, None)
-        if tokens is None:
-            raise ValueError(other_contents(folder, "a longer text"))
-        seen.add(tokens)
-    for analysis, result in zip(wanted, found, strict=True):
-        _check(model, analysis, result, seen, data, folder)
-    return found
+    for tokens in walk:
+        missing = found.sequences - seen.sequences
+        seen.add(tokens[:missing])
+        if seen.sequences == found.sequences and f"{seen.digest:064x}" != found.token_digest:
+            raise ValueError(state.other("a sweep of another text (another token_digest)"))
+        if len(tokens) > missing:
+            yield tokens[missing:]
+    if seen.sequences < found.sequences:
+        raise ValueError(state.other("a sweep of another text, a longer text than this one"))
 
 
-def _names(wanted: list[Any]) -> list[str]:
-    """The file of each result."""
-    return [f"{number}.safetensors" for number in range(len(wanted))]
-
-
-def _refuse_contents(folder: Path, names: list[str]) -> None:
-    """Refuse a folder that holds neither nothing nor the results of these analyses."""
-    if is_there(folder) and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the name of one to make.")
-    if set(contents(folder)) not in (set(), set(names)):
-        raise ValueError(other_contents(folder, "something else, or other analyses"))
-
-
-def _check(
-    model: HookedModel, analysis: Any, result: Result, seen: TokensSeen, data: str, folder: Path
+def _check_analyses(
+    model: HookedModel, wanted: Sequence[Analysis[Any]], found: Sequence[Result], state: State
 ) -> None:
-    sums = analysis.start(model)
-    expected = provenance(model, data, seen, sums.options)
-    mine, theirs = plain(expected), plain(result.provenance)
-    differing = [name for name in mine if mine[name] != theirs[name]]
-    if differing:
-        raise ValueError(other_contents(folder, f"a sweep with another {differing[0]}"))
-    if type(sums.finish(expected)) is not type(result):
-        raise ValueError(
-            other_contents(folder, f"a {type(result).__name__} where another is wanted")
-        )
+    """Refuse results that are not of these analyses, or of another model."""
+    for analysis, result in zip(wanted, found, strict=True):
+        if type(result) is not analysis.result:
+            what = f"a {type(result).__name__} where another is wanted"
+            raise ValueError(state.other(what))
+        if result.provenance.text != found[0].provenance.text:
+            raise ValueError(state.other("results of several texts"))
+        expected = provenance(model, "", TokensSeen(), analysis.start(model).options)
+        mine, theirs = plain(expected), plain(result.provenance)
+        for name in ("model", "revision", "digest", "dtype", "version"):
+            if mine[name] != theirs[name]:
+                raise ValueError(state.other(f"a sweep with another {name}"))
+        if differing := _differing(mine["options"], theirs["options"]):
+            raise ValueError(state.other(f"a sweep with other options: {differing}"))
+
+
+def _differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+    return ", ".join(names)
+
+
+@contextmanager
+def _own_folder(path: str | os.PathLike[str], count: int) -> Generator[State]:
+    """A folder that no other process works on meanwhile."""
+    folder = place_of(path)
+    with exclusive(folder):
+        recover(folder)
+        yield _Folder(folder, [f"{number}.safetensors" for number in range(count)])
+
+
+@contextmanager
+def own_file(path: str | os.PathLike[str]) -> Generator[State]:
+    """A file, for the one result of a walk, that no other process works on meanwhile."""
+    file = place_of(path)
+    try_file(file)
+    with exclusive(file):
+        yield _File(file)
+
+
+class _Folder(State):
+    """A folder with a file for each result."""
+
+    def __init__(self, folder: Path, names: list[str]):
+        self._folder, self._names = folder, names
+
+    def read(self) -> tuple[Any, ...] | None:
+        self._refuse_contents(self._folder)
+        try_folder(self._folder)
+        if not contents(self._folder):
+            return None
+        return tuple(Result.load(self._folder / name) for name in self._names)
+
+    def write(self, results: Sequence[Result]) -> None:
+        with replacing_folder(self._folder, self._refuse_contents) as new:
+            for name, result in zip(self._names, results, strict=True):
+                result.save(new / name)
+
+    def other(self, what: str) -> str:
+        return other_contents(self._folder, what)
+
+    def _refuse_contents(self, folder: Path) -> None:
+        """Refuse a folder that holds neither nothing nor the results of these analyses."""
+        if is_there(folder) and not folder.is_dir():
+            raise ValueError(f"{folder} is no folder: give the name of one to make.")
+        if set(contents(folder)) not in (set(), set(self._names)):
+            raise ValueError(other_contents(folder, "something else, or other analyses"))
+
+
+class _File(State):
+    """A file of one result."""
+
+    def __init__(self, file: Path):
+        self._file = file
+
+    def read(self) -> tuple[Any, ...] | None:
+        return (Result.load(self._file),) if self._file.exists() else None
+
+    def write(self, results: Sequence[Result]) -> None:
+        (result,) = results
+        result.save(self._file)
+
+    def other(self, what: str) -> str:
+        return f"{self._file} holds {what}: give another path, or remove the file."
 
 
 def plain(given: Provenance) -> dict[str, Any]:

@@ -2,45 +2,33 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp import axes
-from mudd_interp.analysis.finite import finite_hooks, freeze
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
-from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import DecomposableModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SequenceResult:
-    """A result of one sequence; its arrays are read-only.
+class SequenceResult(OneSequence):
+    """What one sequence's logits or streams are made of.
 
     Attributes:
-        provenance: Model, tokens and options that it was computed from.
-        token_ids: The sequence.
-        tokens: The text of each token, or its id where the model has no tokenizer.
         completeness_error: How far the parts are from what they are parts of, relative to its
             largest magnitude: rounding, unless something was left out.
     """
 
-    provenance: Provenance
-    token_ids: Int64[np.ndarray, " pos"]
-    tokens: tuple[str, ...]
     completeness_error: float
-
-    absent: ClassVar[tuple[str, ...]] = ()
-    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
-
-    def __post_init__(self) -> None:
-        freeze(self, self.provenance.dtype, self.absent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +41,7 @@ class Pass:
 
 
 def run_pass(
-    model: HookedModel,
+    model: DecomposableModel,
     tokens: Any,
     names: Collection[str],
     data: str,

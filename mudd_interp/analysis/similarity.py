@@ -1,6 +1,5 @@
 """How similar the input of a block is to the input of the block before it (paper, Fig. 6)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +11,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
+from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
@@ -69,19 +71,21 @@ def similarity_difference(result: LayerSimilarity, baseline: LayerSimilarity) ->
 
 
 @dataclass(frozen=True)
-class LayerSimilarityAnalysis:
+class LayerSimilarityAnalysis(Analysis[LayerSimilarity]):
     """Computes :class:`LayerSimilarity`; it has no options."""
+
+    name = "layer_similarity"
+    result = LayerSimilarity
 
     def start(self, model: HookedModel) -> "SimilaritySums":
         """Empty sums for one model."""
         return SimilaritySums(model)
 
 
-class SimilaritySums:
+class SimilaritySums(Accumulator[LayerSimilarity]):
     """Sums of cosines; between two blocks it keeps each stream and its norms."""
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._sums = np.zeros((len(self._streams), self._n_layers - 1))
         self._previous: dict[int, tuple[Tensor, Tensor]] = {}
@@ -121,3 +125,20 @@ class SimilaritySums:
         return LayerSimilarity(
             provenance=provenance, streams=self._streams, cosine_sum=self._sums.copy()
         )
+
+
+def layer_similarity(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> LayerSimilarity:
+    """Mean cosine similarity of neighbouring blocks' inputs (paper, Fig. 6).
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: If there are no batches, one is not as described, or the model is in training
+            mode.
+    """
+    return walk(model, batches, [LayerSimilarityAnalysis()], progress)[0]

@@ -1,6 +1,5 @@
 """How similar the inputs of any two blocks are: layer by layer, stream by stream."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +10,12 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
+from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
 from mudd_interp.protocol import Hook, HookedModel
 
@@ -71,15 +73,18 @@ def similarity_matrix_difference(
 
 
 @dataclass(frozen=True)
-class SimilarityMatrixAnalysis:
+class SimilarityMatrixAnalysis(Analysis[SimilarityMatrix]):
     """Computes :class:`SimilarityMatrix`; it has no options."""
+
+    name = "similarity_matrix"
+    result = SimilarityMatrix
 
     def start(self, model: HookedModel) -> "SimilarityMatrixSums":
         """Empty sums for one model."""
         return SimilarityMatrixSums(model)
 
 
-class SimilarityMatrixSums:
+class SimilarityMatrixSums(Accumulator[SimilarityMatrix]):
     """Sums of cosines; during a pass it keeps the unit vectors of all blocks and streams.
 
     That is ``streams * layers * batch * pos * d_model`` numbers, in at least float32: use smaller
@@ -87,7 +92,6 @@ class SimilarityMatrixSums:
     """
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._sums = np.zeros((len(self._streams), self._n_layers, self._n_layers))
         self._units: dict[int, Float[Tensor, "batch pos layer d_model"]] = {}
@@ -140,3 +144,13 @@ def unit_vectors(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_
     vectors = wide(x)
     norm = vectors.norm(dim=-1, keepdim=True)
     return vectors / norm.masked_fill(norm == 0, 1)
+
+
+def similarity_matrix(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> SimilarityMatrix:
+    """Mean cosine similarity of every two blocks' inputs.
+
+    The arguments and errors are those of :func:`layer_similarity`.
+    """
+    return walk(model, batches, [SimilarityMatrixAnalysis()], progress)[0]

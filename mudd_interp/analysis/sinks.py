@@ -1,6 +1,6 @@
 """How much head activity depends on what counts as a sink (paper, Fig. 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.heads import SinkTokens, first_largest, pattern_hooks
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
+from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -69,12 +72,15 @@ class SinkSensitivity(Result):
 
 
 @dataclass(frozen=True)
-class SinkSensitivityAnalysis(SinkTokens):
+class SinkSensitivityAnalysis(SinkTokens, Analysis[SinkSensitivity]):
     """Computes :class:`SinkSensitivity`.
 
     Attributes:
         most_positions: The largest number of first positions that is tried.
     """
+
+    name = "sink_sensitivity"
+    result = SinkSensitivity
 
     most_positions: int = 8
 
@@ -90,7 +96,7 @@ class SinkSensitivityAnalysis(SinkTokens):
         return SensitivitySums(model, self._sink_options(model), self.most_positions)
 
 
-class SensitivitySums:
+class SensitivitySums(Accumulator[SinkSensitivity]):
     """Counts of active tokens under every rule, from one look at each layer's pattern."""
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], most_positions: int):
@@ -138,3 +144,26 @@ def active_by_rule(
     first_positions = torch.arange(n_rules, device=pattern.device).view(-1, 1, 1)
     beyond = largest >= first_positions
     return torch.stack([beyond, beyond & ~is_sink_token[largest]]).sum(-1)
+
+
+def sink_sensitivity(
+    model: HookedModel,
+    batches: TokenBatches,
+    sink_token_ids: Iterable[int] | None = None,
+    most_positions: int = SinkSensitivityAnalysis.most_positions,
+    progress: Progress | None = None,
+) -> SinkSensitivity:
+    """Head activity under every sink rule: 0..``most_positions`` first positions, twice.
+
+    Args:
+        model: Any hooked model, in evaluation mode.
+        batches: int64 token ids ``[batch pos]``, without padding: every position counts.
+        sink_token_ids: As for :func:`head_activity`; each rule is tried with and without them.
+        most_positions: The largest number of first positions that is tried.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ValueError: As :func:`head_activity`.
+    """
+    analysis = SinkSensitivityAnalysis(sink_token_ids, most_positions)
+    return walk(model, batches, [analysis], progress)[0]

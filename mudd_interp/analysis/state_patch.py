@@ -5,9 +5,10 @@ token: it is all outputs so far, X_0..X_l, since any of them is read later on. S
 ``hook_resid_pre`` can be put back to that of another run, at all tokens, and little may change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -54,6 +55,7 @@ class StatePatch(Result):
     """
 
     absent: ClassVar[tuple[str, ...]] = ("estimate",)
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"restored": len(RESTORED)})
 
     clean: Float64[np.ndarray, " prompt"]
     corrupted: Float64[np.ndarray, " prompt"]

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.difference import Table, minus_baseline
@@ -17,11 +17,12 @@ from mudd_interp.analysis.edges import (
     static_weights,
     weights_hooks,
 )
-from mudd_interp.analysis.finite import finite_hooks, freeze
+from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.predictions import as_float64, check_same_tokens
-from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
+from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.analysis.weights import rectify
 from mudd_interp.axes import Aggregate, Stream
@@ -30,7 +31,7 @@ from mudd_interp.protocol import Hook, HookedModel, Observer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TokenWeights:
+class TokenWeights(OneSequence):
     """The dense weights ``W[stream, layer, source, token]`` of one sequence; arrays read-only.
 
     Dimensionless, signed, unbounded, static part included; layer is the aggregation ``i``, with
@@ -38,25 +39,18 @@ class TokenWeights:
     a plain Transformer, reads the newest source with weight one at every token.
 
     Attributes:
-        provenance: Model and tokens that it was computed from.
         streams: The model's distinct input streams, in q k v r order.
-        token_ids: The sequence.
-        tokens: The text of each token, or its id where the model has no tokenizer.
         weights: ``A^c_ij[t]``; float64 for a model in float64, else float32.
         static: The learned bias of the weights.
         source_norm: L2 norm of what the weights multiply, at each token.
     """
 
-    provenance: Provenance
+    absent: ClassVar[tuple[str, ...]] = ("weights", "static")
+
     streams: tuple[Stream, ...]
-    token_ids: Int64[np.ndarray, " pos"]
-    tokens: tuple[str, ...]
     weights: Float[np.ndarray, "stream layer source pos"]
     static: Float64[np.ndarray, "stream layer source"]
     source_norm: Float64[np.ndarray, "source pos"]
-
-    def __post_init__(self) -> None:
-        freeze(self, self.provenance.dtype, absent=("weights", "static"))
 
     @property
     def n_layers(self) -> int:

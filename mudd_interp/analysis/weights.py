@@ -7,16 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.difference import Table, minus_baseline
 from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights, weights_hooks
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Aggregate
+from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel
 
 
@@ -124,19 +127,21 @@ def weights_difference(
 
 
 @dataclass(frozen=True)
-class DenseWeightsAnalysis:
+class DenseWeightsAnalysis(Analysis[DenseWeights]):
     """Computes :class:`DenseWeights`; it has no options."""
+
+    name = "dense_weights"
+    result = DenseWeights
 
     def start(self, model: HookedModel) -> "WeightSums":
         """Empty sums for one model."""
         return WeightSums(model)
 
 
-class WeightSums:
+class WeightSums(Accumulator[DenseWeights]):
     """Moments of the weights of each aggregation and stream, and sums of the sources' norms."""
 
     def __init__(self, model: HookedModel):
-        self.options: Mapping[str, Any] = {}
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._static, self._hooked = static_weights(model), weights_hooks(model)
         self._moments = {key: Moments.empty(len(self._static[key])) for key in self._hooked}
@@ -150,9 +155,6 @@ class WeightSums:
             (name, partial(self._see_source, j)) for j, name in enumerate(self._source_hooks)
         ]
         return [*weights, *sources]
-
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Nothing depends on the tokens themselves."""
 
     def _see_weights(
         self,
@@ -201,3 +203,13 @@ def rectify(frame: pd.DataFrame) -> pd.DataFrame:
     kept = ["stream", "layer", "source", "position", "token_id", "source_norm"]
     weights = frame.columns.difference(kept, sort=False)
     return frame.assign(**{name: frame[name] * frame["source_norm"] for name in weights})
+
+
+def dense_weights(
+    model: HookedModel, batches: TokenBatches, progress: Progress | None = None
+) -> DenseWeights:
+    """Mean and spread of the dense weights (paper, Figs. 12 and 13).
+
+    The arguments and errors are those of :func:`layer_similarity`.
+    """
+    return walk(model, batches, [DenseWeightsAnalysis()], progress)[0]

@@ -1,7 +1,7 @@
 """``mudd-interp bench``: speed and memory on this machine, beside what one would use instead.
 
-Ratios of what ran in turn in one process, so that they mean something on a machine that is busy
-now and then; memory is the peak of a process of its own. Nothing here is a test.
+Both sides of a ratio run in turn in one process, so that it means something even on a machine that
+is busy now and then; memory is the peak of a fresh process. Nothing here is a test.
 """
 
 from mudd_interp.bench.report import BENCHES as BENCHES

@@ -30,7 +30,7 @@ from mudd_interp.bench.sizes import (
     of_neox,
     random_tokens,
 )
-from mudd_interp.checkpoints.bridge import build_bridge
+from mudd_interp.model.bridge import build_bridge
 from mudd_interp.training.presets import GROUPS, PRESETS
 from mudd_interp.training.schedule import make_optimizer
 from mudd_interp.training.trainer import token_loss
@@ -38,19 +38,19 @@ from mudd_interp.training.trainer import token_loss
 PAIR = GROUPS["tiny-pair"]
 
 SAME_WEIGHTS = 1e-3
-"""Logits of one model, in nats: how far two implementations may differ in float32."""
+"""How far the logits of two implementations of one model may differ in float32, in nats."""
 
 COMMON_SINKS, MANY_SINKS = 16, 2
-"""One token id in so many is a sink: as full stops and newlines in a text, and the slowest case."""
+"""One token id in so many is a sink: as with full stops and newlines, and the slowest case."""
 
 LONG_REPEATS = 3
-"""At most so many repeats of what takes long."""
+"""The largest number of repeats of what takes long."""
 
 LARGE_MEMORY = 24_000.0
-"""MB that the largest released model is to fit."""
+"""The memory, in MB, that the largest released model is to fit into."""
 
 SWEPT_PARTS = 16
-"""The corpus of a sweep is measured in so many parts, each by every function in turn."""
+"""The parts in which the corpus of a sweep is measured, each by every function in turn."""
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def forward(options: Options) -> list[Row]:
     """One forward pass without hooks, and one with the three figures' statistics.
 
     Raises:
-        ValueError: If our GPT-NeoX and transformers', in float32, do not say the same.
+        ValueError: If our GPT-NeoX and that of transformers do not agree in float32.
     """
     size, place = options.size, (options.device, options.dtype)
     tokens = random_tokens(size, size.tokens, options.device)
@@ -106,7 +106,7 @@ def forward(options: Options) -> list[Row]:
 
 @torch.no_grad()
 def decode(options: Options) -> list[Row]:
-    """Greedy decoding, batch 1: seconds per token after the prompt, prompt not counted."""
+    """Greedy decoding, batch 1: seconds per token after the prompt; the prompt is not counted."""
     size, place = options.size, (options.device, options.dtype)
     tokens = random_tokens(size, size.tokens, options.device)
     hf, mudd = neox(size, *place), mudd_pythia(size, *place)
@@ -344,7 +344,7 @@ def _swept(options: Options, name: str) -> list[Row]:
 def _one_by_one(
     function: Callable[[list[torch.Tensor]], object], parts: list[list[torch.Tensor]]
 ) -> Callable[[], object]:
-    """The function of the next part with each call; the first part is also for warming up."""
+    """A function that takes the next part at each call; the first part also warms it up."""
     following = iter([parts[0], *parts])
     return lambda: function(next(following))
 

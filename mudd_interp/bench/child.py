@@ -1,6 +1,6 @@
 """Work in a fresh process, whose memory is its own: ``python -m mudd_interp.bench.child``.
 
-The argument is JSON: the name of a job below and its arguments; so is what it prints.
+Its argument is JSON, the name of a job below with the job's arguments; and it prints JSON.
 """
 
 import json
@@ -31,7 +31,7 @@ from mudd_interp.analysis import (
 from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_tokens, size_of
 from mudd_interp.catalog import choose
 from mudd_interp.checkpoints.assemble import assemble
-from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.released import released_sources
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
@@ -42,22 +42,22 @@ from mudd_interp.viz import figure_html, head_activity_figure, similarity_figure
 
 MB = 1e6
 PAGE = 4096 / MB
-"""Memory is counted in pages: no peak is less."""
+"""The size of a page: memory is counted in pages, so no peak is smaller."""
 
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-"""Tensors of a megabyte go back to the system when they are freed (glibc keeps some otherwise), so
-that the level before a measurement is what is in use: for jobs that measure memory."""
+"""For jobs that measure memory: tensors of a megabyte go back to the system when they are freed
+(glibc would keep some), so that the level before a measurement is what is in use."""
 
 THREE_FIGURES = ("layer_similarity", "dense_weights", "head_activity")
 
 
 def in_child(job: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
-    """What a job of this module returns, run in a process of its own.
+    """The result of a job of this module, run in a process of its own.
 
     Args:
         job: Its name.
         environment: Variables to add.
-        **arguments: Of the job.
+        **arguments: The job's arguments.
 
     Raises:
         ChildProcessError: If it fails, with the last lines that it printed.
@@ -81,12 +81,12 @@ class Peak:
     """Memory above the level at which a ``with`` block begins, in MB.
 
     On the CPU it is the process' resident memory, on an accelerator what torch has allocated.
-    Where the system cannot forget an earlier peak (other than Linux), that one is an upper bound.
+    Where the system cannot forget an earlier peak (all but Linux), the peak is an upper bound.
 
     Attributes:
-        level: When the block begins.
-        kept: Above the level at its end.
-        peak: Above the level at its highest.
+        level: The memory when the block begins.
+        kept: The memory above the level when the block ends.
+        peak: The highest memory above the level within the block.
     """
 
     def __init__(self, device: torch.device):
@@ -97,8 +97,8 @@ class Peak:
         if self._device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats(self._device)
         elif os.access("/proc/self/clear_refs", os.W_OK):
-            # The peak is counted from here. It would else be that of the parent, if that was
-            # larger: a process that is made by another one begins with its peak.
+            # The peak is counted from here. Otherwise it would be the parent's, if that was
+            # larger: a process begins with the peak of the one that made it.
             Path("/proc/self/clear_refs").write_text("5")
         self.level, _ = self._now()
         return self
@@ -128,7 +128,7 @@ class Peak:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> float:
-    """The memory of tensors, in MB; what several of them share counts once."""
+    """The memory of tensors, in MB; memory that several of them share counts once."""
     views: dict[int, dict[Any, int]] = defaultdict(dict)
     storages: dict[int, int] = {}
     for tensor in tensors:
@@ -235,7 +235,7 @@ def _finish(device: str) -> None:
 
 
 def swept(model: str, device: str, dtype: str, sequences: int) -> dict[str, float]:
-    """Memory of a sweep of one of the bundled pair, above that of the model."""
+    """Memory of a sweep by one of the bundled models, above that of the model."""
     loaded = mi.load_model(model, device=device, dtype=dtype)
     with Peak(torch.device(device)) as peak:
         sweep(loaded, held_out(sequences), THREE_FIGURES)
@@ -249,13 +249,13 @@ def figures(out: str, device: str, sequences: int | None, started: float) -> dic
         out: The folder to make.
         device: Where the models are.
         sequences: Of the bundled text; ``None`` for all.
-        started: The clock ``time.monotonic`` when the process was started.
+        started: What ``time.monotonic`` said when the process was started.
     """
     clock = [started, time.monotonic()]
     request = Request(device=device, sequences=sequences)
     study, kinds = Study(request), choose((), request)
     clock.append(time.monotonic())
-    study.prepare([analysis for kind in kinds for analysis in kind.needs(request)])
+    study.prepare([need for kind in kinds for need in kind.needs(study)])
     clock.append(time.monotonic())
     drawn = draw_figures(study, kinds)
     clock.append(time.monotonic())

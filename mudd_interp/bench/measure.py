@@ -15,16 +15,16 @@ class Row:
     """One line of the table: ours against a peer.
 
     Attributes:
-        what: What was measured of ours.
-        against: What it is held against.
-        unit: Of ``ours`` and ``peer``: ``"s"``, ``"MB"``, ``"tokens/s"``.
-        ours: Median.
-        peer: Median of the peer.
+        what: Which of our functions was measured.
+        against: What it is compared with.
+        unit: The unit of ``ours`` and ``peer``: ``"s"``, ``"MB"`` or ``"tokens/s"``.
+        ours: Our median.
+        peer: The peer's median.
         ratio: Median of the ratios of neighbouring measurements, ours to the peer's.
         low: The smallest of these ratios.
         high: The largest.
-        reach: What the ratio is to reach; ``None`` where it is only stated.
-        at_least: Whether a large ratio is the good one.
+        reach: The ratio that is wanted; ``None`` where the ratio is only stated.
+        at_least: Whether larger ratios are better.
     """
 
     what: str
@@ -60,7 +60,7 @@ def compared(
     unit: str = "s",
     at_least: bool = False,
 ) -> Row:
-    """A row from measurements that were taken in turn."""
+    """A row from measurements that were made in turn."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     return Row(
         what=what,
@@ -82,8 +82,8 @@ def interleaved(
     """Seconds of each function, ``repeats`` times, in turn; each has run once before.
 
     In turn, so that a machine that slows down slows all of them; every other round goes backwards,
-    so that nobody always runs behind the same one. What a function returns is dropped off the
-    clock's time.
+    so that no function always follows the same one. What a function returns is freed while the
+    clock is stopped.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
@@ -102,6 +102,6 @@ def interleaved(
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

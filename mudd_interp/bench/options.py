@@ -13,10 +13,10 @@ class Options:
 
     Attributes:
         size: How large the models are.
-        size_name: Its name.
-        device: Where they are.
+        size_name: The name of that size.
+        device: Where the models are.
         dtype: Their precision.
-        repeats: How often each function runs, after once to warm up.
+        repeats: How often each function runs, after one run to warm up.
     """
 
     size: Size

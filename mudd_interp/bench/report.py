@@ -1,4 +1,4 @@
-"""The benches by name; what they found as a table and as JSON."""
+"""The benches by name, and what they found, as a table and as JSON."""
 
 import os
 import platform
@@ -42,12 +42,12 @@ BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "compile": compiled,
     "large": large,
 }
-"""Those that compare."""
+"""The benches that compare with a peer."""
 
 GROWTH = "growth"
 
 NAMED = ("compile", "large", GROWTH)
-"""Measured only when they are named."""
+"""The benches that run only when they are named."""
 
 
 def measure(
@@ -62,13 +62,13 @@ def measure(
     """Run benches.
 
     Args:
-        names: Which; none for all but ``NAMED``.
-        size: ``small`` (12 x 768), ``410m`` (24 x 1024), or ``toy``, which measures nothing.
+        names: Which benches; empty for all but those in ``NAMED``.
+        size: ``small`` (12 x 768), ``410m`` (24 x 1024), or ``toy``, which is only for trying out.
         device: Where the models are.
         dtype: Their precision.
         repeats: How often each function runs.
         report: Called with the name of each bench before it begins.
-        keep: Called with what was found so far after each bench.
+        keep: Called after each bench with all that was found so far.
 
     Returns:
         JSON-ready: ``machine``, ``options``, ``rows`` by bench, and ``growth`` with ``points`` and
@@ -141,7 +141,7 @@ def _processor() -> str:
 
 
 def print_report(found: dict[str, Any], console: Console | None = None) -> None:
-    """The table, as a person reads it."""
+    """Print the table, for a person to read."""
     console = console or Console()
     machine, options = found["machine"], found["options"]
     console.print(
@@ -187,10 +187,10 @@ def _growth_table(found: dict[str, Any]) -> Table:
 
 
 def check_figure(path: str | os.PathLike[str]) -> ImageFormat | None:
-    """The format of a picture that a file's name asks for; ``None`` for a page.
+    """The format of a picture by its file's name; ``None`` for a page.
 
     Raises:
-        ValueError: If its name ends with no known format, or a picture cannot be drawn here.
+        ValueError: If the name does not end with a known format, or no picture can be drawn here.
     """
     suffix = Path(path).suffix.removeprefix(".").lower()
     if suffix == "html":

@@ -1,4 +1,4 @@
-"""The models that are measured: random weights, in the sizes that the measures are stated for."""
+"""The models that are measured: random weights, in the sizes for which results are stated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,8 @@ from mudd_interp.data import Batches, bundled_batches, token_batches
 from mudd_interp.model import HookedMUDDTransformer
 
 DYNAMIC_STD = 0.02
-"""Spread of the random ``W_2`` of the dense weights (zero in a fresh model, which would then be a
-plain Transformer)."""
+"""Spread of the random ``W_2`` of the dense weights (it is zero in a fresh model, which is why that
+one is a plain Transformer)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class Size:
         d_model: Its width.
         n_heads: Its heads.
         d_vocab: Its vocabulary.
-        tokens: Length of the sequence, batch 1; of the prompt, where it goes on.
+        tokens: Length of the sequence, batch 1; when decoding, of the prompt.
         new_tokens: Tokens to decode.
-        sequences: Sequences of 256 tokens in a sweep by the bundled pair; and in a short one.
+        sequences: Sequences of 256 tokens in a long sweep by the bundled pair, and in a short one.
         checkpoint: The released configuration of the checkpoint that is loaded.
-        large: That of the largest model that is to fit, with ``large_tokens``.
-        large_tokens: The length of what it reads.
+        large: The released configuration of the largest model that is to fit.
+        large_tokens: The length of what that model reads.
         growth_tokens: Lengths at which the growth of cost is measured.
         growth_layers: Depths, likewise.
         figures: Sequences of the default figures; ``None`` for all.
@@ -72,16 +72,16 @@ SIZES = {
         figures=2,
     ),
 }
-"""``toy`` is for trying the command; what it measures says nothing."""
+"""``toy`` is for trying out the command; its numbers mean nothing."""
 
 _TOY_CHECKPOINT = {"n_layer": 2, "dim": 64, "n_head": 4, "vocab_size": 101}
 
 
 def size_of(name: str) -> Size:
-    """The size of a name.
+    """The size of a given name.
 
     Raises:
-        ValueError: If there is none, with the nearest names.
+        ValueError: If there is no such size, with the nearest names.
     """
     if name not in SIZES:
         raise ValueError(unknown_name("size", name, SIZES))
@@ -98,21 +98,21 @@ def checkpoint_config(size: Size) -> dict[str, Any]:
 def random_tokens(
     size: Size, n_tokens: int, device: torch.device, rows: int = 1
 ) -> Int64[Tensor, "batch pos"]:
-    """Token ids of no meaning, the same each time."""
+    """Random token ids, the same each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(size.d_vocab, (rows, n_tokens), generator=generator).to(device)
 
 
 def held_out(sequences: int) -> Batches:
-    """Batches of the bundled held-out sequences; all of them over again, where more are wanted."""
+    """Batches of the bundled held-out sequences, repeated where more are wanted than there are."""
     pack = torch.cat(list(bundled_batches()))
     times = -(-sequences // len(pack))
     return token_batches(pack.repeat(times, 1)[:sequences], description="bundled, repeated")
 
 
 def neox(size: Size, device: torch.device, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """A GPT-NeoX of transformers of a size, as Pythia is configured; random weights."""
-    # two seconds to import
+    """Transformers' GPT-NeoX of a size, configured as Pythia is; random weights."""
+    # it takes two seconds to import
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     config = GPTNeoXConfig(
@@ -139,7 +139,7 @@ def neox(size: Size, device: torch.device, dtype: torch.dtype, attention: str = 
 
 
 def neox_config(hf: Any) -> ModelConfig:
-    """Our configuration of a GPT-NeoX of transformers."""
+    """Our configuration of transformers' GPT-NeoX."""
     config = hf.config
     d_head = config.hidden_size // config.num_attention_heads
     return ModelConfig(
@@ -163,7 +163,7 @@ def neox_config(hf: Any) -> ModelConfig:
 
 @torch.no_grad()
 def of_neox(hf: Any) -> HookedMUDDTransformer:
-    """The same model as a GPT-NeoX of transformers, with its weights, as one of ours."""
+    """Transformers' GPT-NeoX as a model of ours, with the same weights."""
     weight = hf.gpt_neox.embed_in.weight
     model: Any = HookedMUDDTransformer(neox_config(hf), device=weight.device, dtype=weight.dtype)
     model.embed.W_E.copy_(weight)

@@ -1,4 +1,4 @@
-"""What a user waits for before and around the numbers: import, help, the default figures."""
+"""What a user waits for besides the numbers: the import, the help, the default figures."""
 
 import subprocess
 import sys

@@ -44,8 +44,8 @@ def draw(name: str, **values: Any) -> Drawn:
         The figure and its numbers, those of ``mudd-interp figures --only NAME``.
 
     Raises:
-        ValueError: If there is no such figure, or it cannot be drawn from these values.
-        TypeError: If a value's name is unknown.
+        ValueError: If there is no such figure, a value's name is unknown, a value is of another
+            type or out of bounds, or it cannot be drawn from these values.
     """
     kind, given = find(name), dict[str, HookedModel]()
     for part in PARTS:
@@ -66,7 +66,7 @@ def draw_kind(kind: FigureKind, study: Study) -> Drawn:
         ValueError: If it cannot be drawn from the study's request.
     """
     kind.check(study.request)
-    study.prepare(list(kind.needs(study.request)))
+    study.prepare(kind.needs(study))
     with study.noting() as noted:
         drawn = kind.draw(study)
     return replace(drawn, computed_on=noted)

@@ -3,21 +3,25 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from mudd_interp.analysis import (
-    AblationSweep,
+    AblationAnalysis,
+    DenseWeights,
     DenseWeightsAnalysis,
     Predictions,
-    ablation_sweep,
     loss_difference,
     predictions,
 )
-from mudd_interp.catalog.interventions import FEW
+from mudd_interp.axes import Stream
+from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.catalog.kind import ONE_PICTURE, SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.edits import Edit, as_edits, edit_hooks, edited, edits_text
+from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Mode, Part
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 from mudd_interp.viz import edit_effects_figure, loss_strip_figure, next_tokens_figure
 
 ONE_MODEL: dict[Mode, str] = {
@@ -34,13 +38,24 @@ class _Plan:
         edits: Those that have a meaning in it.
         left_out: A sentence for each of the others.
         means: The mean weights over the text, if an edit asks for them.
-        known_by: By what the means are known.
     """
 
     edits: tuple[Edit, ...]
     left_out: tuple[str, ...]
-    means: Any
-    known_by: str | None
+    means: Need | None
+
+
+@dataclass(frozen=True)
+class _AnyMeans:
+    """Stands in for mean weights, where it is only asked whether an edit can be done."""
+
+    streams: tuple[Stream, ...]
+    mean: Float64[np.ndarray, "stream layer source"]
+
+    @classmethod
+    def of(cls, model: HookedModel) -> "_AnyMeans":
+        n_layers = model.cfg.n_layers
+        return cls(model.streams, np.zeros((len(model.streams), n_layers, n_layers + 1)))
 
 
 def _plan(study: Study, part: Part) -> _Plan:
@@ -53,14 +68,10 @@ def _plan(study: Study, part: Part) -> _Plan:
     edits = as_edits(study.request.edits or "")
     if not edits:
         raise ValueError("there are no edits: give some, such as `cut v 5<-2; cut head 7.2`.")
-    means = known_by = None
-    if any(edit.action == "mean" for edit in edits):
-        analysis = DenseWeightsAnalysis()
-        means, known_by = study.result(part, analysis), study.result_key(part, analysis)
-    done, left_out = list[Edit](), list[str]()
+    model, done, left_out = study.models[part], list[Edit](), list[str]()
     for edit in edits:
         try:
-            edit_hooks(study.models[part], edit, means)
+            edit_hooks(model, edit, _AnyMeans.of(model))
         except ValueError as error:
             if part == "model":
                 raise
@@ -69,7 +80,31 @@ def _plan(study: Study, part: Part) -> _Plan:
             done.append(edit)
     if not done:
         raise ValueError(" ".join(left_out))
-    return _Plan(tuple(done), tuple(left_out), means, known_by)
+    asks = any(edit.action == "mean" for edit in done)
+    return _Plan(tuple(done), tuple(left_out), Need(part, DenseWeightsAnalysis()) if asks else None)
+
+
+def _plans(study: Study) -> tuple[dict[Part, _Plan], list[str]]:
+    """The plan of each model in which an edit has a meaning; and what is left out."""
+    plans, left_out = dict[Part, _Plan](), list[str]()
+    for part in study.parts:
+        try:
+            plans[part] = _plan(study, part)
+        except ValueError as error:
+            if part == "model":
+                raise
+            left_out.append(str(error))
+        else:
+            left_out += plans[part].left_out
+    return plans, left_out
+
+
+def edited_predictions(
+    model: HookedModel, tokens: Any, edits: str, means: DenseWeights | None
+) -> Predictions:
+    """The predictions of a model with edits, given as text."""
+    with edited(model, edits, means):
+        return predictions(model, tokens)
 
 
 def _renamed(found: Predictions, name: str) -> Predictions:
@@ -79,15 +114,18 @@ def _renamed(found: Predictions, name: str) -> Predictions:
 def _before_and_after(study: Study, plan: _Plan) -> tuple[Predictions, Predictions]:
     """One model's predictions on the prompt, as it is and with the edits."""
     part = study.request.of
-
-    def with_edits(model: Any, tokens: Any, **_: Any) -> Predictions:
-        with edited(model, plan.edits, plan.means):
-            return predictions(model, tokens)
-
+    means = None if plan.means is None else study.of(plan.means)
     before = study.of_prompt(part, predictions)
-    after = study.of_prompt(part, with_edits, edits=edits_text(plan.edits), means=plan.known_by)
+    edits = edits_text(plan.edits)
+    after = study.of_prompt(part, edited_predictions, edits=edits, means=means)
     name = study.name(part)
     return _renamed(before, f"{name} as it is"), _renamed(after, f"{name} edited")
+
+
+def _means(study: Study) -> list[Need]:
+    """The mean weights, where an edit asks for them."""
+    means = _plan(study, study.request.of).means
+    return [] if means is None else [means]
 
 
 def _next_tokens(study: Study) -> Drawn:
@@ -114,30 +152,19 @@ def _losses(study: Study) -> Drawn:
 
 def _effects(study: Study) -> Drawn:
     """Each edit alone, and all of them together, on every model in which they have a meaning."""
-    found: dict[Part, AblationSweep] = {}
-    left_out = list[str]()
-    for part in study.parts:
-        try:
-            plan = _plan(study, part)
-        except ValueError as error:
-            if part == "model":
-                raise
-            left_out.append(str(error))
-        else:
-            left_out += plan.left_out
-            found[part] = _effects_on(study, part, plan)
+    plans, left_out = _plans(study)
+    found: dict[Part, Any] = {
+        part: study.of(_effects_of(part, plan)) for part, plan in plans.items()
+    }
     figure = edit_effects_figure(found["model"], found.get("baseline"), left_out)
     return Drawn(figure, of_both(study, lambda part: found[part].frame, found))
 
 
-def _effects_on(study: Study, part: Part, plan: _Plan) -> AblationSweep:
+def _effects_of(part: Part, plan: _Plan) -> Need:
     groups = [str(edit) for edit in plan.edits]
     groups += [edits_text(plan.edits)] if len(groups) > 1 else []
-
-    def sweep(model: Any, batches: Any, *, means_of: Any, **how: Any) -> AblationSweep:  # noqa: ARG001 (means_of is in the key)
-        return ablation_sweep(model, batches, means=plan.means, **how)
-
-    return study.of_text(part, sweep, most=FEW, edits=groups, means_of=plan.known_by)
+    analysis = AblationAnalysis(tuple(groups))
+    return Need(part, analysis, most=CUT_SEQUENCES, after=plan.means)
 
 
 KINDS = (
@@ -145,6 +172,7 @@ KINDS = (
         name="edited_next_tokens",
         title="What comes next, as it is and with edits",
         draw=_next_tokens,
+        needs=_means,
         uses=(*SCOPED, "position", "edits"),
         why_not=ONE_MODEL,
         single=True,
@@ -154,6 +182,7 @@ KINDS = (
         name="edited_losses",
         title="What each token costs, as it is and with edits",
         draw=_losses,
+        needs=_means,
         uses=(*SCOPED, "edits"),
         why_not=ONE_MODEL,
         single=True,
@@ -163,6 +192,7 @@ KINDS = (
         name="edit_effects",
         title="What edits do on a text, with intervals",
         draw=_effects,
+        needs=lambda study: [_effects_of(*each) for each in _plans(study)[0].items()],
         uses=(*SCOPED, "edits"),
         why_not={**ONE_PICTURE, "difference": "an edit of one model is not the edit of the other"},
         modes=("overlay",),

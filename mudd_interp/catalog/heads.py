@@ -1,6 +1,7 @@
 """Which heads are awake, and what are they for?"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,13 @@ import pandas as pd
 from jaxtyping import Float32
 
 from mudd_interp.analysis import (
-    Analysis,
     HeadActivityAnalysis,
     HeadEntropyAnalysis,
+    HeadInputsAnalysis,
+    HeadScores,
+    HeadScoresAnalysis,
     SinkSensitivityAnalysis,
     activity_difference,
-    head_inputs,
-    head_scores,
     heads_table,
 )
 from mudd_interp.catalog.kind import (
@@ -24,10 +25,11 @@ from mudd_interp.catalog.kind import (
     Drawn,
     FigureKind,
     of_both,
+    of_parts,
     results,
 )
 from mudd_interp.request import Mode, Part, Request
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 from mudd_interp.viz import (
     activity_difference_figure,
     attention_figure,
@@ -40,7 +42,7 @@ from mudd_interp.viz import (
     sink_sensitivity_figure,
 )
 
-FEW = 64
+INPUT_SEQUENCES = 64
 """Sequences that the inputs of a head are averaged over where the request does not say how many."""
 
 SINKS = ("sinks", "sink_positions")
@@ -78,14 +80,21 @@ def _sensitivity(study: Study) -> Drawn:
     return Drawn(figure, of_both(study, lambda part: study.result(part, analysis).mean_frame))
 
 
-def _ranking(request: Request) -> list[Analysis[Any]]:
-    return [_activity_analysis(request), HeadEntropyAnalysis()]
+def _scores_of(part: Part) -> Need:
+    """The scores on random tokens that repeat."""
+    return Need(part, HeadScoresAnalysis(), text="repeated")
 
 
-def _scored(request: Request) -> list[Analysis[Any]]:
-    """What a score of heads is read from, where it is of the text."""
-    of_text = {"activity": _activity_analysis(request), "entropy": HeadEntropyAnalysis()}
-    return [of_text[request.score]] if request.score in of_text else []
+def _ranking(study: Study, part: Part) -> list[Need]:
+    """What all scores of one model's heads are read from."""
+    of_text = _activity_analysis(study.request), HeadEntropyAnalysis()
+    return [*(Need(part, each) for each in of_text), _scores_of(part)]
+
+
+def _scored(study: Study, part: Part) -> Need:
+    """What the score that is asked for is read from."""
+    activity, entropy, scores = _ranking(study, part)
+    return {"activity": activity, "entropy": entropy}.get(study.request.score, scores)
 
 
 def _scores(study: Study) -> Drawn:
@@ -96,12 +105,11 @@ def _scores(study: Study) -> Drawn:
     elif score == "entropy":
         figure = head_scores_figure(*results(study, HeadEntropyAnalysis()), by=score)
     else:
-        found = [study.of_model(part, head_scores) for part in study.parts]
+        found = [study.of(_scores_of(part)) for part in study.parts]
         figure = head_scores_figure(*found, by=score)
 
     def table(part: Part) -> pd.DataFrame:
-        activity, entropy = (study.result(part, each) for each in _ranking(request))
-        return heads_table(activity, entropy, study.of_model(part, head_scores))
+        return heads_table(*(study.of(need) for need in _ranking(study, part)))
 
     frame = of_both(study, table)
     column = "active" if score == "activity" else score
@@ -109,11 +117,8 @@ def _scores(study: Study) -> Drawn:
 
 
 def _depth(study: Study) -> Drawn:
-    score, of_text = study.request.score, _scored(study.request)
-    found: dict[Part, Any] = {
-        part: study.result(part, of_text[0]) if of_text else study.of_model(part, head_scores)
-        for part in study.parts
-    }
+    score = study.request.score
+    found: dict[Part, Any] = {part: study.of(_scored(study, part)) for part in study.parts}
     figure = head_depth_figure(found["model"], found.get("baseline"), by=score)
 
     def table(part: Part) -> pd.DataFrame:
@@ -124,6 +129,12 @@ def _depth(study: Study) -> Drawn:
 
 
 def _composition(study: Study) -> Drawn:
+    """What writes the inputs of one head."""
+    found = study.of(_inputs(study))
+    return Drawn(head_inputs_figure(found), found.frame)
+
+
+def _inputs(study: Study) -> Need:
     """Of the head that is asked for, or of the one with the highest induction score.
 
     Raises:
@@ -131,18 +142,24 @@ def _composition(study: Study) -> Drawn:
     """
     part, wanted = study.request.of, study.request.head
     if study.request.layer is not None:
-        layer, head = study.layer(part), study.head(part)
-    elif wanted:
+        analysis = HeadInputsAnalysis(study.layer(part), study.head(part))
+        return Need(part, analysis, most=INPUT_SEQUENCES)
+    if wanted:
         raise ValueError(
             f"head_composition of head {wanted} needs its layer: give --layer too, or neither for "
             "the head with the highest induction score."
         )
-    else:
-        scores: Any = study.of_model(part, head_scores).frame
+    return Need(part, _InputsOfStrongest(), most=INPUT_SEQUENCES, after=_scores_of(part))
+
+
+@dataclass(frozen=True)
+class _InputsOfStrongest:
+    """The inputs of the head with the highest induction score."""
+
+    def given(self, result: HeadScores) -> HeadInputsAnalysis:
+        scores: Any = result.frame
         layer, head = scores.loc[scores["induction"].idxmax(), ["layer", "head"]].astype(int)
-    options: dict[str, Any] = {"layer": int(layer), "head": int(head)}
-    found = study.of_text(part, head_inputs, most=FEW, **options)
-    return Drawn(head_inputs_figure(found), found.frame)
+        return HeadInputsAnalysis(int(layer), int(head))
 
 
 def _maps(part: Part) -> Callable[[Study], Drawn]:
@@ -176,7 +193,7 @@ KINDS = (
         name="head_activity",
         title="Which heads are awake? (Fig. 8)",
         draw=_activity,
-        needs=lambda request: [_activity_analysis(request)],
+        needs=of_parts(_activity_analysis),
         uses=(*SCOPED, *SINKS),
         modes=("overlay", "difference"),
         why_not={"side_by_side": "the heatmaps of all heads do that"},
@@ -186,7 +203,7 @@ KINDS = (
         name="head_activity_by_head",
         title="The same for each head",
         draw=_heads,
-        needs=lambda request: [_activity_analysis(request)],
+        needs=of_parts(_activity_analysis),
         uses=(*SCOPED, *SINKS),
         why_not=NO_HEAD_AGAINST_HEAD,
         standard=True,
@@ -195,7 +212,7 @@ KINDS = (
         name="sink_sensitivity",
         title="How much head activity depends on what counts as a sink",
         draw=_sensitivity,
-        needs=lambda request: [SinkSensitivityAnalysis(request.sinks)],
+        needs=of_parts(lambda request: SinkSensitivityAnalysis(request.sinks)),
         uses=(*SCOPED, "sinks"),
         modes=("overlay",),
         why_not=ONE_PICTURE,
@@ -204,7 +221,7 @@ KINDS = (
         name="head_scores",
         title="What the heads do: activity, entropy, and scores on repeated random tokens",
         draw=_scores,
-        needs=_ranking,
+        needs=lambda study: [need for part in study.parts for need in _ranking(study, part)],
         uses=(*SCOPED, *SINKS, "score"),
         why_not=NO_HEAD_AGAINST_HEAD,
     ),
@@ -212,7 +229,7 @@ KINDS = (
         name="head_scores_by_depth",
         title="A score of the heads against depth, both models",
         draw=_depth,
-        needs=_scored,
+        needs=lambda study: [_scored(study, part) for part in study.parts],
         uses=(*SCOPED, *SINKS, "score"),
         modes=("overlay",),
         why_not={**NO_HEAD_AGAINST_HEAD, "side_by_side": "the maps of all heads do that"},
@@ -221,6 +238,7 @@ KINDS = (
         name="head_composition",
         title="What writes the inputs of a head, or of the strongest induction head",
         draw=_composition,
+        needs=lambda study: [_inputs(study)],
         uses=(*SCOPED, "layer", "head"),
         why_not=NO_HEAD_AGAINST_HEAD,
         single=True,

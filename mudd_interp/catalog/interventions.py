@@ -7,24 +7,34 @@ import pandas as pd
 import torch
 
 from mudd_interp.analysis import (
-    AblationSweep,
+    AblationAnalysis,
+    Analysis,
+    DenseWeightsAnalysis,
+    EdgeAttributionAnalysis,
     EdgePatch,
+    EdgeSizesAnalysis,
+    InContextLossAnalysis,
     StatePatch,
-    ablation_sweep,
     check_same_vocabulary,
-    edge_attribution,
     edge_patch,
-    edge_sizes,
-    in_context_loss,
     state_patch,
-    static_vs_dynamic,
+    static_edits,
     token_texts,
     weight_contribution_cause,
 )
 from mudd_interp.analysis.logit_attribution import token_id
-from mudd_interp.catalog.kind import ONE_PICTURE, PROMPT, SCOPED, Drawn, FigureKind, of_both
+from mudd_interp.catalog.kind import (
+    ONE_PICTURE,
+    PROMPT,
+    SCOPED,
+    Drawn,
+    FigureKind,
+    of_both,
+    of_parts,
+    results,
+)
 from mudd_interp.request import Mode, Part
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 from mudd_interp.texts import corrupted_of
 from mudd_interp.viz import (
     causes_figure,
@@ -36,10 +46,10 @@ from mudd_interp.viz import (
     static_dynamic_figure,
 )
 
-FEW = 16
-"""Sequences that a sweep over all edges takes where the request does not say how many."""
+CUT_SEQUENCES = 16
+"""Sequences that a sweep over edits takes where the request does not say how many."""
 
-_OTHERWISE = f"; {FEW} sequences unless told otherwise"
+_OTHERWISE = f"; {CUT_SEQUENCES} sequences unless told otherwise"
 
 ONE_MODELS_EDGES: dict[Mode, str] = {
     "difference": "it shows the edges of one model",
@@ -52,40 +62,47 @@ ONE_MODELS_STATE: dict[Mode, str] = {
 }
 
 
-def _of_model(study: Study, compute: Callable[..., Any]) -> Any:
-    return study.of_text("model", compute, most=FEW)
+def _few(analysis: Analysis[Any], **how: Any) -> Need:
+    """An analysis of all edges of the model, on few sequences."""
+    return Need("model", analysis, most=CUT_SEQUENCES, **how)
 
 
-def _every_edge_cut(study: Study) -> AblationSweep:
-    return study.of_text("model", ablation_sweep, most=FEW, resumable=True)
+_SIZES, _CUT, _ESTIMATES = (
+    _few(each) for each in (EdgeSizesAnalysis(), AblationAnalysis(), EdgeAttributionAnalysis())
+)
 
 
 def _edge_effects(study: Study) -> Drawn:
-    sweep = _every_edge_cut(study)
-    return Drawn(edge_effects_figure(sweep), sweep.frame)
+    effects = study.of(_CUT)
+    return Drawn(edge_effects_figure(effects), effects.frame)
 
 
 def _causes(study: Study) -> Drawn:
-    sizes, sweep = _of_model(study, edge_sizes), _every_edge_cut(study)
-    return Drawn(causes_figure(sizes, sweep), weight_contribution_cause(sizes, sweep))
+    sizes, effects = study.of(_SIZES), study.of(_CUT)
+    return Drawn(causes_figure(sizes, effects), weight_contribution_cause(sizes, effects))
 
 
 def _first_order(study: Study) -> Drawn:
-    sizes, attribution = _of_model(study, edge_sizes), _of_model(study, edge_attribution)
-    sweep = _every_edge_cut(study)
-    table = weight_contribution_cause(sizes, sweep, attribution)
-    return Drawn(first_order_figure(sizes, sweep, attribution), table)
+    sizes, effects, estimates = (study.of(each) for each in (_SIZES, _CUT, _ESTIMATES))
+    table = weight_contribution_cause(sizes, effects, estimates)
+    return Drawn(first_order_figure(sizes, effects, estimates), table)
+
+
+def _without_dynamics(study: Study) -> Need:
+    """The means are those of the same few sequences."""
+    edits = tuple(map(str, static_edits(study.models["model"])))
+    return _few(AblationAnalysis(edits), after=_few(DenseWeightsAnalysis()))
 
 
 def _static_dynamic(study: Study) -> Drawn:
-    sweep = _of_model(study, static_vs_dynamic)
-    return Drawn(static_dynamic_figure(sweep), sweep.frame)
+    effects = study.of(_without_dynamics(study))
+    return Drawn(static_dynamic_figure(effects), effects.frame)
 
 
 def _in_context(study: Study) -> Drawn:
-    found = {part: study.of_text(part, in_context_loss) for part in study.parts}
-    figure = in_context_figure(found["model"], found.get("baseline"))
-    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+    model, baseline = results(study, InContextLossAnalysis())
+    frame = of_both(study, lambda part: study.result(part, InContextLossAnalysis()).frame)
+    return Drawn(in_context_figure(model, baseline), frame)
 
 
 def _edge_patch(study: Study) -> Drawn:
@@ -170,6 +187,7 @@ KINDS = (
         name="edge_effects",
         title=f"What cutting each edge does{_OTHERWISE}",
         draw=_edge_effects,
+        needs=lambda _: [_CUT],
         uses=SCOPED,
         why_not=ONE_MODELS_EDGES,
     ),
@@ -177,6 +195,7 @@ KINDS = (
         name="weight_contribution_cause",
         title=f"Weight, contribution and cause of every edge{_OTHERWISE}",
         draw=_causes,
+        needs=lambda _: [_SIZES, _CUT],
         uses=SCOPED,
         why_not=ONE_MODELS_EDGES,
     ),
@@ -184,6 +203,7 @@ KINDS = (
         name="first_order",
         title=f"First-order estimate and exact effect of every edge{_OTHERWISE}",
         draw=_first_order,
+        needs=lambda _: [_SIZES, _CUT, _ESTIMATES],
         uses=SCOPED,
         why_not=ONE_MODELS_EDGES,
     ),
@@ -191,6 +211,7 @@ KINDS = (
         name="static_dynamic",
         title=f"What the dynamic weights are worth{_OTHERWISE}",
         draw=_static_dynamic,
+        needs=lambda study: [_without_dynamics(study)],
         uses=SCOPED,
         why_not=dict.fromkeys(("overlay", "difference"), "a Transformer has no dynamic weights"),
     ),
@@ -213,6 +234,7 @@ KINDS = (
         name="in_context_loss",
         title="Loss by position in the sequence",
         draw=_in_context,
+        needs=of_parts(InContextLossAnalysis()),
         uses=SCOPED,
         modes=("overlay",),
         why_not=ONE_PICTURE,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mudd_interp.analysis import Analysis, Provenance
 from mudd_interp.request import Mode, Part, Request
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 
 MODELS = ("model", "baseline", "dtype", "device")
 TEXT = (
@@ -49,7 +49,21 @@ class Drawn:
     )
 
 
-def _nothing(_: Request) -> Sequence[Analysis[Any]]:
+Needs = Callable[[Study], Sequence[Need]]
+"""The results of walks that a figure is drawn from."""
+
+
+def of_parts(*analyses: Analysis[Any] | Callable[[Request], Analysis[Any]]) -> Needs:
+    """Analyses of every model; one that depends on the request is given as a function of it."""
+
+    def needs(study: Study) -> list[Need]:
+        made = [each if isinstance(each, Analysis) else each(study.request) for each in analyses]
+        return [Need(part, each) for part in study.parts for each in made]
+
+    return needs
+
+
+def _nothing(_: Study) -> Sequence[Need]:
     return ()
 
 
@@ -61,7 +75,7 @@ class FigureKind:
         name: By which it is asked for; the stem of its files.
         title: What it shows, with the paper's figure.
         draw: Makes it.
-        needs: The analyses that it reads, so that several figures share one pass over a corpus.
+        needs: All walks that it reads, so that several figures share one, and none begins unasked.
         uses: The values of a request that it depends on, besides the models.
         modes: How it can show two models, its own way first.
         why_not: Why it cannot be drawn in another mode.
@@ -74,7 +88,7 @@ class FigureKind:
     name: str
     title: str
     draw: Callable[[Study], Drawn]
-    needs: Callable[[Request], Sequence[Analysis[Any]]] = _nothing
+    needs: Needs = _nothing
     uses: tuple[str, ...]
     modes: tuple[Mode, ...] = ("side_by_side",)
     why_not: Mapping[Mode, str] = field(default_factory=dict[Mode, str])

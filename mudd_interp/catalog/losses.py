@@ -39,7 +39,7 @@ def _next_tokens(study: Study) -> Drawn:
 
 
 def _comparison(study: Study) -> Drawn:
-    comparison = study.comparison()
+    comparison = study.of(study.comparison())
     return Drawn(
         loss_comparison_figure(comparison), ranked_texts(comparison, study.models["model"])
     )
@@ -67,6 +67,7 @@ KINDS = (
         name="loss_comparison",
         title="The losses of two models on a text, and the tokens that differ most",
         draw=_comparison,
+        needs=lambda study: [study.comparison()],
         uses=TEXT,
         modes=("difference",),
         why_not={

@@ -21,6 +21,7 @@ from mudd_interp.catalog.kind import (
     Drawn,
     FigureKind,
     of_both,
+    of_parts,
     results,
 )
 from mudd_interp.request import Mode, Part, Request
@@ -149,7 +150,7 @@ KINDS = (
         name="dense_weights",
         title="What each stream reads, rectified (Figs. 12, 13)",
         draw=_dense_weights,
-        needs=lambda _: [DenseWeightsAnalysis()],
+        needs=of_parts(DenseWeightsAnalysis()),
         uses=(*SCOPED, "statistic", "raw"),
         modes=TRIANGLES,
         single=True,
@@ -159,7 +160,7 @@ KINDS = (
         name="dense_weights_raw",
         title="The dense weights as they are",
         draw=_fixed(raw=True),
-        needs=lambda _: [DenseWeightsAnalysis()],
+        needs=of_parts(DenseWeightsAnalysis()),
         uses=(*SCOPED, "statistic"),
         modes=TRIANGLES,
         single=True,
@@ -169,7 +170,7 @@ KINDS = (
         name="dense_weights_baseline",
         title="The baseline as the degenerate case",
         draw=_fixed(of="baseline", mode="side_by_side"),
-        needs=lambda _: [DenseWeightsAnalysis()],
+        needs=of_parts(DenseWeightsAnalysis()),
         uses=(*SCOPED, "statistic", "raw"),
         why_not=dict.fromkeys(("overlay", "difference"), "it shows the baseline alone"),
         of_baseline=True,
@@ -195,7 +196,7 @@ KINDS = (
         name="edge_distribution",
         title="The weight of one edge over a text",
         draw=_edge_distribution,
-        needs=lambda _: [DenseWeightsAnalysis(), WeightDistributionAnalysis()],
+        needs=of_parts(DenseWeightsAnalysis(), WeightDistributionAnalysis()),
         uses=(*SCOPED, *EDGE, "raw"),
         modes=("overlay",),
         why_not={

@@ -12,9 +12,6 @@ from mudd_interp.axes import STREAMS
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.protocol import Hook
 
-NOT_TRIED = "forward pass: not tried"
-"""What is said instead where nothing is run."""
-
 TOKENS = 6
 ROW_SUM = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far the sum of an attention row may be from one: the rounding of its entries."""

@@ -2,27 +2,29 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from mudd_interp.checkpoints.assemble import assemble
-from mudd_interp.checkpoints.checks import NOT_TRIED, check_runs
+from mudd_interp.checkpoints.baseline import load_baseline
+from mudd_interp.checkpoints.checks import check_runs
+from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.digest import model_digest
-from mudd_interp.checkpoints.hub import fetch_weights
-from mudd_interp.checkpoints.names import BUNDLED, Place, locate
+from mudd_interp.checkpoints.names import BUNDLED, Place, complete, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.released import RELEASED_TYPES
-from mudd_interp.files import read_object
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.language import LanguageModel
 from mudd_interp.precision import float_dtype
-from mudd_interp.protocol import HookedModel, ModelInfo
+from mudd_interp.protocol import NOT_TRIED, ModelInfo
 
 
 def load_model(
@@ -32,7 +34,7 @@ def load_model(
     revision: str | None = None,
     local_files_only: bool = False,
     check: bool = True,
-) -> HookedModel:
+) -> LanguageModel:
     """Load a model with its tokenizer, and check it. Code that comes with a model is never run.
 
     Args:
@@ -58,36 +60,12 @@ def load_model(
         ValueError: If there is no such model, it cannot be had, a check fails, or a revision is
             asked of what has none.
     """
-    place = locate(os.fspath(name_or_path), revision, local_files_only)
     device, dtype = _device(device), float_dtype(dtype)
-    config = None if place.folder is None else read_config(place.folder)
-    if config is None or config["model_type"] not in (MODEL_TYPE, *RELEASED_TYPES):
-        from mudd_interp.checkpoints.bridge import load_baseline
-
-        baseline = load_baseline(place.target, device, dtype, revision, local_files_only, check)
-        return cast(HookedModel, baseline)
-    return cast(HookedModel, _load(place, config, device, dtype, local_files_only, check))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The contents of a folder's ``config.json``, which must say what kind of model it is.
-
-    Raises:
-        ValueError: If there is none, it is not a JSON object, or it has no ``model_type``.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} holds no model: expected a config.json, with the weights beside it."
-        )
-    config = read_object(path)
-    if not isinstance(config.get("model_type"), str):
-        raise ValueError(
-            f"{path} has no model_type: expected {', '.join(RELEASED_TYPES)} (the released "
-            f"layout), {MODEL_TYPE} (saved by mudd-interp), or one that transformers knows, such "
-            "as gpt_neox."
-        )
-    return config
+    place = locate(os.fspath(name_or_path), revision, local_files_only)
+    config = read_config(place.folder)
+    own = config["model_type"] in (MODEL_TYPE, *RELEASED_TYPES)
+    load = _load if own else load_baseline
+    return load(place, config, device, dtype, local_files_only, check)
 
 
 def _load(
@@ -98,22 +76,17 @@ def _load(
     local_files_only: bool,
     check: bool,
 ) -> HookedMUDDTransformer:
-    assert place.folder is not None
-    folder, revision = place.folder, None
-    cfg = _config(folder, config)
-    if place.repository is not None:
-        revision = folder.name
-        folder = fetch_weights(place.repository, revision, local_files_only)
+    cfg = _config(place.folder, config)
     if place.name in BUNDLED and dtype is None:
         dtype = torch.float32
-    weights = open_weights(folder)
+    weights = open_weights(complete(place, local_files_only))
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
         digest = beside.submit(model_digest, _digested(config, cfg), weights)
         model = _assemble(cfg, weights, config["model_type"], device, dtype)
-    model.tokenizer = None if place.tokenizer is None else load_tokenizer(place.tokenizer)
-    model.info = ModelInfo(place.name, revision, digest.result())
+    model.tokenizer = load_tokenizer(place.tokenizer)
+    model.info = ModelInfo(place.name, place.revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
-    model.info = ModelInfo(place.name, revision, model.info.digest, checks)
+    model.info = replace(model.info, checks=checks)
     return model
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformer_lens.supported_models import get_official_model_name
 
-from mudd_interp.checkpoints.hub import fetch_small
+from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
 
 BUNDLED = ("mudd-tiny", "tfm-tiny")
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
@@ -26,18 +26,22 @@ class Place:
     """Where a name leads.
 
     Attributes:
-        name: What was asked for.
-        target: The folder or hub id, for whoever loads it.
-        folder: Where its ``config.json`` is; ``None`` for a baseline's short name.
-        repository: The hub id, for a model from the hub.
+        name: What the model is called: as it was asked for, or the hub id of a Transformer that
+            has a short name.
+        folder: Where its ``config.json`` is, and its weights are or will be.
         tokenizer: Where its ``tokenizer.json`` would be.
+        repository: The hub id, for a model from the hub.
     """
 
     name: str
-    target: str
-    folder: Path | None = None
+    folder: Path
+    tokenizer: Path
     repository: str | None = None
-    tokenizer: Path | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub, or ``None``."""
+        return None if self.repository is None else self.folder.name
 
 
 def locate(name: str, revision: str | None, local_files_only: bool) -> Place:
@@ -57,17 +61,27 @@ def locate(name: str, revision: str | None, local_files_only: bool) -> Place:
                 f"the bundled model {name} is not in this installation (expected {folder}): "
                 "install mudd-interp again, or train it with `mudd-interp train tiny-pair`."
             )
-        return Place(name, str(folder), folder, tokenizer=BUNDLED_FOLDER / "tokenizer.json")
+        return Place(name, folder, BUNDLED_FOLDER / "tokenizer.json")
     path = Path(name).expanduser()
     if name and path.is_dir():
         _refuse_revision(revision, f"{name} is a folder")
-        return Place(name, str(path), path, tokenizer=path / "tokenizer.json")
+        return Place(name, path, path / "tokenizer.json")
     _refuse_paths(name, path)
-    repository = RELEASED.get(name, name)
-    if "/" not in repository:
-        return Place(name, _baseline(name))
+    called = name if "/" in name or name in RELEASED else _baseline(name)
+    repository = RELEASED.get(called, called)
     folder = fetch_small(repository, revision, local_files_only)
-    return Place(name, repository, folder, repository, folder / "tokenizer.json")
+    return Place(called, folder, folder / "tokenizer.json", repository)
+
+
+def complete(place: Place, local_files_only: bool) -> Path:
+    """The folder of a model with its weights: those of the hub are downloaded into its cache.
+
+    Raises:
+        ValueError: If the weights of a hub model cannot be had.
+    """
+    if place.repository is None:
+        return place.folder
+    return fetch_weights(place.repository, place.folder.name, local_files_only)
 
 
 def _refuse_revision(revision: str | None, why: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from mudd_interp.axes import STREAMS, Stream, aggregates, n_sources, unknown_name
 from mudd_interp.files import parse_json
 from mudd_interp.protocol import HookedModel
+from mudd_interp.schema import shown
 
 Action = Literal["cut", "mean", "static", "plain", "shuffle"]
 Part = Literal["edge", "head", "mlp"]
@@ -131,7 +132,7 @@ class Edit:
         """
         found = _TEXT.fullmatch(" ".join(text.split()))
         if found is None:
-            raise ValueError(f"{_FORMS}, got {_short(text)}.")
+            raise ValueError(f"{_FORMS}, got {shown(text)}.")
         read = found.groupdict()
         part = "head" if read["head"] else "mlp" if read["mlp"] else "edge"
         numbers = {
@@ -190,18 +191,18 @@ def _check(values: Mapping[str, Any]) -> None:
 def _check_places(values: Mapping[str, Any]) -> None:
     stream, at = values.get("stream"), values.get("positions")
     if stream is not None and stream not in STREAMS:
-        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {_short(stream)}.")
+        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {shown(stream)}.")
     for name in ("layer", "source", "head"):
         value = values.get(name)
         if value is not None and not _is_whole(value, LARGEST_INDEX):
-            raise ValueError(f"{name} must be a whole number from 0, got {_short(value)}.")
+            raise ValueError(f"{name} must be a whole number from 0, got {shown(value)}.")
     if at is None:
         return
     whole = isinstance(at, tuple) and all(_is_whole(t, LAST_POSITION) for t in at)
     if not whole or not at or any(a >= b for a, b in pairwise(at)):
         raise ValueError(
             f"positions must be whole numbers from 0 to {LAST_POSITION}, ascending and at least "
-            f"one, got {_short(at)}; None means all."
+            f"one, got {shown(at)}; None means all."
         )
     if len(at) > MOST_POSITIONS:
         raise ValueError(_TOO_MANY)
@@ -265,9 +266,9 @@ def edits_from_json(text: str) -> tuple[Edit, ...]:
     try:
         values = parse_json(text, "it")
     except ValueError as error:
-        raise ValueError(f"expected a JSON list of edits, got {_short(text)}: {error}") from error
+        raise ValueError(f"expected a JSON list of edits, got {shown(text)}: {error}") from error
     if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise ValueError(f"expected a JSON list of edits, got {_short(text)}.")
+        raise ValueError(f"expected a JSON list of edits, got {shown(text)}.")
     return tuple(map(Edit.from_dict, values))
 
 
@@ -290,19 +291,8 @@ def every_edge(model: HookedModel, action: Action = "cut") -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def _short(value: object) -> str:
-    """A value in a message; of a long one the beginning."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    # Python refuses to write out the longest integers.
-    if isinstance(value, int) and abs(value) > LARGEST_INDEX:
-        return "a larger one" if value > 0 else "a negative one"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else _short(value)
+    return value if isinstance(value, str) else shown(value)
 
 
 def _star(value: object) -> str:

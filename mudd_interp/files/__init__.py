@@ -1,8 +1,9 @@
 """Files and folders: where they are, writing them whole or not at all, locks, digests and tables.
 
-Everything that this library writes is written by one of these. Standard library only.
+Everything that this library writes goes through here. Standard library only.
 """
 
+from mudd_interp.files.digests import known_sha256 as known_sha256
 from mudd_interp.files.digests import sha256 as sha256
 from mudd_interp.files.digests import sha256_file as sha256_file
 from mudd_interp.files.json_files import LARGEST as LARGEST

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import time
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -14,3 +16,27 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """The digest of a file's bytes, read in pieces: 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SETTLED = 2.0
+"""Seconds after its last change from which on a file's times tell each further one: file systems
+count time in steps, of which the coarsest are that long."""
+
+
+def known_sha256(path: str | os.PathLike[str]) -> str:
+    """:func:`sha256_file`, read anew only if the file may have changed since it was read last.
+
+    That is told by where it is, its size and its times, as git does; a file that was changed a
+    moment ago is always read.
+    """
+    found = Path(path).stat()
+    changed = max(found.st_mtime, found.st_ctime)
+    if abs(time.time() - changed) < SETTLED:
+        return sha256_file(path)
+    marks = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return _sha256_of(os.fspath(path), marks)
+
+
+@lru_cache(maxsize=2**16)
+def _sha256_of(path: str, marks: tuple[int, ...]) -> str:  # noqa: ARG001 (they are the key)
+    return sha256_file(path)

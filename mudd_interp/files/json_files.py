@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,10 +11,10 @@ MOST_BYTES = 2**26
 """The largest JSON that is read."""
 
 DEEPEST = 64
-"""How many lists and objects may lie within each other."""
+"""How deep lists and objects may be nested."""
 
 LARGEST = 2**63
-"""Integers are smaller than this, in magnitude: what int64 holds."""
+"""Integers must be smaller than this, in magnitude: what int64 holds."""
 
 
 def read_object(path: Path, largest: int | None = LARGEST) -> dict[str, Any]:
@@ -55,11 +56,11 @@ def read_json(path: Path, largest: int | None = LARGEST) -> Any:
 
 
 def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> Any:
-    """What a JSON text says.
+    """The value of a JSON text.
 
-    A byte order mark in front is no fault. Refused is what JSON leaves to the reader (NaN, infinity
-    and numbers beyond float64, a key twice in one object), and what only an attack would hold: more
-    than 64 MiB, or more than 64 levels.
+    A byte order mark in front is accepted. Refused are what JSON leaves to the reader (NaN,
+    infinity, numbers beyond float64, and a key twice in one object), and what only an attack would
+    contain: more than 64 MiB, or more than 64 levels.
 
     Args:
         text: The text, or its UTF-8.
@@ -67,7 +68,7 @@ def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> A
         largest: Integers of this magnitude or more are refused; ``None`` for any.
 
     Raises:
-        ValueError: If it is none of this, with what and why.
+        ValueError: If it cannot be read, with what it is and why.
     """
     try:
         if len(text) > MOST_BYTES:
@@ -90,14 +91,13 @@ def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> A
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"an object has the key {_short(twice)} twice")
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

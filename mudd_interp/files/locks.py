@@ -12,17 +12,17 @@ from mudd_interp.files.places import place_of
 
 try:
     import fcntl
-except ImportError:  # Windows: there nothing is locked, and what a killed process left stays
+except ImportError:  # Windows: nothing is locked there, and what a killed process left stays
     fcntl = None
 
 
 @contextmanager
 def held(path: Path) -> Generator[None]:
-    """Hold a file or folder that is there, whatever it is renamed to.
+    """Hold an existing file or folder, whatever it is renamed to.
 
     Raises:
         BlockingIOError: If another process or thread holds it.
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If it does not exist.
     """
     if fcntl is None:
         yield
@@ -36,7 +36,7 @@ def held(path: Path) -> Generator[None]:
 
 
 def can_tell_the_dead() -> bool:
-    """Whether a lock says that its process lives."""
+    """Whether a lock says that its process is alive."""
     return fcntl is not None
 
 
@@ -54,13 +54,13 @@ def _lock(descriptor: int, path: Path) -> None:
 
 @contextmanager
 def exclusive(path: str | os.PathLike[str]) -> Generator[None]:
-    """Be the only one, of all processes and threads of a machine, that works on a file or folder.
+    """Be the only process and thread on this machine that works on a file or folder.
 
-    The lock is a file in the system's folder of temporary files, gone in the end: nothing of it is
-    ever beside the work. What a killed process leaves of it locks nothing.
+    The lock is a file in the system's folder for temporary files, and is removed at the end; the
+    place that it locks holds nothing of it. What a killed process leaves behind locks nothing.
 
     Raises:
-        ValueError: If another works there, or the path is empty or leads nowhere.
+        ValueError: If another is at work there, or the path is empty or leads nowhere.
     """
     file = _lock_file(place_of(path))
     if fcntl is None or file is None:

@@ -1,4 +1,4 @@
-"""Where a path that somebody gave leads to."""
+"""Where a given path leads."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:
-    """The place itself, whether or not something is there: without ``~``, ``..`` or links.
+    """The place that a path leads to, without ``~``, ``..`` or links; nothing need be there.
 
     What is written through a link replaces what the link leads to, and never the link.
 
@@ -58,7 +58,7 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
 
 
 def open_stream(path: str | os.PathLike[str]) -> BinaryIO:
-    """A stream, to write to; of an open file of this process it goes on where that is."""
+    """A stream to write to; if it is an open file of this process, it continues where that is."""
     number = _descriptor(path)
     return Path(path).open("wb") if number is None else os.fdopen(os.dup(number), "wb")
 
@@ -67,7 +67,7 @@ def is_there(path: Path) -> bool:
     """Whether something is at a path.
 
     Raises:
-        OSError: If that cannot be known: the name is too long, or a folder above must not be read.
+        OSError: If that cannot be known: the name is too long, or a folder above is not readable.
     """
     try:
         path.lstat()
@@ -78,7 +78,7 @@ def is_there(path: Path) -> bool:
 
 @contextmanager
 def parents(target: Path) -> Generator[None]:
-    """Make the folders above a target; those that were missing go again if they stay empty."""
+    """Make the folders above a target; those that were made are removed if they stay empty."""
     missing = [folder for folder in target.parents if not is_there(folder)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +90,15 @@ def parents(target: Path) -> Generator[None]:
 
 
 def is_pinned(folder: Path) -> bool:
-    """Whether a folder must stay the folder that it is: a mount, or what this process works in.
+    """Whether a folder cannot be replaced: a mount, or where this process works.
 
-    A mount cannot be renamed; and whoever stands in a folder that is replaced stands in nothing.
+    A mount cannot be renamed; and a process in a folder that is replaced is left in no folder.
     """
     return os.path.ismount(folder) or folder in _working() or str(folder) in _mounts()
 
 
 def _working() -> tuple[Path, ...]:
-    """The folder that this process works in and those above; none if it was removed."""
+    """The working folder of this process and those above it; none if it was removed."""
     try:
         return (here := Path.cwd()), *here.parents
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _working() -> tuple[Path, ...]:
 
 
 def _mounts() -> set[str]:
-    """Where this system says that something is mounted; a folder bound to another place too."""
+    """Where something is mounted, by what the system says; bound folders count too."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A digest inside of what it is over: an object of JSON that shows whether it was changed."""
+"""A JSON object that carries a digest of itself, which shows whether it was changed."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from mudd_interp.files.digests import sha256
 
 SEAL = "sha256"
-"""The key of the digest, over all the others."""
+"""The key of the digest, which covers all the others."""
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def unsealed(values: Mapping[str, Any], what: str) -> dict[str, Any]:
         what: What it is or where it is from, for the message.
 
     Raises:
-        ValueError: If the digest is another one.
+        ValueError: If the digest does not match.
     """
     rest = {name: value for name, value in values.items() if name != SEAL}
     if values.get(SEAL) not in (None, _digest(rest)):

@@ -1,8 +1,8 @@
-"""Where new contents are written before they take their place, and what is left of it by a kill.
+"""Where new contents are written before they take their place, and what a kill leaves of it.
 
-The staging folder of ``name`` is ``.name.<digits>.tmp`` beside it, or inside of a folder that has
-to stay (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it (a lock); so what
-nobody holds is left over.
+The staging folder of ``name`` is ``.name.<digits>.tmp`` beside it, or inside it if that folder has
+to stay (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it with a lock, so one
+that nobody holds is left over.
 """
 
 import os
@@ -19,14 +19,14 @@ from mudd_interp.files.locks import can_tell_the_dead, held
 from mudd_interp.files.places import is_pinned, is_there
 
 INSIDE = ".mudd-interp"
-"""How the name of a staging folder begins that stands inside of its target."""
+"""How the name of a staging folder inside its target begins."""
 
 READY, OLD = ".new", ".old"
-"""The suffixes of new contents that are whole and on their way into a folder that stays, and of
-what was in the place of new contents."""
+"""The suffixes of complete new contents on their way into a folder that stays, and of what they
+replaced."""
 
 REPLACES = ".replaces"
-"""The file that says which names the new contents of a folder that stays are in the place of."""
+"""The file that lists the names that the new contents of a folder replace, if the folder stays."""
 
 _DIGITS = r"\.[0-9a-f]{32}\.(tmp|old|new)"
 _OURS = re.compile(re.escape(INSIDE) + _DIGITS)
@@ -34,22 +34,22 @@ _OURS = re.compile(re.escape(INSIDE) + _DIGITS)
 _ATTEMPTS = 10
 
 Check = Callable[[Path], object]
-"""Called with a folder that would be replaced, once before and once as it is; what it raises
-stops that."""
+"""Called with the folder that would be replaced, once before and once in the act; if it raises,
+the folder stays."""
 
 
 def contents(folder: Path) -> list[str]:
-    """The names in a folder, sorted, without our own passing files; none where no folder is."""
+    """The names in a folder, sorted, without our own temporary files; none if it does not exist."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names only)
     return [name for name in names if not _OURS.fullmatch(name)]
 
 
 @contextmanager
 def staging(target: Path) -> Generator[Path]:
-    """A new staging folder, held; gone in the end, unless it was renamed.
+    """A new staging folder, held; it is removed at the end unless it was renamed.
 
     Raises:
-        OSError: If none can be made.
+        OSError: If it cannot be made.
     """
     with ExitStack() as stack:
         folder = _held_folder(target, stack)
@@ -70,10 +70,10 @@ def _held_folder(target: Path, stack: ExitStack) -> Path:
 
 
 def make_staging(target: Path, inside: bool = False) -> Path:
-    """A new staging folder for a target, beside it or else inside of it.
+    """A new staging folder for a target, beside it or else inside it.
 
     Raises:
-        OSError: If neither can be made; that of the first attempt.
+        OSError: If it cannot be made in either place; the error of the first attempt.
     """
     first: OSError | None = None
     for folder, stem in [(target, INSIDE)] if inside else _spots(target):
@@ -89,7 +89,7 @@ def make_staging(target: Path, inside: bool = False) -> Path:
 
 
 def _spots(target: Path) -> Iterator[tuple[Path, str]]:
-    """Where a staging folder may stand, and how its name begins; the better place first."""
+    """Where a staging folder may be, and how its name begins there; the better place first."""
     is_folder = target.is_dir()
     if not (is_folder and is_pinned(target)):
         yield target.parent, f".{target.name}"
@@ -98,16 +98,16 @@ def _spots(target: Path) -> Iterator[tuple[Path, str]]:
 
 
 def recover(target: Path) -> None:
-    """Set right what a process left that was killed as it wrote a target.
+    """Repair what a process left behind that was killed while it wrote a target.
 
-    New contents that were whole and on their way in are put there; old ones that had to give way
-    to what never came are put back; and whatever else nobody holds is removed.
+    New contents that were complete and on their way in are put there; old ones that were moved away
+    for new ones that never came are put back; and whatever else nobody holds is removed.
     """
     if not can_tell_the_dead():
         return
     for folder, stem in {*_spots(target), (target.parent, f".{target.name}")}:
         for leftover in _leftovers(folder, stem):
-            with suppress(OSError), held(leftover):  # not of a process that lives
+            with suppress(OSError), held(leftover):  # unless its process is alive
                 _settle(leftover, target)
 
 
@@ -129,9 +129,9 @@ def _settle(leftover: Path, target: Path) -> None:
 
 
 def move_in(ready: Path, target: Path) -> None:
-    """Put new contents into a folder, in the place of the names that :data:`REPLACES` lists."""
+    """Move new contents into a folder, in place of the names that :data:`REPLACES` lists."""
     listed = ready / REPLACES
-    # It goes last: where it is not, all is done.
+    # It is removed last: once it is gone, everything is done.
     for name in _replaced(listed) if listed.exists() else ():
         _remove(target / name)
     for new in ready.iterdir():
@@ -142,14 +142,14 @@ def move_in(ready: Path, target: Path) -> None:
 
 
 def _replaced(listed: Path) -> list[str]:
-    """The names that a list holds: of files in the folder, never of others.
+    """The names in a list, all of them of files in the folder.
 
     Raises:
-        ValueError: If it is no list of names.
+        ValueError: If it is not a list of such names.
     """
     names = read_json(listed)
     if not isinstance(names, list) or not all(map(_is_name, names)):
-        raise ValueError(f"{listed} is no list of names: remove its folder, and try again.")
+        raise ValueError(f"{listed} is not a list of names: remove its folder, and try again.")
     return names
 
 

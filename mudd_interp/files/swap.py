@@ -26,11 +26,11 @@ OTHER_WAY = {
     errno.EPERM,
     errno.EACCES,
 }
-"""What a system says to one way of replacing where another one may do."""
+"""The errors of one way of replacing after which another way may work."""
 
 
 def put_file(new: Path, target: Path) -> None:
-    """Put a file in its place with one rename; into one that has to stay, byte by byte.
+    """Put a file in its place with one rename; if the old file has to stay, byte by byte.
 
     Raises:
         OSError: If it cannot be written.
@@ -46,17 +46,17 @@ def put_file(new: Path, target: Path) -> None:
 
 
 def put_folder(new: Path, target: Path, check: Check) -> None:
-    """Put a folder in its place; what is there now must pass the check, and is gone.
+    """Put a folder in its place; what is there now must pass the check, and is removed.
 
-    With one exchange, where the system has that: so there is a whole folder at any moment. Or else
-    with two renames, between which there is none. Or else, where the folder has to stay, file by
-    file.
+    With one exchange, where the system has that: then there is a whole folder at any moment.
+    Otherwise with two renames, between which there is no folder. If the old folder has to stay,
+    file by file.
 
     Raises:
-        OSError: If it cannot be done; there is what there was.
+        OSError: If it cannot be done; the old folder is then as it was.
     """
     if not is_there(target):
-        new.rename(target)  # fails if something with contents has come in between
+        new.rename(target)  # fails if something with contents has come there meanwhile
         return
     shutil.copymode(target, new)
     require_folder(target, check)
@@ -73,10 +73,10 @@ def put_folder(new: Path, target: Path, check: Check) -> None:
 
 
 def require_folder(folder: Path, check: Check) -> None:
-    """Refuse what is no folder, or does not pass a check.
+    """Refuse what is not a folder, or does not pass a check.
 
     Raises:
-        NotADirectoryError: If it is no folder.
+        NotADirectoryError: If it is not a folder.
     """
     if not folder.is_dir() or folder.is_symlink():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
@@ -94,7 +94,7 @@ def _exchange(new: Path, target: Path, check: Check) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Exchange what two names lead to, at once.
+    """Exchange what two names lead to, in one step.
 
     Raises:
         OSError: If it cannot be done; ``ENOSYS`` if this system cannot do it at all.
@@ -128,7 +128,7 @@ def _two_renames(new: Path, target: Path, check: Check) -> None:
 
 
 def _fill(new: Path, target: Path, check: Check) -> None:
-    """Into a folder that stays; from the moment when ``READY`` is there, a kill loses nothing."""
+    """Fill a folder that stays; from the moment when ``READY`` is there, a kill loses nothing."""
     if new.parent == target:
         _fill_from(new, target, check)
         return

@@ -1,8 +1,8 @@
 r"""Tables as CSV: one spelling for all that this library writes.
 
-UTF-8, a comma between fields, ``\n`` behind rows. Text always stands in quotes, whatever is in it
-(a line end, a quote, a formula), and is left as it is; numbers never do. What is missing is empty.
-A half of a surrogate pair, which UTF-8 has not, is spelled ``\udce9``.
+UTF-8, a comma between fields, ``\n`` after each row. Text is always in quotes and otherwise as it
+is, whatever it contains (a line end, a quote, a formula); numbers are never in quotes. A missing
+value is empty. Half a surrogate pair, which UTF-8 does not have, is spelled ``\udce9``.
 
 ``csv.reader`` (of a file that was opened with ``newline=""``) gives back every text. So does
 ``pandas.read_csv`` if it is told what is text, and to take nothing else for missing::
@@ -33,7 +33,7 @@ def csv_table(frame: "pd.DataFrame") -> bytes:
 
 
 def csv_rows(rows: Iterable[Iterable[Any]]) -> bytes:
-    """Rows as CSV, to be put behind others."""
+    """Rows as CSV, to be appended to others."""
     buffer = io.StringIO()
     csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
     return buffer.getvalue().encode(*_ENCODING)

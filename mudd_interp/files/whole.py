@@ -17,12 +17,12 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path; on success what is written there takes the place of ``path``.
 
     A reader sees the old file or the new one, never half of one: the last step is one rename. Only
-    a file that has to stay what it is (one that is mounted) is written over byte by byte; and a
-    pipe or another device gets the bytes at the end.
+    a file that cannot be replaced (a mounted one) is overwritten byte by byte; and a pipe or
+    another device gets the bytes at the end.
 
     Args:
-        path: The file to write. ``~`` and links are followed. Its folder is made if it is missing,
-            for as long as it is needed.
+        path: The file to write. ``~`` and links are followed. If its folder is missing it is made,
+            and removed again if nothing is written.
 
     Yields:
         Where to write. If the block raises, the temporary file is removed and ``path`` untouched.
@@ -52,22 +52,22 @@ def _file_place(path: str | os.PathLike[str]) -> Path:
 
 
 def _any_folder(folder: Path) -> None:
-    """The check of a caller who knows what is there."""
+    """The check of a caller to whom any folder will do."""
 
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str], check: Check = _any_folder) -> Generator[Path]:
     """Yield a temporary folder; on success it takes the place of ``path``.
 
-    At any moment there is the old folder or the new one, where the system can exchange two folders
-    (Linux). Elsewhere, and for a folder that has to stay (one that is mounted, or in which this
-    process works), what a kill interrupts is set right by the next call for that folder, or by
+    Where the system can exchange two folders (Linux), there is the old folder or the new one at any
+    moment. Elsewhere, and for a folder that cannot be replaced (a mounted one, or the one in which
+    this process works), what a kill interrupts is repaired by the next call for that folder, or by
     :func:`recover`.
 
     Args:
-        path: The folder to make. ``~`` and links are followed. One that is there is removed when
-            the new one is complete; if the last step fails it is as it was.
-        check: Called with a folder that is there, before, and as it is replaced: if it raises,
+        path: The folder to make. ``~`` and links are followed. An existing one is removed when the
+            new one is complete; if the last step fails it is as it was.
+        check: Called with an existing folder, once before and once as it is replaced: if it raises,
             nothing has changed. By default any folder is replaced.
 
     Yields:
@@ -75,7 +75,7 @@ def replacing_folder(path: str | os.PathLike[str], check: Check = _any_folder) -
 
     Raises:
         ValueError: If the path is empty or leads nowhere, or what the check raises.
-        OSError: If it cannot be written, or is no folder.
+        OSError: If it cannot be written, or is not a folder.
     """
     target = place_of(path)
     with parents(target):
@@ -88,11 +88,11 @@ def replacing_folder(path: str | os.PathLike[str], check: Check = _any_folder) -
 
 
 def try_folder(path: str | os.PathLike[str]) -> None:
-    """Find out whether :func:`replacing_folder` could begin, by making a folder and removing it.
+    """Find out whether :func:`replacing_folder` would work, by making a folder and removing it.
 
     Raises:
         ValueError: If the path is empty or leads nowhere.
-        OSError: If it could not.
+        OSError: If it would not.
     """
     target = place_of(path)
     if is_there(target):
@@ -101,11 +101,11 @@ def try_folder(path: str | os.PathLike[str]) -> None:
 
 
 def try_file(path: str | os.PathLike[str]) -> None:
-    """Find out whether :func:`replacing` could begin.
+    """Find out whether :func:`replacing` would work.
 
     Raises:
         ValueError: If the path is empty, leads nowhere, or is a folder.
-        OSError: If it could not.
+        OSError: If it would not.
     """
     if not is_stream(path):
         _try(_file_place(path))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,9 @@ from transformers.generation.stopping_criteria import (
 
 from mudd_interp.edits import edits_by_position
 from mudd_interp.model.sampling import Sampling, is_integer, require
-from mudd_interp.model.tokens import check_tokens, is_text
+from mudd_interp.model.token_ids import check_tokens, is_text
+from mudd_interp.model.tokens import Tokens
+from mudd_interp.protocol import HookedModel, NamesFilter
 
 Reader = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch d_vocab"]]
 """From all tokens so far to the logits of the next; asked again, they have grown by one."""
@@ -57,10 +59,16 @@ class Decoding:
         return ended | torch.isin(tokens[:, -1], tokens.new_tensor(self.eos))
 
 
-class Steps:
-    """The loop of decoding, the same for every model."""
+@runtime_checkable
+class Decoder(HookedModel, Protocol):
+    """A model that goes on from a prompt."""
 
-    def _reader(self, how: Decoding, rows: int, room: int) -> Reader:
+    @property
+    def tokens(self) -> Tokens:
+        """Its way from text to token ids and back."""
+        ...
+
+    def reader(self, how: Decoding, rows: int, room: int) -> Reader:
         """What reads tokens: each time all so far, of which it may have kept the earlier ones.
 
         Args:
@@ -68,27 +76,35 @@ class Steps:
             rows: How many sequences there are.
             room: The most tokens that each will have.
         """
-        raise NotImplementedError
+        ...
 
-    @torch.no_grad()
-    def steps(
-        self, tokens: Int[Tensor, "batch pos"], how: Decoding
-    ) -> Iterator[tuple[Int[Tensor, "batch longer"], Float[Tensor, "batch d_vocab"]]]:
-        """After each new token: all so far, and the logits that it was drawn from."""
-        read = self._reader(how, len(tokens), tokens.shape[1] + how.max_new_tokens)
-        done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-        for _ in track(range(how.max_new_tokens), "generating", disable=not how.verbose):
-            logits = read(tokens)
-            choice = how.sampling.draw(logits, tokens).masked_fill(done, how.fill)
-            tokens = torch.cat((tokens, choice[:, None]), dim=1)
-            done = done | how.ended(tokens, logits)
-            yield tokens, logits
-            if done.all():
-                return
+    def matching(self, names_filter: NamesFilter) -> list[str]:
+        """The hook names that a filter selects."""
+        ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The output of a forward pass, and the cache of its activations."""
+        ...
+
+
+@torch.no_grad()
+def steps(
+    read: Reader, tokens: Int[Tensor, "batch pos"], how: Decoding
+) -> Iterator[tuple[Int[Tensor, "batch longer"], Float[Tensor, "batch d_vocab"]]]:
+    """After each new token: all so far, and the logits that it was drawn from."""
+    done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    for _ in track(range(how.max_new_tokens), "generating", disable=not how.verbose):
+        logits = read(tokens)
+        choice = how.sampling.draw(logits, tokens).masked_fill(done, how.fill)
+        tokens = torch.cat((tokens, choice[:, None]), dim=1)
+        done = done | how.ended(tokens, logits)
+        yield tokens, logits
+        if done.all():
+            return
 
 
 def asked(
-    model: Any,
+    model: Decoder,
     tokens: Int[Tensor, "batch pos"],
     *,
     eos_token_id: Any,
@@ -120,7 +136,7 @@ def asked(
     )
 
 
-def check_room(model: Any, tokens: Int[Tensor, "batch pos"], max_new_tokens: int) -> None:
+def check_room(model: Decoder, tokens: Int[Tensor, "batch pos"], max_new_tokens: int) -> None:
     """Refuse a prompt that cannot be read, or to which so many tokens cannot be added.
 
     Raises:
@@ -149,7 +165,7 @@ def wants_text(given: Any, return_type: str | None) -> bool:
     return return_type == "str" or (return_type == "input" and is_text(given))
 
 
-def ends_of_text(model: Any, given: Any) -> tuple[int, ...]:
+def ends_of_text(model: Decoder, given: Any) -> tuple[int, ...]:
     """The tokens that end a row: the given ones, or the tokenizer's.
 
     Raises:
@@ -168,7 +184,7 @@ def ends_of_text(model: Any, given: Any) -> tuple[int, ...]:
 
 
 def stopping(
-    model: Any, stop_strings: str | Sequence[str] | None, criteria: Any
+    model: Decoder, stop_strings: str | Sequence[str] | None, criteria: Any
 ) -> StoppingCriteriaList:
     """What ends a row besides its end-of-text token.
 
@@ -194,7 +210,7 @@ def stopping(
     return found
 
 
-def fill_token(model: Any, eos: tuple[int, ...], rows: int, criteria: bool) -> int:
+def fill_token(model: Decoder, eos: tuple[int, ...], rows: int, criteria: bool) -> int:
     """What a row that has ended is filled up with, while others go on.
 
     The one token that ends a row; of several the tokenizer's end-of-text token, or the first. If
@@ -217,7 +233,7 @@ def fill_token(model: Any, eos: tuple[int, ...], rows: int, criteria: bool) -> i
     return 0 if fill is None else _id(model, "the padding token", fill)
 
 
-def _id(model: Any, name: str, token: int) -> int:
+def _id(model: Decoder, name: str, token: int) -> int:
     valid = is_integer(token, 0) and token < model.cfg.d_vocab
     require(valid, name, f"an id of the vocabulary, 0 to {model.cfg.d_vocab - 1}", token)
     return token

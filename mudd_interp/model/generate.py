@@ -4,22 +4,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mudd_interp.model.arguments import GENERATE, GENERATE_TAKES, refuse
-from mudd_interp.model.decoding import Decoding, Steps, asked, wants_text
-from mudd_interp.model.hooking import NamesFilter
+from mudd_interp.model.decoding import Decoder, Decoding, asked, steps, wants_text
 from mudd_interp.model.pieces import TextPieces, decoded
 from mudd_interp.model.sampling import Sampling, is_integer, require
+from mudd_interp.protocol import NamesFilter
 
 
-class Generate(Steps):
-    """Decoding with the names and arguments of TransformerBridge's."""
+class Generator:
+    """Decoding with the names and arguments of TransformerBridge's.
+
+    Args:
+        model: What goes on from a prompt.
+    """
+
+    def __init__(self, model: Decoder):
+        self.model = model
 
     @torch.no_grad()
     def generate(
-        self: Any,
+        self,
         input: Any = "",
         max_new_tokens: int = 10,
         stop_at_eos: bool = True,
@@ -119,12 +126,12 @@ class Generate(Steps):
         )
         sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
         text = wants_text(input, return_type) and not output_logits
-        tokenizer = self._require_tokenizer() if text else None
+        tokenizer = self.model.tokens.require_tokenizer() if text else None
         if return_cache:
-            self.matching(names_filter)
-        tokens = self.tokens_of(input, prepend_bos)
+            self.model.matching(names_filter)
+        tokens = self.model.tokens.to_tokens(input, prepend_bos)
         how = asked(
-            self,
+            self.model,
             tokens,
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
@@ -136,7 +143,7 @@ class Generate(Steps):
             verbose=verbose,
         )
         longer, kept = tokens, []
-        for longer, logits in self.steps(tokens, how):  # noqa: B007 (the last one is used)
+        for longer, logits in self._steps(tokens, how):  # noqa: B007 (the last one is used)
             if output_logits:
                 kept.append(logits)
         result: Any = longer
@@ -148,13 +155,13 @@ class Generate(Steps):
         further = []
         if return_cache:
             options = {"names_filter": names_filter, "device": device, "return_type": None}
-            further.append(self.run_with_cache(longer, **options)[1])
+            further.append(self.model.run_with_cache(longer, **options)[1])
         if return_input_tokens:
             further.append(tokens)
         return (result, *further) if further else result
 
     def generate_stream(
-        self: Any,
+        self,
         input: Any = "",
         max_new_tokens: int = 10,
         max_tokens_per_yield: int = 25,
@@ -219,10 +226,12 @@ class Generate(Steps):
         valid = is_integer(max_tokens_per_yield, 1)
         require(valid, "max_tokens_per_yield", "an integer from 1", max_tokens_per_yield)
         sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
-        tokenizer = self._require_tokenizer() if wants_text(input, return_type) else None
-        tokens = self.tokens_of(input, prepend_bos)
+        tokenizer = (
+            self.model.tokens.require_tokenizer() if wants_text(input, return_type) else None
+        )
+        tokens = self.model.tokens.to_tokens(input, prepend_bos)
         how = asked(
-            self,
+            self.model,
             tokens,
             max_new_tokens=max_new_tokens,
             eos_token_id=eos_token_id,
@@ -235,11 +244,17 @@ class Generate(Steps):
         )
         return self._pieces(tokens, how, max_tokens_per_yield, tokenizer)
 
+    def _steps(
+        self, tokens: Int[Tensor, "batch pos"], how: Decoding
+    ) -> Iterator[tuple[Int[Tensor, "batch longer"], Float[Tensor, "batch d_vocab"]]]:
+        room = tokens.shape[1] + how.max_new_tokens
+        return steps(self.model.reader(how, len(tokens), room), tokens, how)
+
     def _pieces(
         self, tokens: Int[Tensor, "batch pos"], how: Decoding, size: int, tokenizer: Any
     ) -> Iterator[Any]:
         texts, given = TextPieces(tokenizer), 0
-        for longer, _ in self.steps(tokens, how):
+        for longer, _ in self._steps(tokens, how):
             if longer.shape[1] - given >= size:
                 yield longer[:, given:] if tokenizer is None else texts.next(longer)
                 given = longer.shape[1]

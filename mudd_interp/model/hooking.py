@@ -1,26 +1,23 @@
 """Hooks that are checked: unknown names are refused, and the cache is of our class."""
 
 from collections.abc import Callable, Container, Generator, Iterable, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities.slice import Slice
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.edits import Edits, Means, edited
 from mudd_interp.model.cache import MUDDActivationCache
+from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import hook_tables
-from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.protocol import Hook, NamesFilter, Observer
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
 PER_HEAD = (
     "hook_q",
@@ -108,12 +105,16 @@ def eager_where_hooked(forward: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-class CheckedHooks(HookedRootModule):
-    """What every model here does by running itself: losses, hooks that are checked, our cache."""
+class CheckedHooks(NearestNames, HookedRootModule):
+    """What every model here does by running itself: hooks that are checked, and our cache."""
 
     def setup(self) -> None:
         """TransformerLens' dictionaries; and where torch keeps the hooks of every module."""
         super().setup()
+        self.find_hook_tables()
+
+    def find_hook_tables(self) -> None:
+        """Remember where torch keeps the hooks of every module, for :attr:`is_hooked`."""
         self._hook_tables = [table for module in self.modules() for table in hook_tables(module)]
 
     @property
@@ -265,18 +266,6 @@ class CheckedHooks(HookedRootModule):
         hooks = (list(fwd_hooks), list(bwd_hooks))
         with super().hooks(*hooks, reset_hooks_end, clear_contexts) as model:
             yield model
-
-    def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-        """Mean next-token loss, in nats."""
-        return self(tokens, return_type="loss")
-
-    def loss_per_token(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch predicted"]:
-        """Loss of each position but the first, in nats."""
-        return self(tokens, return_type="loss", loss_per_token=True)
-
-    def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
-        """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""
-        return edited(cast(HookedModel, self), edits, means)
 
     def add_hook(self, name: Any, hook: Any, *args: Any, **kwargs: Any) -> None:
         """TransformerLens' ``add_hook``; refuses a name that is not a hook of this model."""

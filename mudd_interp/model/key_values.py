@@ -1,37 +1,37 @@
 """Decoding with a cache of keys and values, in ``HookedMUDDTransformer``."""
 
-from typing import Any
+from collections.abc import Callable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import LayerKeyValues
-from mudd_interp.model.decoding import Decoding, Reader
-from mudd_interp.model.generate import Generate
+from mudd_interp.model.decoding import Reader
 
 
-class GenerateMethods(Generate):
-    """The decoding of ``HookedMUDDTransformer``."""
+def empty_key_values(
+    cfg: ModelConfig, batch: int, pos: int, like: Float[Tensor, "..."]
+) -> list[LayerKeyValues]:
+    """A cache of keys and values that holds nothing yet, on a tensor's device in its precision.
 
-    def new_kv_cache(self: Any, batch: int, pos: int) -> list[LayerKeyValues]:
-        """An empty cache for :meth:`forward`'s ``past_kv_cache``: one entry for each block.
+    In memory the positions of a head follow each other: so its newest query reads them in one go.
+    """
+    shape = (batch, cfg.kv_heads, pos, cfg.head_width)
 
-        Decoding keeps keys and values per block; of the outputs X_j, which the dense connections
-        mix within a token only, those of the current tokens are enough. In memory the positions of
-        a head follow each other: so its newest query reads them in one go.
-        """
-        shape = (batch, self.config.kv_heads, pos, self.config.head_width)
+    def empty() -> Float[Tensor, "batch pos kv_head d_head"]:
+        return like.new_empty(shape).transpose(1, 2)
 
-        def empty() -> Float[Tensor, "batch pos kv_head d_head"]:
-            return self.embed.W_E.new_empty(shape).transpose(1, 2)
+    return [LayerKeyValues(empty(), empty()) for _ in range(cfg.n_layers)]
 
-        return [LayerKeyValues(empty(), empty()) for _ in range(self.config.n_layers)]
 
-    def _reader(self: Any, how: Decoding, rows: int, room: int) -> Reader:
-        past = self.new_kv_cache(rows, room) if how.use_past_kv_cache else None
+def reader_of(
+    logits: Callable[..., Float[Tensor, "batch pos d_vocab"]], past: list[LayerKeyValues] | None
+) -> Reader:
+    """What reads tokens with a model's ``logits(tokens, past)``; of ``past`` those not seen yet."""
 
-        def read(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch d_vocab"]:
-            unseen = tokens if past is None else tokens[:, past[0].length :]
-            return self.logits(unseen, past)[:, -1].clone()  # a view would keep the prompt's
+    def read(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch d_vocab"]:
+        unseen = tokens if past is None else tokens[:, past[0].length :]
+        return logits(unseen, past)[:, -1].clone()  # a view would keep the prompt's
 
-        return read
+    return read

@@ -1,15 +1,14 @@
 """``model.cfg``: the frozen configuration under the names that TransformerLens' tools read."""
 
 from dataclasses import FrozenInstanceError, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig
-
-if TYPE_CHECKING:
-    from mudd_interp.model.transformer import HookedMUDDTransformer
+from mudd_interp.model.layers import Embed
+from mudd_interp.protocol import ModelInfo
 
 FLAGS = {
     "use_attn_result": "`attn.hook_result` is always there, and computed when it is named",
@@ -26,13 +25,41 @@ ABSENT = object()
 
 
 class ConfigView:
-    """A configuration that is read live and never written."""
+    """A configuration that is read live and never written: :class:`ModelShape` and more.
+
+    Fields that are not here are those of the configuration that is viewed.
+    """
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
 
     use_attn_result = False
     use_split_qkv_input = False
     use_attn_in = False
     use_hook_mlp_in = False
     default_prepend_bos = False
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of the configuration that is viewed."""
+        raise AttributeError(name)
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse: a model does not change with its configuration.
@@ -67,6 +94,15 @@ def _instead(name: str, present: Any) -> str:
     )
 
 
+@runtime_checkable
+class Configured(Protocol):
+    """A model that a live configuration is read of."""
+
+    config: ModelConfig
+    embed: Embed
+    info: ModelInfo
+
+
 class LiveConfig(ConfigView):
     """A live view of a model's configuration.
 
@@ -83,7 +119,7 @@ class LiveConfig(ConfigView):
     positional_embedding_type = "rotary"
     use_attn_scale = True
 
-    def __init__(self, model: "HookedMUDDTransformer"):
+    def __init__(self, model: Configured):
         self._model = (model,)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,6 +1,6 @@
 """The weights of all blocks in one tensor each, and the circuits that are made of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,10 +10,12 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.utilities.matrix import composition_scores
 
 from mudd_interp import axes
+from mudd_interp.axes import Stream
+from mudd_interp.model.live_config import ConfigView
 
-Part = Literal["attn", "mlp"]
+Sublayer = Literal["attn", "mlp"]
 
-BIASES: dict[str, tuple[Part, str, tuple[Any, ...]]] = {
+BIASES: dict[str, tuple[Sublayer, str, tuple[Any, ...]]] = {
     "b_Q": ("attn", "W_Q", (slice(None), 0)),
     "b_K": ("attn", "W_K", (slice(None), 0)),
     "b_V": ("attn", "W_V", (slice(None), 0)),
@@ -24,100 +26,57 @@ BIASES: dict[str, tuple[Part, str, tuple[Any, ...]]] = {
 """Where each bias is, and an entry of the weight beside it that has its shape."""
 
 
-class StackedWeights:
-    """TransformerLens' weights with a layer axis: copies, as they are, no norm folded in."""
+class Weights:
+    """The weights of a model's blocks under TransformerLens' names, as they are, no norm folded in.
 
-    @property
-    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The query weights of every block."""
-        return self._stack("attn", "W_Q")
+    Args:
+        blocks: The blocks, with ``attn`` and ``mlp``.
+        cfg: The configuration of their model.
+        additive: Whether each block reads the plain sum of all that was written before it.
+    """
 
-    @property
-    def W_K(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The key weights of every block, one for each head of keys and values."""
-        return self._stack("attn", "W_K")
+    def __init__(self, blocks: Any, cfg: ConfigView, additive: bool = True):
+        self.blocks, self.cfg, self.additive = blocks, cfg, additive
 
-    @property
-    def W_V(self) -> Float[Tensor, "layer kv_head d_model d_head"]:  # noqa: N802 (the field's name)
-        """The value weights of every block, one for each head of keys and values."""
-        return self._stack("attn", "W_V")
-
-    @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:  # noqa: N802 (the field's name)
-        """The output weights of every block."""
-        return self._stack("attn", "W_O")
-
-    @property
-    def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:  # noqa: N802 (the field's name)
-        """The FFN's input weights of every block.
+    def stacked(self, part: Sublayer, name: str) -> Float[Tensor, "layer ..."]:
+        """A copy of one weight of every block.
 
         Raises:
-            ValueError: If blocks have FFNs of different widths.
+            ValueError: If blocks differ in its shape, or one has not got it.
         """
-        return self._stack("mlp", "W_in")
+        return _together(self._each(part, name), part, name)
 
-    @property
-    def W_gate(self) -> Float[Tensor, "layer d_model d_mlp"] | None:  # noqa: N802 (the field's name)
-        """The FFN's gate weights, ``None`` without gates; errors are those of ``W_in``."""
-        return self._stack("mlp", "W_gate") if self._has_gates() else None
+    def biases(self, name: str) -> Float[Tensor, "layer ..."]:
+        """A copy of one bias of every block; zeros where there are none."""
+        part, weight, entry = BIASES[name]
+        found = self._each(part, name)
+        if all(bias is None for bias in found):
+            beside = [w for w in self._each(part, weight) if w is not None]
+            found = [torch.zeros_like(w[entry]) for w in beside]
+        return _together(found, part, name)
 
-    @property
-    def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:  # noqa: N802 (the field's name)
-        """The FFN's output weights of every block; errors are those of ``W_in``."""
-        return self._stack("mlp", "W_out")
+    def gates(self) -> Float[Tensor, "layer d_model d_mlp"] | None:
+        """The FFN's gate weights, ``None`` without gates."""
+        if any(weight is None for weight in self._each("mlp", "W_gate")):
+            return None
+        return self.stacked("mlp", "W_gate")
 
-    @property
-    def b_Q(self) -> Float[Tensor, "layer head d_head"]:  # noqa: N802 (the field's name)
-        """The query biases of every block; zeros where there are none."""
-        return self._biases("b_Q")
-
-    @property
-    def b_K(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802 (the field's name)
-        """The key biases of every block; zeros where there are none."""
-        return self._biases("b_K")
-
-    @property
-    def b_V(self) -> Float[Tensor, "layer kv_head d_head"]:  # noqa: N802 (the field's name)
-        """The value biases of every block; zeros where there are none."""
-        return self._biases("b_V")
-
-    @property
-    def b_O(self) -> Float[Tensor, "layer d_model"]:  # noqa: N802 (the field's name)
-        """The attention's output biases of every block; zeros where there are none."""
-        return self._biases("b_O")
-
-    @property
-    def b_in(self) -> Float[Tensor, "layer d_mlp"]:
-        """The FFN's input biases; zeros where there are none. Errors are those of ``W_in``."""
-        return self._biases("b_in")
-
-    @property
-    def b_out(self) -> Float[Tensor, "layer d_model"]:
-        """The FFN's output biases of every block; zeros where there are none."""
-        return self._biases("b_out")
-
-    @property
-    def QK(self: Any) -> FactoredMatrix:  # noqa: N802 (the field's name)
+    def query_key(self) -> FactoredMatrix:
         """``W_Q W_K^T`` of every head, ``[layer head d_model d_model]``, in factors."""
-        return FactoredMatrix(self.W_Q, self._for_each_head(self.W_K).transpose(-2, -1))
+        keys = self._for_each_head(self.stacked("attn", "W_K"))
+        return FactoredMatrix(self.stacked("attn", "W_Q"), keys.transpose(-2, -1))
 
-    @property
-    def OV(self: Any) -> FactoredMatrix:  # noqa: N802 (the field's name)
+    def output_value(self) -> FactoredMatrix:
         """``W_V W_O`` of every head, ``[layer head d_model d_model]``, in factors."""
-        return FactoredMatrix(self._for_each_head(self.W_V), self.W_O)
+        values = self._for_each_head(self.stacked("attn", "W_V"))
+        return FactoredMatrix(values, self.stacked("attn", "W_O"))
 
-    @property
-    def all_head_labels(self: Any) -> list[str]:
+    def head_labels(self) -> list[str]:
         """``"L0H0"``, ``"L0H1"``, ... of every head."""
         heads = range(self.cfg.n_heads)
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in heads]
 
-    @property
-    def attn_head_labels(self) -> list[str]:
-        """The same: every block has attention."""
-        return self.all_head_labels
-
-    def all_composition_scores(self: Any, mode: Literal["Q", "K", "V"]) -> Any:
+    def all_composition_scores(self, mode: Literal["Q", "K", "V"]) -> Any:
         """Composition of each head with each head of a later block, by their weights alone.
 
         ``||W_OV W|| / (||W_OV|| ||W||)`` with ``W`` the later head's ``QK``, its transpose, or its
@@ -137,36 +96,31 @@ class StackedWeights:
 
         if mode not in ("Q", "K", "V"):
             raise ValueError(f"mode must be one of 'Q', 'K' and 'V', got {mode!r}.")
-        if not self.wiring.additive:
+        if not self.additive:
             raise NotImplementedError(
                 "all_composition_scores takes each head's output to reach all later heads as it "
                 "is; with dense connections it is multiplied by a weight of its own for each "
                 "stream, block and token: mudd_interp.analysis.composition has them in it."
             )
-        reader = {"Q": self.QK, "K": self.QK.T, "V": self.OV}[mode]
-        scores = composition_scores(self.OV, reader, broadcast_dims=True)
+        values = self.output_value()
+        reader = values if mode == "V" else self.query_key()
+        reader = reader.T if mode == "K" else reader
+        scores = composition_scores(values, reader, broadcast_dims=True)
         layers = torch.arange(self.cfg.n_layers, device=scores.device)
         earlier = layers[:, None, None, None] < layers[:, None]
         kept = torch.where(earlier, scores, torch.zeros_like(scores))
-        return CompositionScores(kept, layers.tolist(), self.all_head_labels)
+        return CompositionScores(kept, layers.tolist(), self.head_labels())
 
-    @property
-    def n_params_total(self: Any) -> int:
-        """How many numbers the parameters have, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def count(self) -> int:
+        """How many numbers the model's parameters have, tied ones counted once."""
+        raise NotImplementedError
 
-    def tl_parameters(self: Any) -> dict[str, Tensor]:
+    def tl_parameters(self) -> dict[str, Tensor]:
         """The parameters under TransformerLens' names; zeros for biases that there are not.
 
         Those of dense connections are in it too.
         """
-        found: dict[str, Tensor] = dict(self.named_parameters())
-        for name, (part, weight, entry) in BIASES.items():
-            for layer, beside in enumerate(self._weights(part, weight)):
-                full = axes.block(layer, f"{part}.{name}")
-                if full not in found:
-                    found[full] = torch.zeros_like(beside[entry])
-        return found | {"unembed.b_U": self.b_U}
+        raise NotImplementedError
 
     def get_params(self) -> dict[str, Tensor]:
         """The same: another name that TransformerLens has for it."""
@@ -176,32 +130,45 @@ class StackedWeights:
         """The same, one by one."""
         return iter(self.tl_parameters().items())
 
-    def _weights(self: Any, part: Part, name: str) -> list[Tensor | None]:
+    def output_bias(self, layer: int, part: Sublayer) -> Float[Tensor, " d_model"]:
+        """The output bias of a block's attention or FFN; zeros where it has none."""
+        raise NotImplementedError
+
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:
+        """The gain of the norm that a block puts a stream (q, k or v) through."""
+        raise NotImplementedError
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """The sum of the output biases that reach a block (or its FFN); plain models only.
+
+        Raises:
+            NotImplementedError: With dense connections, where biases are weighted by token.
+        """
+        raise NotImplementedError
+
+    def missing_biases(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Zeros for the biases that are not among parameters, under TransformerLens' names."""
+        return {
+            full: torch.zeros_like(beside[entry])
+            for name, (part, weight, entry) in BIASES.items()
+            for layer, beside in enumerate(self._each(part, weight))
+            if (full := axes.block(layer, f"{part}.{name}")) not in found and beside is not None
+        }
+
+    def _each(self, part: Sublayer, name: str) -> list[Tensor | None]:
         """One weight of every block."""
         return [getattr(getattr(block, part), name, None) for block in self.blocks]
 
-    def _has_gates(self) -> bool:
-        return all(weight is not None for weight in self._weights("mlp", "W_gate"))
-
-    def _stack(self, part: Part, name: str) -> Float[Tensor, "layer ..."]:
-        return _together(self._weights(part, name), part, name)
-
-    def _biases(self, name: str) -> Float[Tensor, "layer ..."]:
-        part, weight, entry = BIASES[name]
-        found = self._weights(part, name)
-        if all(bias is None for bias in found):
-            beside = [w for w in self._weights(part, weight) if w is not None]
-            found = [torch.zeros_like(w[entry]) for w in beside]
-        return _together(found, part, name)
-
     def _for_each_head(
-        self: Any, weights: Float[Tensor, "layer kv_head d_model d_head"]
+        self, weights: Float[Tensor, "layer kv_head d_model d_head"]
     ) -> Float[Tensor, "layer head d_model d_head"]:
         return weights.repeat_interleave(self.cfg.n_heads // weights.shape[1], dim=1)
 
 
 def _together(
-    weights: Sequence[Tensor | None], part: Part, name: str
+    weights: Sequence[Tensor | None], part: Sublayer, name: str
 ) -> Float[Tensor, "layer ..."]:
     found = [weight for weight in weights if weight is not None]
     shapes = {tuple(weight.shape): None for weight in found}

@@ -1,6 +1,7 @@
 """TransformerLens' switches for hooks, which are always there here, or not at all."""
 
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from mudd_interp import axes
 from mudd_interp.model.live_config import FLAGS
@@ -10,16 +11,23 @@ class HookSwitches:
     """``set_use_*``: nothing to do where a hook needs no switch, else a refusal.
 
     ``False`` always passes, since all are off.
+
+    Args:
+        require: Refuses names that are not hooks of the model.
+        n_layers: How many blocks it has.
     """
 
-    def set_use_attn_result(self: Any, use_attn_result: bool) -> None:
+    def __init__(self, require: Callable[[Iterable[str]], None], n_layers: int):
+        self.require, self.n_layers = require, n_layers
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Nothing to do: ``attn.hook_result`` is there without, and computed when it is named.
 
         Raises:
             ValueError: If it is to be used, and this model's attention has none.
         """
         if use_attn_result:
-            self.require(axes.attn(layer, "hook_result") for layer in range(self.cfg.n_layers))
+            self.require(axes.attn(layer, "hook_result") for layer in range(self.n_layers))
 
     def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
         """Refused: the inputs of q, k and v are hooked one by one, and not head by head.

@@ -3,63 +3,32 @@
 from typing import Any
 
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from mudd_interp.encoding import decode, encode, token_text
 from mudd_interp.ids import id_tensor
 from mudd_interp.model.arguments import PADDING, TOKENS, refuse
+from mudd_interp.model.token_ids import as_batch, check_vocabulary, is_text
+from mudd_interp.protocol import ModelShape
 
 
-def check_tokens(tokens: Int[Tensor, "..."], seen: int, n_ctx: int, d_vocab: int) -> None:
-    """Refuse ids that a model cannot read.
-
-    Args:
-        tokens: What is to be run.
-        seen: Positions that came before, when decoding.
-        n_ctx: The model's context, in tokens.
-        d_vocab: Its vocabulary: ids are 0 to ``d_vocab - 1``.
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is neither a Hugging Face tokenizer nor ``None``.
 
     Raises:
-        ValueError: If there are no tokens, too many, or ids outside the vocabulary.
+        ValueError: With what came.
     """
-    if tokens.ndim != 2 or tokens.numel() == 0:
+    usable = all(hasattr(tokenizer, name) for name in ("__call__", "decode", "get_vocab"))
+    if tokenizer is not None and not usable:
         raise ValueError(
-            "expected token ids of shape [batch pos] with at least one token, got shape "
-            f"{list(tokens.shape)}: the prompt is empty or has an axis too many."
-        )
-    if seen + tokens.shape[1] > n_ctx:
-        raise ValueError(
-            f"{seen + tokens.shape[1]} tokens do not fit the context of {n_ctx}: shorten the "
-            "prompt, or cut it into batches with mudd_interp.data."
-        )
-    check_vocabulary(tokens, d_vocab)
-
-
-def check_vocabulary(ids: Int[Tensor, "..."], d_vocab: int) -> None:
-    """Refuse ids outside the vocabulary.
-
-    Raises:
-        ValueError: With one of them.
-    """
-    if not ids.numel():
-        return
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= d_vocab:
-        raise ValueError(
-            f"token id {low if low < 0 else high} is outside the vocabulary of {d_vocab} (ids 0 "
-            f"to {d_vocab - 1}): was the text encoded with another model's tokenizer?"
+            f"expected a Hugging Face tokenizer or None, got {type(tokenizer).__name__}: one "
+            "of the package tokenizers is wrapped by transformers' "
+            "PreTrainedTokenizerFast(tokenizer_object=...)."
         )
 
 
-def is_text(given: Any) -> bool:
-    """Whether a text or texts are given, and not ids."""
-    return isinstance(given, str) or (
-        isinstance(given, list | tuple) and any(isinstance(each, str) for each in given)
-    )
-
-
-class TokenMethods:
+class Tokens:
     """TransformerLens' tokenisation methods over a Hugging Face tokenizer.
 
     No token is put in front of a text unless asked for: the models here were trained without one.
@@ -71,39 +40,14 @@ class TokenMethods:
     tokenizer keeps all of it. The pieces of :meth:`to_str_tokens` are what each token reads by
     itself: bytes that are part of a character only read ``�``, and a tokenizer of SentencePiece's
     kind begins with the space that it puts in front of a text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer, or ``None``: then there are token ids only.
+        cfg: The context, the size of the vocabulary and the device of the model that reads them.
     """
 
-    _tokenizer: Any = None
-
-    @property
-    def tokenizer(self) -> Any:
-        """A Hugging Face tokenizer, or ``None``: then the model works on token ids only."""
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
-        usable = all(hasattr(tokenizer, name) for name in ("__call__", "decode", "get_vocab"))
-        if tokenizer is not None and not usable:
-            raise ValueError(
-                f"expected a Hugging Face tokenizer or None, got {type(tokenizer).__name__}: one "
-                "of the package tokenizers is wrapped by transformers' "
-                "PreTrainedTokenizerFast(tokenizer_object=...)."
-            )
-        self._tokenizer = tokenizer
-
-    def set_tokenizer(self, tokenizer: Any, default_padding_side: str | None = None) -> None:
-        """Set :attr:`tokenizer`, as TransformerLens spells it.
-
-        Raises:
-            ValueError: If it is no tokenizer, or a padding side is given.
-        """
-        refuse("set_tokenizer", TOKENS, (), {"default_padding_side": default_padding_side})
-        self.tokenizer = tokenizer
-
-    @property
-    def cfg(self) -> Any:
-        """Read for the device, the context and the size of the vocabulary only."""
-        raise NotImplementedError
+    def __init__(self, tokenizer: Any, cfg: ModelShape):
+        self.tokenizer, self.cfg = tokenizer, cfg
 
     def to_tokens(
         self,
@@ -151,10 +95,6 @@ class TokenMethods:
             )
         return torch.tensor(rows, dtype=torch.int64)
 
-    def tokens_of(self, given: Any, prepend_bos: bool | None) -> Int64[Tensor, "batch pos"]:
-        """Ids ``[batch pos]`` on the model's device, from text or from ids; ``[pos]`` is a row."""
-        return self.to_tokens(given, prepend_bos)
-
     def vocabulary_index(self, tokens: Any) -> Int64[Tensor, "*shape"]:
         """Ids of this model's vocabulary, on its device, from the text of one token or from ids.
 
@@ -166,7 +106,7 @@ class TokenMethods:
         return ids.to(self.cfg.device)
 
     def _encode(self, text: str, prepend_bos: bool) -> list[int]:
-        ids = encode(self._require_tokenizer(), text)
+        ids = encode(self.require_tokenizer(), text)
         if prepend_bos and self.tokenizer.bos_token_id is None:
             raise ValueError("prepend_bos=True, but the tokenizer has no such token: leave it out.")
         if prepend_bos:
@@ -175,7 +115,12 @@ class TokenMethods:
             raise ValueError("the prompt is empty: give at least one token.")
         return ids
 
-    def _require_tokenizer(self) -> Any:
+    def require_tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if self.tokenizer is None:
             raise ValueError(
                 "this model came without a tokenizer: pass token ids (an int64 tensor), or set "
@@ -189,7 +134,7 @@ class TokenMethods:
         Raises:
             ValueError: If there is no tokenizer, or they are no ids of one or two axes.
         """
-        ids, tokenizer = id_tensor(tokens), self._require_tokenizer()
+        ids, tokenizer = id_tensor(tokens), self.require_tokenizer()
         if ids.ndim > 2:
             raise ValueError(f"expected ids [pos] or [batch pos], got shape {list(ids.shape)}.")
         if ids.ndim == 2:
@@ -213,7 +158,7 @@ class TokenMethods:
             return [self.to_str_tokens(text, prepend_bos, padding_side) for text in input]
         refuse("to_str_tokens", TOKENS, (), {"padding_side": padding_side})
         ids = self._one_row(self._rows(input, bool(prepend_bos)) if is_text(input) else input)
-        tokenizer = self._require_tokenizer()
+        tokenizer = self.require_tokenizer()
         return [token_text(tokenizer, token) for token in ids.tolist()]
 
     def _one_row(self, tokens: Any) -> Int64[Tensor, " pos"]:
@@ -243,7 +188,7 @@ class TokenMethods:
         ids = id_tensor(int_token)
         if ids.numel() != 1:
             raise ValueError(f"expected one token id, got {ids.numel()}.")
-        return token_text(self._require_tokenizer(), int(ids))
+        return token_text(self.require_tokenizer(), int(ids))
 
     def get_token_position(
         self,
@@ -275,15 +220,3 @@ class TokenMethods:
         if not len(places):
             raise ValueError(f"the token {single_token!r} does not occur in the prompt.")
         return int(places[0 if mode == "first" else -1])
-
-
-def as_batch(tokens: Any) -> Int64[Tensor, "batch pos"]:
-    """Ids ``[batch pos]``, of whatever form; ``[pos]`` is a row, and an id one of one token.
-
-    Raises:
-        ValueError: If they are no ids, or have more axes.
-    """
-    ids = id_tensor(tokens)
-    if ids.ndim > 2:
-        raise ValueError(f"expected token ids of shape [batch pos], got {list(ids.shape)}.")
-    return ids.reshape(1, -1) if ids.ndim < 2 else ids

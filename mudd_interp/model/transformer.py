@@ -8,27 +8,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.block import Block
-from mudd_interp.model.forward import ForwardMethods
-from mudd_interp.model.hooking import CheckedHooks
-from mudd_interp.model.key_values import GenerateMethods
+from mudd_interp.model.decoding import Decoding, Reader
+from mudd_interp.model.key_values import empty_key_values, reader_of
+from mudd_interp.model.language import LanguageModel
 from mudd_interp.model.layers import Embed, Norm, Unembed, init_weights, make_norm
 from mudd_interp.model.live_config import LiveConfig
-from mudd_interp.model.named import ELSEWHERE, NearestNames
+from mudd_interp.model.named import ELSEWHERE
 from mudd_interp.model.points import enter
-from mudd_interp.model.tokens import TokenMethods
-from mudd_interp.model.weights import WeightMethods
+from mudd_interp.model.weights import MUDDEnds, MUDDWeights
 from mudd_interp.model.wirings.base import Architecture
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.states import StateWiring
 
 
-class HookedMUDDTransformer(
-    TokenMethods, GenerateMethods, WeightMethods, ForwardMethods, NearestNames, CheckedHooks
-):
+class HookedMUDDTransformer(LanguageModel):
     """MUDDFormer, MUDDPythia, their plain twins and every rung between, by configuration.
 
     A fresh model has random weights with the paper's initialisation of the dense connections (so
@@ -68,6 +64,84 @@ class HookedMUDDTransformer(
         for part in (self.embed, *self.blocks, self.unembed):
             init_weights(part, self.config)
         self.connections.init_weights()
+
+    # --- What a language model is asked (model.language) ----------------------------------------
+
+    @property
+    def cfg(self) -> LiveConfig:
+        """The configuration under TransformerLens' names, with the present device and dtype."""
+        return self._live_config
+
+    @property
+    def ends(self) -> MUDDEnds:
+        """Its embedding, final norm and unembedding."""
+        return MUDDEnds(self.tokens, self.embed, self.ln_final, self.unembed)
+
+    @property
+    def weights(self) -> MUDDWeights:
+        """The weights of the blocks."""
+        return MUDDWeights(self, self.cfg, self.b_U, self.wiring.additive)
+
+    def run(
+        self,
+        given: Tensor,
+        return_type: str | None = "logits",
+        start: int | None = None,
+        stop: int | None = None,
+        past: Sequence[LayerKeyValues] | None = None,
+    ) -> Tensor | None:
+        """See :meth:`LanguageModel.run`."""
+        if start is None:
+            stream = self.final_stream(given, past, stop)
+        else:
+            stream = self._stream_from(given, start, stop)
+        if stop is not None:
+            return stream
+        final = self.ln_final(stream)
+        return None if return_type is None else self.unembed(final)
+
+    def _stream_from(
+        self, x: Float[Tensor, "batch pos d_model"], start: int, stop: int | None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        if start and not self.wiring.additive:
+            raise ValueError(
+                f"block {start} reads X_0..X_{start}, each with weights of its own, so one stream "
+                "does not say how to go on: give them all to model.logits_from, or start at 0 "
+                "with X_0."
+            )
+        return self.run_blocks([x] * (start + 1), stop_at_layer=stop)
+
+    def positions_seen(self, past: Any) -> int:
+        """How many positions came before, by a cache of keys and values.
+
+        Raises:
+            ValueError: If it is none of this model.
+        """
+        if past is None:
+            return 0
+        listed = isinstance(past, Sequence) and len(past) == self.config.n_layers
+        if not listed or not isinstance(past[0], LayerKeyValues):
+            raise ValueError(
+                f"past_kv_cache must hold keys and values of {self.config.n_layers} blocks, from "
+                f"model.new_kv_cache(batch, pos), got {type(past).__name__}."
+            )
+        return past[0].length
+
+    def new_kv_cache(self, batch: int, pos: int) -> list[LayerKeyValues]:
+        """An empty cache for :meth:`forward`'s ``past_kv_cache``: one entry for each block.
+
+        Decoding keeps keys and values per block; of the outputs X_j, which the dense connections
+        mix within a token only, those of the current tokens are enough.
+        """
+        return empty_key_values(self.config, batch, pos, self.embed.W_E)
+
+    def reader(self, how: Decoding, rows: int, room: int) -> Reader:
+        """See :class:`~mudd_interp.model.decoding.Decoder`."""
+        return reader_of(
+            self.logits, self.new_kv_cache(rows, room) if how.use_past_kv_cache else None
+        )
+
+    # --- The forward pass -----------------------------------------------------------------------
 
     def logits(
         self, tokens: Int[Tensor, "batch pos"], past: Sequence[LayerKeyValues] | None = None
@@ -132,24 +206,6 @@ class HookedMUDDTransformer(
         """How much of each earlier write each of its reads takes."""
         return self.connections.wiring
 
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
-        return self.config.streams
-
-    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
-        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        read = self.wiring.row(stream, aggregation)
-        return self.wiring.gate(read) if read.stream == stream else None
-
-    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
-        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        return self.wiring.static(self.wiring.row(stream, aggregation))
-
-    def source_hook(self, source: int) -> str:
-        """The hook on the tensor that the dense weights multiply."""
-        return self.wiring.multiplied(self.wiring.states[source])
-
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook fires only when it is named.
 
@@ -180,10 +236,3 @@ class HookedMUDDTransformer(
 
     def _fused_parts(self) -> list[Attention | Norm]:
         return [part for part in self.modules() if isinstance(part, (Attention, Norm))]
-
-    # --- The API of TransformerLens -------------------------------------------------------------
-
-    @property
-    def cfg(self) -> LiveConfig:
-        """The configuration under TransformerLens' names, with the present device and dtype."""
-        return self._live_config

@@ -1,6 +1,6 @@
 """Make the bundled data files anew: manifest, tokenizer, validation pack.
 
-A maintainer runs `python -m mudd_interp.training.build` after the pinned versions have changed.
+A maintainer runs ``python -m mudd_interp.training.build`` after the pinned versions have changed.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ TRAIN_BYTES, VALIDATION_BYTES = 52_000_000, 1_700_000
 
 
 def build() -> None:
-    """Write the three data files of `mudd_interp/bundled`."""
+    """Write the three data files of ``mudd_interp/bundled``."""
     write_manifest(MANIFEST, build_manifest(TRAIN_BYTES, VALIDATION_BYTES))
     training = [source for source in read_manifest() if source.split == "train"]
     save_trained_tokenizer(train_tokenizer(text for _, text in read_corpus(training)))

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: written whole, and verified before anything is loaded."""
+"""The state of a training run on disk: written whole, and verified before any of it is used."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _KINDS: dict[str, type] = {
     "rng": Tensor,
     "recipe": dict,
 }
-_ANEW = "choose another output folder, or remove the file to start anew"
+_AGAIN = "choose another output folder, or remove the file to start again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,11 @@ class State:
     """What a run needs to go on.
 
     Attributes:
-        model: the model's tensors by name.
-        optimizer: the optimizer's state.
-        step: optimiser steps so far.
-        rng: torch's random state.
-        recipe: how the model is trained, JSON-ready.
+        model: The model's tensors by name.
+        optimizer: The optimizer's state.
+        step: Optimiser steps so far.
+        rng: The state of torch's random numbers.
+        recipe: How the model is trained, JSON-ready.
     """
 
     model: dict[str, Shaped[Tensor, "..."]]
@@ -42,27 +42,27 @@ class State:
 
 
 def write_state(state: State, path: Path) -> None:
-    """Write a state, with a digest over it.
+    """Write a state, with a digest of it.
 
     Raises:
-        ValueError: it cannot be written; the file that was there stays.
+        ValueError: If it cannot be written; a file that was there stays as it was.
     """
     values = dict(vars(state))
     try:
         with replacing(path) as temporary:
             torch.save({**values, "sha256": _digest(values)}, temporary)
-    except (OSError, RuntimeError) as error:  # the latter of torch's writer
+    except (OSError, RuntimeError) as error:  # the latter comes from torch's writer
         raise ValueError(
-            f"cannot write {path}, the disk may be full: the checkpoint before it stays; make "
+            f"cannot write {path}, the disk may be full: the previous checkpoint stays; make "
             "room, and the same command goes on from there"
         ) from error
 
 
 def read_state(path: Path) -> State:
-    """Read what `write_state` wrote; files of version 0.1 have no digest.
+    """Read what :func:`write_state` wrote; files of version 0.1 have no digest.
 
     Raises:
-        ValueError: the file is damaged, or no checkpoint.
+        ValueError: If the file is damaged, or is not a checkpoint.
     """
     try:
         found = torch.load(path, weights_only=True)
@@ -71,17 +71,17 @@ def read_state(path: Path) -> State:
         wrong |= {name for name in {*found} & {*_KINDS} if type(found[name]) is not _KINDS[name]}
         whole = not wrong and given in (None, _digest(found)) and found["step"] >= 0
     except Exception as error:  # a damaged file can make torch raise any class
-        raise ValueError(f"{path} is damaged, or no checkpoint: {_ANEW}") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {_AGAIN}") from error
     if not whole:
-        raise ValueError(f"{path} is damaged, or no checkpoint: {_ANEW}")
+        raise ValueError(f"{path} is damaged or not a checkpoint: {_AGAIN}")
     return State(**found)
 
 
 def load_state(state: State, path: Path, model: nn.Module, optimizer: Any) -> None:
-    """Put a state into a model and its optimizer, and torch's random state.
+    """Restore a state: the model's, its optimizer's, and that of torch's random numbers.
 
     Raises:
-        ValueError: it is of another model, or damaged.
+        ValueError: If it is damaged, or belongs to another model.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     held = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.model.items()}
@@ -97,7 +97,7 @@ def load_state(state: State, path: Path, model: nn.Module, optimizer: Any) -> No
         optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.rng)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged, or of another run: {_ANEW}") from error
+        raise ValueError(f"{path} is damaged, or belongs to another run: {_AGAIN}") from error
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -105,7 +105,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _digest(values: Any) -> str:
-    """sha256 over nested values: of a tensor its dtype, shape and bytes."""
+    """The sha256 of nested values; of a tensor, it covers dtype, shape and bytes."""
     digest = hashlib.sha256()
     _feed(digest, values)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The training text: Python sources of packages that are pinned as dependencies anyway.
 
-`build_manifest` chooses the files once; the manifest (with digests) ships with the package.
-`read_corpus` reads the files it names from the running interpreter's site-packages.
+:func:`build_manifest` chooses the files once; the manifest (with digests) ships with the package.
+:func:`read_corpus` reads the files that it names from the running interpreter's site-packages.
 """
 
 import csv
@@ -65,11 +65,11 @@ class SourceFile:
     """One file of the corpus, as the manifest names it.
 
     Attributes:
-        package: the distribution's name, as pip spells it.
-        version: its version, without a local part such as `+cpu`.
-        path: relative to site-packages, with forward slashes.
-        sha256: digest of the file's bytes, in hexadecimal.
-        split: train or validation.
+        package: The distribution's name, as pip spells it.
+        version: Its version, without a local part such as ``+cpu``.
+        path: Relative to site-packages, with forward slashes.
+        sha256: Digest of the file's bytes, in hexadecimal.
+        split: ``"train"`` or ``"validation"``.
     """
 
     package: str
@@ -80,12 +80,12 @@ class SourceFile:
 
 
 def public_version(dist: Distribution) -> str:
-    """Return the version without its local part: builds for other hardware share the sources."""
+    """A version without its local part: builds for other hardware share the sources."""
     return dist.version.split("+")[0]
 
 
 def is_handwritten(path: str, text: str) -> bool:
-    """Tell real source from generated files, vendored copies, tests and tables of data."""
+    """Whether a file is real source: not generated, vendored, a test or a table of data."""
     header = "\n".join(text.split("\n", 40)[:40])
     if _LEFT_OUT_PATH.search(path) or _GENERATED_HEADER.search(header):
         return False
@@ -96,7 +96,7 @@ def is_handwritten(path: str, text: str) -> bool:
 
 
 def candidates(package: str) -> Iterator[tuple[SourceFile, str]]:
-    """Yield the hand-written sources of an installed package with their text, sorted by path."""
+    """The hand-written sources of an installed package with their text, sorted by path."""
     dist = distribution(package)
     for entry in sorted(str(file) for file in dist.files or () if file.suffix == ".py"):
         file = Path(str(dist.locate_file(entry)))
@@ -105,7 +105,7 @@ def candidates(package: str) -> Iterator[tuple[SourceFile, str]]:
         raw = file.read_bytes()
         try:
             text = raw.decode()
-        except UnicodeDecodeError:  # a legacy encoding or a test of one
+        except UnicodeDecodeError:  # a legacy encoding, or a test of one
             continue
         if is_handwritten(entry, text):
             yield _describe(dist, package, entry, raw), text
@@ -117,7 +117,7 @@ def _describe(dist: Distribution, package: str, path: str, raw: bytes) -> Source
 
 
 def split_of(path: str) -> Split:
-    """Decide by a hash of the path, so that a file never changes sides."""
+    """The split of a file, by a hash of its path, so that a file never changes sides."""
     fraction = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") / 2**64
     return "validation" if fraction < VALIDATION_SHARE else "train"
 
@@ -128,10 +128,10 @@ def build_manifest(
     """Choose files of installed packages at random until both byte budgets are spent.
 
     Args:
-        train_bytes: about how many bytes of training text.
-        validation_bytes: about how many bytes of held-out text.
-        packages: where to look.
-        seed: decides the choice and the order of training.
+        train_bytes: About how many bytes of training text to take.
+        validation_bytes: About how many bytes of held-out text to take.
+        packages: The packages to take them from.
+        seed: Of the choice, and of the order of training.
 
     Returns:
         The files in training order, the held-out ones last.
@@ -163,16 +163,16 @@ def write_manifest(path: Path, files: Iterable[SourceFile]) -> None:
 
 
 def read_manifest(path: Path = MANIFEST) -> list[SourceFile]:
-    """Read what `write_manifest` wrote."""
+    """Read what :func:`write_manifest` wrote."""
     text = gzip.decompress(path.read_bytes()).decode()
     return [SourceFile(**row) for row in csv.DictReader(io.StringIO(text), delimiter="\t")]  # pyright: ignore[reportArgumentType]
 
 
 def read_corpus(files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, str]]:
-    """Yield each file with its text, after checking its digest.
+    """Each file with its text, after a check of its digest.
 
     Raises:
-        ValueError: a package or file is missing, or is not the one the manifest was made from.
+        ValueError: If a package or file is missing, or is not the one that the manifest names.
     """
     for source in files:
         raw, installed = _installed_bytes(source)

@@ -16,7 +16,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shingle_hashes(text: str) -> UInt64[np.ndarray, " shingle"]:
-    """Hash every run of five tokens of `text`; the distinct hashes, sorted."""
+    """The distinct hashes of all runs of five tokens of a text, sorted."""
     tokens = [zlib.crc32(token.encode()) for token in _TOKEN.findall(text)]
     tokens += [0] * (_SHINGLE - len(tokens))
     codes = np.array(tokens, dtype=np.uint64)
@@ -29,7 +29,7 @@ def shingle_hashes(text: str) -> UInt64[np.ndarray, " shingle"]:
 
 
 def minhash(text: str) -> UInt64[np.ndarray, " permutation"]:
-    """Return the MinHash signature of `text`.
+    """The MinHash signature of a text.
 
     The share of equal entries of two signatures estimates the Jaccard index of the two sets of
     shingles, with a standard error of at most 0.045.
@@ -46,11 +46,11 @@ def minhash(text: str) -> UInt64[np.ndarray, " permutation"]:
 
 
 def distinct(texts: Iterable[str], threshold: float = 0.5) -> Iterator[int]:
-    """Yield the indices of the texts that resemble no text kept before them.
+    """The indices of the texts that resemble no text kept before them.
 
     Args:
-        texts: the documents, in order of preference.
-        threshold: the estimated Jaccard index (0 to 1) from which a text is a near-duplicate.
+        texts: The documents, in order of preference.
+        threshold: The estimated Jaccard index (0 to 1) from which a text is a near-duplicate.
     """
     kept: list[UInt64[np.ndarray, " permutation"]] = []
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)

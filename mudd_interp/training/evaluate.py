@@ -19,9 +19,9 @@ class FileLosses:
     """The loss of one model on each held-out file.
 
     Attributes:
-        files: package and path, `torch: torch/nn/functional.py`, sorted.
-        totals: summed loss of the file's predicted tokens, in nats.
-        tokens: how many tokens of the file were predicted.
+        files: Package and path, ``torch: torch/nn/functional.py``, sorted.
+        totals: Summed loss of the file's predicted tokens, in nats.
+        tokens: How many tokens of the file were predicted.
     """
 
     files: tuple[str, ...]
@@ -39,11 +39,11 @@ class LossDifference:
     """Model minus baseline, in nats per token; negative means that the model is better.
 
     Attributes:
-        difference: of the mean losses over all predicted tokens.
-        low: lower end of the bootstrap interval.
-        high: upper end of the bootstrap interval.
-        confidence: of the interval, 0 to 1.
-        n_files: how many files were resampled.
+        difference: The difference of the mean losses over all predicted tokens.
+        low: Lower end of the bootstrap interval.
+        high: Upper end of the bootstrap interval.
+        confidence: The interval's confidence level, 0 to 1.
+        n_files: How many files were resampled.
     """
 
     difference: float
@@ -57,12 +57,12 @@ class LossDifference:
 def file_losses(logits: LogitFunction, pack: ValidationPack, batch: int = 16) -> FileLosses:
     """Measure a model on held-out sequences, file by file.
 
-    Every sequence is seen alone: its first token is not predicted.
+    The model sees each sequence by itself, so its first token is not predicted.
 
     Args:
-        logits: the model in evaluation mode, token ids to logits.
-        pack: the sequences and their files.
-        batch: sequences per forward pass.
+        logits: The model in evaluation mode: token ids to logits.
+        pack: The sequences and their files.
+        batch: Sequences per forward pass.
     """
     losses = [_sequence_losses(logits, tokens) for tokens in pack.tokens.split(batch)]
     names = [f"{origin.package}: {origin.path}" for origin in pack.origins]
@@ -88,13 +88,13 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> LossDifference:
-    """Resample files, the same ones for both models, and see how the difference varies.
+    """Resample files, the same ones for both models, to see how the difference varies.
 
-    The interval (percentiles) is about which files were held out; it says nothing about other
+    The interval (percentiles) covers the choice of held-out files; it says nothing about other
     training seeds.
 
     Raises:
-        ValueError: the two models were measured on different files or tokens.
+        ValueError: If the two models were measured on different files or tokens.
     """
     if model.files != baseline.files or not np.array_equal(model.tokens, baseline.tokens):
         raise ValueError(

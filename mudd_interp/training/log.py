@@ -9,16 +9,16 @@ from mudd_interp.files import csv_rows, write_bytes
 
 @dataclass(frozen=True)
 class LogRow:
-    """One line of the log, written after `step` optimiser steps.
+    """One line of the log.
 
     Attributes:
-        step: optimiser steps so far.
-        tokens: tokens predicted so far.
-        train_loss: of the step's batch, in nats per token.
-        lr: learning rate of the step.
+        step: Optimiser steps so far.
+        tokens: Tokens predicted so far.
+        train_loss: The loss of the step's batch, in nats per token.
+        lr: Learning rate of the step.
         grad_norm: L2 norm of the gradient before clipping.
-        tokens_per_second: since the log line before.
-        validation_loss: in nats per token; None where it was not computed.
+        tokens_per_second: The speed since the previous line.
+        validation_loss: In nats per token; ``None`` where it was not computed.
     """
 
     step: int
@@ -37,7 +37,7 @@ def add_to_log(path: Path, row: LogRow) -> None:
     """Add a line, below the header.
 
     Raises:
-        ValueError: it cannot be written; the log is as it was.
+        ValueError: If it cannot be written; the log is as it was.
     """
     size = path.stat().st_size if path.exists() else 0
     lines = (b"" if size else _HEADER) + csv_rows([astuple(row)])
@@ -46,7 +46,7 @@ def add_to_log(path: Path, row: LogRow) -> None:
             file.write(lines)
     except OSError as error:
         if path.exists():
-            os.truncate(path, size)  # half a line is none
+            os.truncate(path, size)  # without the half of a line that was written
         raise ValueError(
             f"cannot write {path} ({error.strerror}): make room, and the same command goes on from "
             "the last checkpoint"
@@ -54,15 +54,15 @@ def add_to_log(path: Path, row: LogRow) -> None:
 
 
 def trim_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint, whose steps are run again, and half a line.
+    """Drop the lines after the checkpoint, whose steps are run again, and a half-written line.
 
     Raises:
-        ValueError: the file is no log.
+        ValueError: If the file is not a log.
     """
     if not path.exists():
         return
     header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    if not header.endswith(b"\n"):  # all that a kill or a full disk left
+    if not header.endswith(b"\n"):  # a kill or a full disk left nothing else
         path.unlink()
         return
     if lines and not lines[-1].endswith(b"\n"):
@@ -70,12 +70,12 @@ def trim_log(path: Path, step: int) -> None:
     steps = [line.split(b",")[0] for line in lines]
     if _bare(header) != _bare(_HEADER) or not all(map(bytes.isdigit, steps)):
         raise ValueError(
-            f"{path} is no log of a run: choose another output folder, or remove the file"
+            f"{path} is not the log of a run: choose another output folder, or remove the file"
         )
     kept = [line for line, at in zip(lines, steps, strict=True) if int(at) <= step]
     write_bytes(path, b"".join([header, *kept]))
 
 
 def _bare(header: bytes) -> bytes:
-    """A header without what two writers of CSV do differently."""
+    """A header without the quotes that one writer of CSV sets and another does not."""
     return header.replace(b'"', b"").strip()

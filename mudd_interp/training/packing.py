@@ -1,19 +1,22 @@
 """From documents to rows of token ids, every token predicted exactly once."""
 
-import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64, UInt16
 from tokenizers import Tokenizer
 
-from mudd_interp.files import exclusive, read_json, replacing, write_text
+from mudd_interp.files import exclusive, read_json, replacing, sha256_file, write_text
 from mudd_interp.training.corpus import MANIFEST, SourceFile, Split, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import END_OF_TEXT_ID, TOKENIZER, load_packing_tokenizer
 
+_SPLITS: tuple[Split, ...] = get_args(Split)
+_TOKEN = np.dtype("<u2")
 _ENCODED_AT_ONCE = 100  # documents; bounds the memory of the encodings
 
 STAMP = "prepared.json"
@@ -22,12 +25,12 @@ STAMP = "prepared.json"
 
 @dataclass(frozen=True)
 class PackedText:
-    """Documents in one stream: `<|endoftext|>`, the tokens of a file, `<|endoftext|>`, ...
+    """Documents in one stream: ``<|endoftext|>``, the tokens of a file, ``<|endoftext|>``, ...
 
     Attributes:
-        stream: token ids.
-        starts: where each document's `<|endoftext|>` stands in the stream.
-        files: the document's sources, in order.
+        stream: Token ids.
+        starts: Where each document's ``<|endoftext|>`` stands in the stream.
+        files: The document's sources, in order.
     """
 
     stream: UInt16[np.ndarray, " token"]
@@ -35,13 +38,13 @@ class PackedText:
     files: tuple[SourceFile, ...]
 
     def document(self, index: int) -> UInt16[np.ndarray, " document_token"]:
-        """Return the ids of one document, its leading `<|endoftext|>` included."""
+        """The ids of one document, its leading ``<|endoftext|>`` included."""
         bounds = np.append(self.starts, len(self.stream))
         return self.stream[bounds[index] : bounds[index + 1]]
 
 
 def pack(documents: Sequence[tuple[SourceFile, str]], tokenizer: Tokenizer) -> PackedText:
-    """Tokenize documents and join them, each behind an `<|endoftext|>`."""
+    """The tokens of documents in one stream, an ``<|endoftext|>`` before each document."""
     encoded = list(_encode([text for _, text in documents], tokenizer))
     lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
@@ -57,13 +60,13 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[UInt16[np.nd
 
 
 def rows(stream: UInt16[np.ndarray, " token"], n_ctx: int) -> UInt16[np.ndarray, "row pos_plus_1"]:
-    """Cut a stream into rows of n_ctx inputs and their n_ctx targets.
+    """A stream cut into rows of ``n_ctx`` inputs and their ``n_ctx`` targets.
 
     A row ends with the id that begins the next one, so every token but the first is predicted
     once; a tail shorter than a row is dropped.
 
     Raises:
-        ValueError: the stream is shorter than one row.
+        ValueError: If the stream is shorter than one row.
     """
     if len(stream) <= n_ctx:
         raise ValueError(f"expected more than {n_ctx} tokens, got {len(stream)}: give more text")
@@ -77,55 +80,75 @@ def packed_split(split: Split) -> PackedText:
 
 
 def prepare(folder: Path) -> None:
-    """Write `train.npy` and `validation.npy` (uint16 streams) to `folder`, unless they are there.
+    """Write ``train.npy`` and ``validation.npy``, uint16 streams, unless they are there already.
 
     Args:
-        folder: the work folder; a stamp in it names the manifest and tokenizer it was made from.
+        folder: Where to; a stamp in it has the digests of the manifest and the tokenizer that the
+            streams were made from, and of the streams.
 
     Raises:
-        ValueError: another process prepares the folder, or a source file is not the one expected.
+        ValueError: If another process is preparing the folder, or a source file is not the expected
+            one.
     """
     if is_prepared(folder):
         return
     with exclusive(folder):
-        for split in ("train", "validation"):
-            with replacing(folder / f"{split}.npy") as temporary, temporary.open("wb") as file:
+        for split in _SPLITS:
+            with replacing(_path(folder, split)) as temporary, temporary.open("wb") as file:
                 np.save(file, packed_split(split).stream)
-        write_text(folder / STAMP, json.dumps(prepared_from(), indent=2))
+        write_text(folder / STAMP, json.dumps(stamp(folder), indent=2))
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the streams in a folder are those that `prepare` would write there."""
-    stamp = folder / STAMP
+    """Whether the streams in a folder are those that :func:`prepare` wrote, or would write."""
+    path = folder / STAMP
     try:
-        return stamp.is_file() and read_json(stamp) == prepared_from()
-    except ValueError:
+        return path.is_file() and read_json(path) == stamp(folder)
+    except (ValueError, OSError):
         return False  # it is made anew
 
 
-def prepared_from() -> dict[str, str]:
-    """Digest the two files that decide every token."""
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in (("manifest", MANIFEST), ("tokenizer", TOKENIZER))
-    }
+def stamp(folder: Path) -> dict[str, str]:
+    """Digests of the two files that decide every token, and of the streams in a folder.
+
+    Raises:
+        OSError: If a stream is missing.
+    """
+    files = {"manifest": MANIFEST, "tokenizer": TOKENIZER}
+    files |= {split: _path(folder, split) for split in _SPLITS}
+    return {name: sha256_file(path) for name, path in files.items()}
 
 
 def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
     """Map a prepared stream into memory.
 
     Raises:
-        ValueError: the file is damaged, or no stream.
+        ValueError: If the file is damaged, or is not a stream.
     """
-    path = folder / f"{split}.npy"
+    path = _path(folder, split)
+    length = len(_header(0))  # that of any other count
     try:
-        stream = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(_no_stream(path)) from error
-    if not isinstance(stream, np.ndarray) or (stream.dtype, stream.ndim) != (np.uint16, 1):
-        raise ValueError(_no_stream(path))
-    return stream
+        with path.open("rb") as file:
+            header = file.read(length)
+        count, rest = divmod(path.stat().st_size - length, _TOKEN.itemsize)
+        # NumPy's reader evaluates a header, and fails in many ways; ours is known.
+        if rest or header != _header(max(count, 0)):
+            raise ValueError("it does not begin as a stream of its length does")
+        return np.memmap(path, _TOKEN, "r", length, (count,))
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or not a stream of tokens ({error}): remove its folder to prepare "
+            "it again."
+        ) from error
 
 
-def _no_stream(path: Path) -> str:
-    return f"{path} is damaged, or no stream of tokens: remove its folder, to prepare it anew"
+def _header(count: int) -> bytes:
+    """How the file of a stream begins, before its tokens."""
+    file = io.BytesIO()
+    values = {"descr": _TOKEN.str, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, values)
+    return file.getvalue()
+
+
+def _path(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.npy"

@@ -13,8 +13,8 @@ class Preset:
     """A model to train.
 
     Attributes:
-        cfg: its configuration.
-        recipe: how it is trained.
+        cfg: Its configuration.
+        recipe: How it is trained.
     """
 
     cfg: ModelConfig
@@ -33,7 +33,7 @@ _TFM_TINY = ModelConfig(
 # Section 2.6 of the paper: widths grow from 0.5 to 1.5 times 352 (here in steps of 32); the total,
 # 4,224, is that of the plain model.
 _MUDD_TINY = replace(_TFM_TINY, d_mlp=tuple(range(176, 529, 32)), wiring=wiring("mudd"))
-# To try the command with.
+# For trying out the command.
 _TOY = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_vocab=D_VOCAB, n_ctx=256, d_mlp=64)
 _TINY = Recipe(steps=2450)
 _SHORT = Recipe(steps=20, batch=4)
@@ -48,10 +48,10 @@ GROUPS = {"tiny-pair": ("mudd-tiny", "tfm-tiny"), "toy-pair": ("toy", "toy-plain
 
 
 def members(name: str) -> tuple[str, ...]:
-    """Return the presets a name stands for: itself, or those of a group.
+    """The presets that a name stands for: the one of that name, or those of a group.
 
     Raises:
-        ValueError: there is no such preset or group.
+        ValueError: If there is no such preset or group.
     """
     if name in GROUPS:
         return GROUPS[name]

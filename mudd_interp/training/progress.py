@@ -1,4 +1,4 @@
-"""What a training run says while it runs: a bar on a terminal, plain lines elsewhere."""
+"""What a training run reports while it runs: a bar on a terminal, plain lines elsewhere."""
 
 from types import TracebackType
 
@@ -13,12 +13,12 @@ class Progress:
     """Progress of one run, as a context manager.
 
     Args:
-        name: of the run.
-        steps: the run's total.
-        done: steps that a resumed run has behind it.
+        name: The run's name.
+        steps: The run's total number of steps.
+        done: The steps that a resumed run has already taken.
     """
 
-    def __init__(self, name: str, steps: int, done: int) -> None:
+    def __init__(self, name: str, steps: int, done: int):
         self._name, self._steps, self._pace = name, steps, Pace(done)
         self._console = Console()
         self._bar = RichProgress(

@@ -1,4 +1,4 @@
-"""The verb `train`: rebuild the bundled models from the sources on this machine."""
+"""The verb ``train``: rebuild the bundled models from the sources on this machine."""
 
 import os
 import signal
@@ -22,20 +22,21 @@ from mudd_interp.training.tokenizer import TOKENIZER
 from mudd_interp.training.trainer import Trainer
 
 BAD_INPUT = 2
-"""Exit code of the command for input that it refuses, in one message."""
+"""Exit code of the command where it refuses its input, with one message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How to run, and what to change of the preset.
+    """How to run, and what to change in the preset.
 
     Attributes:
-        data: folder of the prepared tokens; made on first use. None: `data` inside the output.
-        steps: optimiser steps instead of the preset's.
-        peak_lr: peak learning rate instead of the preset's.
-        threads: CPU threads per process; None leaves the choice to torch.
-        compiled: whether to use `torch.compile`.
-        parallel: whether the models of a group train at the same time, a process each.
+        data: Folder of the prepared tokens, made on first use; ``None`` for the folder ``data``
+            inside the output.
+        steps: Optimiser steps, instead of the preset's; ``None`` keeps those.
+        peak_lr: Peak learning rate, instead of the preset's; ``None`` keeps that.
+        threads: CPU threads per process; ``None`` leaves the choice to torch.
+        compiled: Whether to use ``torch.compile``.
+        parallel: Whether the models of a group train at the same time, each in its own process.
     """
 
     data: Path | None = None
@@ -49,21 +50,21 @@ class RunOptions:
 def run_preset(
     name: str, out_dir: str | os.PathLike[str], options: RunOptions | None = None
 ) -> None:
-    """Train a preset, or every preset of a group, each in a folder of its own under `out_dir`.
+    """Train a preset, or every preset of a group, each in its own folder under ``out_dir``.
 
     A run that was interrupted goes on from its last checkpoint.
 
     Args:
-        name: of a preset or group.
-        out_dir: where `<preset>/checkpoint.pt`, `log.csv` and, in the end, the folder `model` for
-            `load_model` are written.
-        options: see `RunOptions`.
+        name: The preset or group.
+        out_dir: Where ``<preset>/checkpoint.pt``, ``<preset>/log.csv`` and, at the end, the folder
+            ``<preset>/model`` for :func:`mudd_interp.load_model` are written.
+        options: How to run, and what to change in the preset.
 
     Raises:
-        ValueError: the name is unknown, `out_dir` cannot be written or another process is at work
-            there, a source file is not the one expected, or a run cannot begin, go on or stay
-            finite; of parallel runs the message names the preset.
-        ChildProcessError: a process of parallel runs ended for another reason.
+        ValueError: If the name is unknown, ``out_dir`` cannot be written or another process is at
+            work there, a source file is not the expected one, or a run cannot start, cannot
+            continue or stops being finite; where runs are parallel, the message names the preset.
+        ChildProcessError: If a process of a parallel run ended for another reason.
     """
     names = members(name)
     options = options or RunOptions()
@@ -94,7 +95,7 @@ def _check_folders(out_dir: str | os.PathLike[str], folders: Sequence[Path], dat
 
 
 def train_one(name: str, folder: Path, options: RunOptions) -> None:
-    """Train one preset in this process and write its weights to `folder`, which nobody shares."""
+    """Train one preset in this process, alone in its folder, and write its weights there."""
     with exclusive(folder):
         _train(name, folder, options)
 
@@ -134,7 +135,7 @@ def _overridden(preset: Preset, options: RunOptions) -> Preset:
 
 
 def _run_processes(names: tuple[str, ...], out_dir: Path, options: RunOptions) -> None:
-    """Train each in a process of its own; when one ends early, stop the others and say why."""
+    """Train each in its own process; when one fails, stop the others and say why."""
     processes: dict[str, subprocess.Popen[str]] = {}
     with ThreadPoolExecutor(len(names)) as pool:
         try:
@@ -149,7 +150,7 @@ def _run_processes(names: tuple[str, ...], out_dir: Path, options: RunOptions) -
                 _check_end(name, processes[name].returncode, said, out_dir)
         finally:
             for process in processes.values():
-                process.terminate()  # to the command the same as Ctrl-C: it cleans up and ends
+                process.terminate()  # to the command, the same as Ctrl-C: it cleans up and ends
 
 
 def _check_end(name: str, code: int, said: str, out_dir: Path) -> None:
@@ -158,8 +159,8 @@ def _check_end(name: str, code: int, said: str, out_dir: Path) -> None:
         sys.stderr.write(said)
         return
     goes_on = (
-        f"Whatever else was training was stopped; the checkpoints in {out_dir} stay, and the same "
-        "command goes on from them."
+        f"All other training was stopped; the checkpoints in {out_dir} stay, and the same command "
+        "goes on from them."
     )
     if code == BAD_INPUT:
         message = said.rpartition("mudd-interp: ")[2].strip().rstrip(".")

@@ -13,18 +13,18 @@ class Recipe:
     """How a model is trained. Two runs with equal recipes and data see the same rows in order.
 
     Attributes:
-        steps: optimiser steps; at one pass over the data, never a row twice.
-        batch: rows per step.
-        micro_batch: rows per backward pass; the gradients of a step add up. Small enough for the
-            processor's cache is faster; it changes the weights by rounding only.
-        peak_lr: learning rate at the end of the warm-up.
-        warmup: share of the steps in which the rate rises linearly from 0.
-        final_lr: the last rate, as a share of the peak.
-        betas: of AdamW.
-        weight_decay: of matrices only, see `decays`.
-        clip: largest L2 norm of all gradients together.
-        model_seed: of the initialisation.
-        data_seed: of the order of rows.
+        steps: Optimiser steps; they make one pass over the data at most, so no row is seen twice.
+        batch: Rows per step.
+        micro_batch: Rows per backward pass; the gradients of a step add up. A size that fits the
+            processor's cache is faster, and changes the weights by rounding only.
+        peak_lr: Learning rate at the end of the warm-up.
+        warmup: Share of the steps in which the rate rises linearly from 0.
+        final_lr: The last rate, as a share of the peak.
+        betas: AdamW's betas.
+        weight_decay: AdamW's weight decay, for matrices only: see :func:`decays`.
+        clip: Largest L2 norm of all gradients together.
+        model_seed: The seed of the initialisation.
+        data_seed: The seed of the order of rows.
     """
 
     steps: int
@@ -41,7 +41,7 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate of a step (0-based): linear warm-up, then a cosine down to `final_lr`."""
+    """The rate of a step (0-based): linear warm-up, then a cosine down to ``final_lr``."""
     warmup = max(1, round(recipe.warmup * recipe.steps))
     if step < warmup:
         return recipe.peak_lr * (step + 1) / warmup
@@ -51,10 +51,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Tell whether weight decay applies: to projections `W_*`, not to token embeddings.
+    """Whether weight decay applies: it does to projections ``W_*``, but not to token embeddings.
 
-    Biases, gains and the static dense weights `a` do not decay either: pulling `a` to zero would
-    pull every stream away from the plain residual it starts as.
+    Biases, gains and the static dense weights ``a`` do not decay either: pulling ``a`` to zero
+    would pull every stream away from the plain residual that it starts as.
     """
     leaf = name.rpartition(".")[2]
     return parameter.ndim >= 2 and leaf.startswith("W_") and leaf not in ("W_E", "W_pos")
@@ -63,7 +63,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 def make_optimizer(
     named_parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe
 ) -> torch.optim.AdamW:
-    """AdamW with two groups: parameters that decay, and the others."""
+    """AdamW with two groups: the parameters that decay, and the others."""
     named = list(named_parameters)
     groups = [
         {"params": [p for n, p in named if decays(n, p)], "weight_decay": recipe.weight_decay},

@@ -12,8 +12,8 @@ TOKENIZER = Path(__file__).parent.parent / "bundled" / "tokenizer.json"
 END_OF_TEXT_ID = 0
 D_VOCAB = 4096
 
-# Each newline alone, so that "\n" is one token and the indentation after it another; runs of two
-# or more spaces alone; a single space belongs to the name, digit or operator after it.
+# Each newline by itself, so that "\n" is one token and the indentation after it another; runs of
+# two or more spaces by themselves; a single space belongs to the name, digit or operator after it.
 _PIECES = (
     r"\n",
     r" {2,}",
@@ -26,14 +26,14 @@ _PIECES = (
 
 
 def train_tokenizer(texts: Iterable[str], d_vocab: int = D_VOCAB) -> Tokenizer:
-    """Learn the merges from `texts`; the same texts in the same order give the same tokenizer.
+    """Learn the merges from texts; the same texts in the same order give the same tokenizer.
 
     Args:
-        texts: training documents.
-        d_vocab: how many entries, `<|endoftext|>` (id 0) and the 256 bytes included.
+        texts: Training documents.
+        d_vocab: The number of entries, ``<|endoftext|>`` (id 0) and the 256 bytes included.
 
     Raises:
-        ValueError: the texts are too few for that many entries.
+        ValueError: If there is too little text for that many entries.
     """
     tokenizer = _untrained()
     trainer = trainers.BpeTrainer(
@@ -62,16 +62,16 @@ def _untrained() -> Tokenizer:
 
 
 def save_trained_tokenizer(tokenizer: Tokenizer, path: Path = TOKENIZER) -> None:
-    """Write the tokenizer as one JSON file that `transformers` reads too."""
+    """Write the tokenizer as one JSON file that ``transformers`` reads too."""
     with replacing(path) as temporary:
         tokenizer.save(str(temporary), pretty=False)
 
 
 def load_packing_tokenizer(path: Path = TOKENIZER) -> Tokenizer:
-    """Read a tokenizer for packing: `<|endoftext|>` written in a text stays text.
+    """Read a tokenizer for packing: where a text spells ``<|endoftext|>``, it stays text.
 
-    The sources of `transformers` spell the special token in string literals; only the packer may
-    place the real one.
+    The sources of ``transformers`` spell the special token in string literals; only the packer may
+    insert the real one.
     """
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True

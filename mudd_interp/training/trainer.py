@@ -27,13 +27,13 @@ LOG = "log.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How often the run reports and saves, in steps; none of it changes the weights.
+    """How often a run reports and saves, in steps; none of this changes the weights.
 
     Attributes:
-        log: a line in the log.
-        validate: a validation loss in the log.
-        save: a checkpoint.
-        validation_rows: rows of the fixed validation subset, the first of the held-out stream.
+        log: Steps from one line of the log to the next.
+        validate: Steps from one validation loss in the log to the next.
+        save: Steps from one checkpoint to the next.
+        validation_rows: Size of the validation subset: the first rows of the held-out stream.
     """
 
     log: int = 10
@@ -43,7 +43,7 @@ class Schedule:
 
 
 def token_loss(model: nn.Module) -> LossFunction:
-    """Return the mean next-token loss of a model, in nats, as a function of inputs and targets."""
+    """The mean next-token loss of a model, in nats, as a function of inputs and targets."""
 
     def loss(
         tokens: Int64[Tensor, "batch pos"], targets: Int64[Tensor, "batch pos"]
@@ -57,22 +57,22 @@ def token_loss(model: nn.Module) -> LossFunction:
 class Trainer:
     """One model, one recipe, one folder.
 
-    The batch of a step is a function of the step and the recipe, so a checkpoint holds model,
-    optimiser, step and random state, and a resumed run equals an unbroken one.
+    The batch of a step is a function of the step and the recipe. So a checkpoint needs to hold only
+    the model, optimiser, step and random state, and a resumed run equals an unbroken one.
 
     Args:
-        model: any module with `model(tokens, return_type="logits")`.
-        recipe: how to train it.
-        train: the training stream.
-        validation: the held-out stream.
-        folder: where `checkpoint.pt` and `log.csv` are written, and resumed from.
-        n_ctx: tokens per row.
-        schedule: how often to report and save.
-        compiled: whether to run the loss through `torch.compile`.
+        model: Any module with ``model(tokens, return_type="logits")``.
+        recipe: How to train it.
+        train: The training stream.
+        validation: The held-out stream.
+        folder: Where ``checkpoint.pt`` and ``log.csv`` are written, and resumed from.
+        n_ctx: Tokens per row.
+        schedule: How often to report and save.
+        compiled: Whether to run the loss through ``torch.compile``.
 
     Raises:
-        ValueError: the rows are too few for one pass, or `folder` holds another recipe's run or a
-            damaged one.
+        ValueError: If there are too few rows for one pass, or ``folder`` holds a run of another
+            recipe or a damaged run.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer:
         n_ctx: int,
         schedule: Schedule | None = None,
         compiled: bool = False,
-    ) -> None:
+    ):
         self.model, self.recipe, self.folder, self.n_ctx = model, recipe, folder, n_ctx
         self.schedule = schedule or Schedule()
         self.rows = rows(train, n_ctx)
@@ -99,10 +99,10 @@ class Trainer:
         self._resume()
 
     def run(self, until: int | None = None) -> None:
-        """Train up to the recipe's last step, or stop (and save) after step `until`.
+        """Train up to the recipe's last step, or to step ``until``, and save.
 
         Raises:
-            ValueError: the loss is not a finite number, or a checkpoint cannot be written.
+            ValueError: If the loss is not a finite number, or a checkpoint cannot be written.
         """
         self.model.train()
         end = min(until or self.recipe.steps, self.recipe.steps)
@@ -129,7 +129,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.recipe.steps
 
     def _update(self, lr: float) -> tuple[float, float]:
-        """Take one optimiser step; return the loss and the gradient's norm before clipping."""
+        """Take one optimiser step: the loss, and the gradient's norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -142,7 +142,7 @@ class Trainer:
         return loss, norm.item()
 
     def _backward(self, chunk: UInt16[np.ndarray, "batch pos_plus_1"]) -> float:
-        """Add the gradients of some rows of a step; return their share of its mean loss."""
+        """Add the gradients of some rows of a step: their share of its mean loss."""
         loss = self.loss(*inputs_and_targets(chunk)) * (len(chunk) / self.recipe.batch)
         loss.backward()
         return loss.item()
@@ -155,9 +155,8 @@ class Trainer:
     def validation_loss(self) -> float:
         """Mean loss over the fixed validation subset, in nats per token."""
         self.model.eval()
-        losses = [
-            self.eager_loss(*inputs_and_targets(chunk)).item()
-            * len(chunk)  # compiling takes longer
+        losses = [  # not compiled: compiling would take longer
+            self.eager_loss(*inputs_and_targets(chunk)).item() * len(chunk)
             for chunk in _chunks(self.validation, self.recipe.batch)
         ]
         self.model.train()
@@ -194,7 +193,7 @@ class Trainer:
 def inputs_and_targets(
     chunk: UInt16[np.ndarray, "batch pos_plus_1"],
 ) -> tuple[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]]:
-    """Split rows into what the model reads and what it must predict."""
+    """Rows, split into what the model reads and what it must predict."""
     ids = torch.from_numpy(chunk.astype(np.int64))
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
@@ -225,13 +224,13 @@ def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, An
         key = differing[0]
         raise ValueError(
             f"{path} was trained with {key}={saved.get(key)}, this run wants {wanted.get(key)}: "
-            "choose another output folder, or remove this one to start anew"
+            "choose another output folder, or remove this one to start again"
         )
 
 
 def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:
     return (
         f"{folder.name}: expected a finite loss, got {loss} at step {step} (learning rate "
-        f"{lr:.2e}); the last checkpoint in {folder} is from before: lower the peak rate and "
+        f"{lr:.2e}); the last checkpoint in {folder} is from before that: lower the peak rate and "
         "start in a new folder"
     )

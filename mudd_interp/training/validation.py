@@ -23,11 +23,11 @@ class Origin:
     """Where a held-out sequence comes from.
 
     Attributes:
-        package: the distribution's name.
-        version: its version.
-        path: the file, relative to site-packages.
-        offset: index of the sequence's first token in the file's tokens, where 0 is the
-            `<|endoftext|>` before the text.
+        package: The distribution's name.
+        version: Its version.
+        path: The file, relative to site-packages.
+        offset: Index of the sequence's first token among the file's tokens; 0 is the
+            ``<|endoftext|>`` before the text.
     """
 
     package: str
@@ -41,8 +41,8 @@ class ValidationPack:
     """Held-out sequences, each from inside one file, in random order.
 
     Attributes:
-        tokens: token ids.
-        origins: one for each sequence.
+        tokens: Token ids.
+        origins: One for each sequence.
     """
 
     tokens: Int64[Tensor, "sequence pos"]
@@ -52,10 +52,10 @@ class ValidationPack:
 def draw_pack(
     text: PackedText, rng: np.random.Generator, n_sequences: int = 400, n_ctx: int = 256
 ) -> ValidationPack:
-    """Draw sequences that do not overlap from the documents of `text`.
+    """Draw sequences that do not overlap from the documents of a stream.
 
     Raises:
-        ValueError: the text has fewer windows than asked for.
+        ValueError: If the text has fewer windows than asked for.
     """
     windows = file_windows(text, n_ctx)
     if len(windows.origins) < n_sequences:
@@ -67,7 +67,7 @@ def draw_pack(
 
 
 def file_windows(text: PackedText, n_ctx: int = 256) -> ValidationPack:
-    """Cut every document into sequences of n_ctx tokens; what is left at its end is dropped."""
+    """Every document cut into sequences of ``n_ctx`` tokens; the rest at its end is dropped."""
     sequences: list[Int64[np.ndarray, " pos"]] = []
     origins: list[Origin] = []
     for index, source in enumerate(text.files):
@@ -80,7 +80,7 @@ def file_windows(text: PackedText, n_ctx: int = 256) -> ValidationPack:
 
 
 def save_pack(pack: ValidationPack, path: Path = BUNDLED_PACK) -> None:
-    """Write the pack as one safetensors file: ids as int16, the files' names as metadata."""
+    """Write a pack as one safetensors file: ids as int16, the names of the files as metadata."""
     files = list(Counter((o.package, o.version, o.path) for o in pack.origins))
     tensors = {
         "tokens": pack.tokens.to(torch.int16),
@@ -92,10 +92,10 @@ def save_pack(pack: ValidationPack, path: Path = BUNDLED_PACK) -> None:
 
 
 def load_pack(path: Path = BUNDLED_PACK) -> ValidationPack:
-    """Read what `save_pack` wrote.
+    """Read what :func:`save_pack` wrote.
 
     Raises:
-        ValueError: the file cannot be read, is damaged, or holds something else.
+        ValueError: If the file cannot be read, is damaged, or holds something else.
     """
     try:
         with safe_open(path, framework="pt") as archive:
@@ -108,5 +108,5 @@ def load_pack(path: Path = BUNDLED_PACK) -> ValidationPack:
             for file, at in zip(indices.tolist(), offsets.tolist(), strict=True)
         ]
     except (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or no validation pack ({error}).") from error
+        raise ValueError(f"{path} is damaged or not a validation pack ({error}).") from error
     return ValidationPack(tokens, tuple(origins))

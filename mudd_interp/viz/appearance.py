@@ -1,4 +1,4 @@
-"""The same figure for a dark page, and in words for those who do not see it."""
+"""A figure for a dark page, and in words for those who cannot see it."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ DARK_PAGE = "#0E1117"
 """The background of a dark figure."""
 
 READABLE = 4.5
-"""Contrast that a colour has to its background: the WCAG's for text, 1..21."""
+"""The contrast of a colour to its background, 1..21: what the WCAG asks of text."""
 
 _KINDS = {
     "lines": "curve",
@@ -33,15 +33,15 @@ _Json = dict[str, Any]
 """A trace or a layout, or a part of one, as Plotly writes it."""
 
 _End = tuple[float, str]
-"""A number, and the place where it stands."""
+"""A number, and where it is."""
 
 
 def dark(figure: go.Figure) -> go.Figure:
     """A copy of a figure for a dark page; the figure itself stays as it is.
 
-    Lines, markers, bars and text keep their hue, but become as light as they must be to be read on
-    ``DARK_PAGE``. The scales of heat maps stay, and the text on their cells, so that a colour means
-    the same on both pages.
+    Lines, markers, bars and text keep their hue, but become light enough to be read on
+    ``DARK_PAGE``. The scales of heat maps and the text on their cells stay as they are, so that a
+    colour means the same on both pages.
 
     Raises:
         ValueError: If a colour is not written as ``#RRGGBB``.
@@ -71,12 +71,12 @@ def _recoloured(value: Any, key: str = "") -> Any:
 
 
 def _parts(values: Any) -> bool:
-    """Whether these are parts of a figure, such as its annotations, and not numbers or texts."""
+    """Whether these are parts of a figure, such as its annotations, not numbers or texts."""
     return len(values) > 0 and isinstance(values[0], dict)
 
 
 def _lightened(colour: str) -> str:
-    """The colour if it can be read on a dark page, else its mirror in lightness or lighter."""
+    """The colour if it can be read on a dark page, else with its lightness mirrored, or lighter."""
     hue, lightness, saturation = rgb_to_hls(*_rgb(colour))
     if contrast(colour, DARK_PAGE) >= READABLE:
         return colour
@@ -88,7 +88,7 @@ def _lightened(colour: str) -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two ``#RRGGBB`` colours as the WCAG defines it, 1..21."""
+    """The contrast of two ``#RRGGBB`` colours as defined by the WCAG, 1..21."""
     low, high = sorted((_luminance(_rgb(one)), _luminance(_rgb(other))))
     return (high + 0.05) / (low + 0.05)
 
@@ -110,12 +110,12 @@ def _hex(rgb: Rgb) -> str:
 
 
 def alt_text(figure: go.Figure) -> str:
-    """A figure in two sentences: its title and what it draws, and where its numbers end.
+    """A figure in two sentences: its title and what it draws, and the range of its numbers.
 
     For the alternative text of a picture: plain text, computed from what is drawn. Numbers on
     different axes or colour scales are kept apart; what has no hover text is left out.
     """
-    # Plain dictionaries: each look into Plotly's own objects goes up to the figure and down again.
+    # Plain dictionaries: each access to Plotly's own objects goes up to the figure and down again.
     layout = figure.layout.to_plotly_json()
     every = [trace.to_plotly_json() for trace in figure.data]
     traces = [trace for trace in every if trace.get("hoverinfo") != "skip"]
@@ -136,7 +136,7 @@ def _kind(trace: _Json) -> str:
 
 
 def _text(titled: _Json) -> str:
-    """The title of a layout, an axis or a colour bar; nothing where it has none."""
+    """The title of a layout, an axis or a colour bar; empty if it has none."""
     return titled.get("title", {}).get("text") or ""
 
 
@@ -177,7 +177,7 @@ def _place(layout: _Json, trace: _Json, index: tuple[int, ...]) -> str:
 
 
 def _on_axis(layout: _Json, trace: _Json, letter: str, index: int) -> str:
-    """Such as ``block l 3``; nothing where the axis shows texts instead of numbers."""
+    """A place on an axis, such as ``block l 3``; empty if the axis shows texts, not numbers."""
     if _axis(layout, trace, letter).get("ticktext") is not None:
         return ""
     positions: Shaped[np.ndarray, " position"] | None = trace.get(letter)
@@ -186,7 +186,7 @@ def _on_axis(layout: _Json, trace: _Json, letter: str, index: int) -> str:
 
 
 def _quantity(layout: _Json, trace: _Json) -> str:
-    """What the numbers of a trace are; nothing where their axis does not say so."""
+    """What the numbers of a trace are; empty if their axis does not say."""
     if trace["type"] != "heatmap":
         return _plain(_text(_axis(layout, trace, _value_axis(trace))))
     scaled = layout[trace["coloraxis"]] if "coloraxis" in trace else trace
@@ -199,7 +199,7 @@ def _axis(layout: _Json, trace: _Json, letter: str) -> _Json:
 
 
 def _title(layout: _Json, trace: _Json, letter: str) -> str:
-    """The title of an axis; of panels in rows and columns only those at the edge have one."""
+    """The title of an axis; in a grid of panels only those at the edge have one."""
     others = [axis for name, axis in layout.items() if name.startswith(f"{letter}axis")]
     titles = [text for axis in (_axis(layout, trace, letter), *others) if (text := _text(axis))]
     return _plain(titles[0]) if titles else letter

@@ -22,7 +22,7 @@ from mudd_interp.viz.theme import (
     visible,
 )
 
-# Room for the longest token and the title: a browser that has to make it draws everything again.
+# Room for the longest token and the title: a browser that has to make room draws everything again.
 _MARGIN = {"l": 100, "r": 30, "t": 95, "b": 95}
 _PLOT = (WIDTH - 220, HEIGHT - 190)  # pixels left of the colour bar, inside the margins
 _LARGE = (680, 680)  # the same for one map
@@ -32,7 +32,7 @@ _MOST_TEXTS = 50_000  # cells that can carry their own hover text
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the maps stand on one canvas, in cells; the query axis points downwards."""
+    """Where the maps are on one canvas, in cells; the query axis points downwards."""
 
     heads: Sequence[int]
     side: int
@@ -144,7 +144,7 @@ def _figure(
     model: str,
     **layout: Any,
 ) -> go.Figure:
-    """The maps on a grid of all positions, pooled where a cell would be less than a pixel."""
+    """The maps on a grid of all positions, pooled where a cell would be smaller than a pixel."""
     queries, positions = pattern.shape[1:]
     if len(tokens) != positions or queries != positions:
         raise ValueError(
@@ -187,7 +187,7 @@ def _past(pattern: Float[Tensor, "head query key"]) -> Float32[np.ndarray, "head
 
 
 def _best_columns(heads: int) -> int:
-    """The number of maps in a row that lets them be largest."""
+    """The number of maps in a row for which they are largest."""
     return max(
         range(1, min(heads, 8) + 1), key=lambda columns: _Grid(range(heads), 32, columns).pixels
     )
@@ -243,7 +243,7 @@ def _axes(grid: _Grid, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _ticks(starts: Sequence[int], shown: Sequence[int], texts: Sequence[str]) -> dict[str, Any]:
-    """Labels of some positions of every map; positions, not texts: equal texts would merge."""
+    """Labels of some positions of every map, placed by position: equal texts would merge."""
     return {
         "tickmode": "array",
         "tickvals": [start + i for start in starts for i in shown],

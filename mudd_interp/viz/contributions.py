@@ -30,7 +30,7 @@ _BAR = 17  # pixels of a component
 
 @dataclass(frozen=True)
 class _Parts:
-    """One model's contributions: of components in the order of depth, and of heads."""
+    """One model's contributions: of its components, in the order of depth, and of its heads."""
 
     model: str
     components: dict[str, float]
@@ -42,8 +42,7 @@ def logit_attribution_figure(
 ) -> go.Figure:
     """Direct contributions to a logit: embedding, attention and FFN of each layer, and each head.
 
-    Bars and cells are in logits and signed; a model's bars sum to the logit that stands in the
-    subtitle.
+    Bars and cells are in logits and signed; a model's bars sum to the logit in the subtitle.
 
     Args:
         result: Of the model in question.

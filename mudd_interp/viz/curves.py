@@ -14,10 +14,10 @@ from mudd_interp.axes import Stream
 from mudd_interp.viz.theme import BASELINE, STREAM_STYLES, LineStyle, escape, stream_title
 
 Limits = tuple[float, float]
-"""Lower and upper end of an axis, in the units of the data."""
+"""The lower and the upper end of an axis, in the units of the data."""
 
 DIFFERENCE = "each stream minus the baseline's (its R, where it has no other)"
-"""How two models' streams are subtracted, in words."""
+"""How the streams of two models are subtracted, in words."""
 
 LAYOUT: dict[str, Any] = {
     "legend": {"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"},
@@ -25,9 +25,9 @@ LAYOUT: dict[str, Any] = {
     "margin": {"l": 70, "r": 40, "t": 95, "b": 95},
     "hovermode": "x",
 }
-"""The legend below the axis title, even of one curve, and room for it."""
+"""The legend below the axis title, even for one curve, with room for it."""
 
-_LABEL_GAP = 0.055  # of the height of the plot: what two letters need
+_LABEL_GAP = 0.055  # share of the height of the plot that two letters need
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Curve:
     """One curve of a figure.
 
     Attributes:
-        name: In the legend; escaped.
-        letter: Written at its end; ``""`` for none.
+        name: Its name in the legend; escaped.
+        letter: The letter at its end; ``""`` for none.
         style: How it is drawn.
         rows: Its points, by ``layer``.
     """
@@ -104,7 +104,7 @@ def draw(figure: go.Figure, curves: Sequence[Curve], column: str, number: str = 
 def label_ends(
     figure: go.Figure, curves: Sequence[Curve], column: str, limits: Limits, log: bool = False
 ) -> None:
-    """Write each stream's letter beside the last point of its curve, none over another.
+    """Write each stream's letter beside the last point of its curve, so that none overlap.
 
     Args:
         figure: The figure.
@@ -142,7 +142,7 @@ def _add_letter(figure: go.Figure, layer: int, height: float, curve: Curve) -> N
 
 
 def spread(heights: Sequence[float], gap: float, high: float) -> list[float]:
-    """Heights at least a gap apart, near the given ones and below an upper end.
+    """Heights near the given ones, at least a gap apart and below an upper end.
 
     Args:
         heights: From the highest down.

@@ -12,7 +12,7 @@ from mudd_interp.axes import Stream
 from mudd_interp.viz.edges import LEGEND, Limits, padded
 from mudd_interp.viz.theme import BASELINE, STREAM_STYLES, LineStyle, escape, finish, source_line
 
-_LEAST_BINS = 40  # that the x axis is wide
+_LEAST_BINS = 40  # the least width of the x axis
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class _Line:
     """A value that is marked by a vertical line.
 
     Attributes:
-        value: Where it stands.
-        name: In the legend; escaped.
-        colour: Of the line.
+        value: Where the line is.
+        name: Its name in the legend; escaped.
+        colour: Its colour.
         dash: Plotly's name of its dash.
     """
 
@@ -57,23 +57,23 @@ def edge_distribution_figure(
 ) -> go.Figure:
     """The histogram of one edge's weight over a corpus, with mean ± std and the static part.
 
-    What lies beyond the histogram's limits is one wide bin, hatched, and as high as if its tokens
+    What lies beyond a limit of the histogram is one wide bin, hatched, and as high as if its tokens
     were spread evenly up to the smallest or the largest weight.
 
     Args:
         distribution: The histograms.
         weights: Mean, std and static part, of the same model on the same tokens.
-        stream: Which stream reads; in a baseline it is r where there is no other.
+        stream: Which stream reads; in a baseline with one stream it is r.
         layer: The aggregation at which it reads.
         source: Which X_source it reads.
         rectified: Multiply weights by the mean norm of their source.
-        baseline: Of the Transformer beside it: its mean weight, dashed; it has no spread there.
+        baseline: Of the Transformer beside it: its mean weight, dashed; that weight does not vary.
         as_baseline: Draw the results themselves as the baseline, for a figure beside another's.
         limits: The ends of the x axis; ``None`` fits what is drawn.
 
     Raises:
-        ValueError: If there is no such edge, with the range of those that there are, or the
-            results are not of one model on the same tokens.
+        ValueError: If there is no such edge, with the range of possible edges, or the results are
+            not of one model on the same tokens.
     """
     _check_same_run(distribution, weights)
     own = counterpart(stream, weights.streams)
@@ -109,7 +109,7 @@ def edge_distribution_figure(
 
 
 def _reach(values: Sequence[float], width: float) -> Limits:
-    """An x axis that holds all values, wide enough for a spike to look like one."""
+    """An x axis that includes all values, wide enough for a spike to look like one."""
     low, high = padded(np.array(values))
     lacking = max(0.0, _LEAST_BINS * width - (high - low))
     return low - lacking / 2, high + lacking / 2
@@ -131,7 +131,7 @@ def _check_same_run(distribution: WeightDistribution, weights: DenseWeights) -> 
 def _bins(
     distribution: WeightDistribution, stream: Stream, layer: int, source: int
 ) -> pd.DataFrame:
-    """The bins from the first to the last that hold a token, and how high they are drawn."""
+    """The bins from the first to the last with a token in them, and how high they are drawn."""
     edge = edge_index(distribution.streams, distribution.n_layers, stream, layer, source)
     frame, width = distribution.edge_frame(stream, layer, source), _width(distribution)
     beyond = np.isinf(frame["high"] - frame["low"])
@@ -152,7 +152,7 @@ def _width(distribution: WeightDistribution) -> float:
 def _edge(
     weights: DenseWeights, stream: Stream, layer: int, source: int, rectified: bool
 ) -> dict[str, float]:
-    """Mean, std and static part of one edge, and by what a raw weight is multiplied."""
+    """Mean, std and static part of one edge, and the factor of a raw weight."""
     values = weights.edge(stream, layer, source)
     factor = values["source_norm"] if rectified else 1.0
     return {name: factor * values[name] for name in ("mean", "std", "static")} | {"factor": factor}

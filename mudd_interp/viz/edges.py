@@ -29,14 +29,14 @@ from mudd_interp.viz.theme import (
 )
 
 Limits = tuple[float, float]
-"""Lower and upper end of an axis."""
+"""The lower and the upper end of an axis."""
 
 LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
 """A legend between the subtitle and the plot."""
 
 _MARGIN = {"l": 70, "r": 40, "t": 115, "b": 115}
 _LABEL = 14  # pixels that the text of one token needs
-_MANY = 64  # tokens, from which lines are drawn thinner
+_MANY = 64  # from so many tokens on, lines are drawn thinner
 
 
 def edge_figure(
@@ -55,7 +55,7 @@ def edge_figure(
 
     Args:
         result: The weights of the sequence.
-        stream: Which stream reads; in a baseline it is r where there is no other.
+        stream: Which stream reads; in a baseline with one stream it is r.
         layer: The aggregation at which it reads.
         source: Which X_source it reads.
         position: A token to mark.
@@ -66,8 +66,8 @@ def edge_figure(
             put two figures on one scale.
 
     Raises:
-        ValueError: If there is no such edge or position, with the range of those that there are,
-            or the models do not split the text into the same tokens.
+        ValueError: If there is no such edge or position, with the range of possible ones, or the
+            models do not split the text into the same tokens.
     """
     results = [result] if baseline is None else [result, baseline]
     tables = [_table(each, stream, layer, source, rectified) for each in results]
@@ -109,16 +109,16 @@ def edge_limits(
 ) -> Limits:
     """Where the y axis of :func:`edge_figure` ends: a little beyond every weight and static part.
 
-    Of several results together it is a scale that their figures can share.
+    For several results, it is a scale that their figures can share.
 
     Raises:
-        ValueError: If one has no such edge, with the range of those that there are.
+        ValueError: If one of them has no such edge, with the range of possible edges.
     """
     return _padded([_table(each, stream, layer, source, rectified) for each in results])
 
 
 def padded(values: Float64[np.ndarray, "..."]) -> Limits:
-    """An axis that ends a little beyond all values; of one value it is the middle."""
+    """An axis that ends a little beyond all values; a single value is in its middle."""
     low, high = float(values.min()), float(values.max())
     pad = 0.05 * (high - low) or 0.5
     return low - pad, high + pad
@@ -186,7 +186,7 @@ def _ring(table: pd.DataFrame, position: int, style: LineStyle) -> go.Scatter:
 
 
 def _token_axis(tokens: Sequence[str]) -> dict[str, Any]:
-    """The texts of as many tokens as there is room for."""
+    """A token axis, with the texts of as many tokens as there is room for."""
     count = len(tokens)
     step = -(-count * _LABEL // (WIDTH - _MARGIN["l"] - _MARGIN["r"]))
     return {

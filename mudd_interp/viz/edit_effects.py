@@ -1,4 +1,4 @@
-"""What edits do on a text: bars with intervals."""
+"""What edits do to a text: bars with intervals."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ def edit_effects_figure(
     Bars are means over tokens, with 95% intervals (paired bootstrap over sequences).
 
     Args:
-        result: Of the model in question; ``None`` where the edits have no meaning in it.
-        baseline: Of the Transformer beside it, with those of the edits that have a meaning there.
+        result: Of the model in question; ``None`` if the edits have no meaning in it.
+        baseline: Of the Transformer beside it, for those of the edits that have a meaning in it.
         notes: Sentences for the line below the title.
 
     Raises:
@@ -35,7 +35,7 @@ def edit_effects_figure(
     if not given:
         raise ValueError("expected the effects of edits on one model or two.")
     rows = list(dict.fromkeys(_row(edits) for each, _ in given for edits in each.frame["edits"]))
-    rows.sort(key=_TOGETHER.__eq__)  # that one last
+    rows.sort(key=_TOGETHER.__eq__)  # the last one
     figure = make_subplots(
         rows=1,
         cols=2,
@@ -95,5 +95,5 @@ def edit_effects_figure(
 
 
 def _row(edits: str) -> str:
-    """What a row is called: an edit, or several."""
+    """The label of a row: an edit, or several."""
     return _TOGETHER if ";" in edits else edits

@@ -21,7 +21,7 @@ _INSTALL = (
 
 
 def figure_html(figure: go.Figure, name: str = "figure") -> str:
-    """A page that shows the figure in any browser, without network; the same figure, the same text.
+    """A page that shows the figure in any browser, offline; the same figure gives the same text.
 
     Args:
         figure: The figure.
@@ -34,20 +34,20 @@ def figure_images(jobs: Iterable[tuple[go.Figure, ImageFormat]], scale: float = 
     """Pictures of figures, drawn by one browser that is started and stopped here.
 
     Args:
-        jobs: Figures, each with the format to draw it in.
+        jobs: Figures, each with the format in which to draw it.
         scale: Pixels of a PNG for each pixel of the layout.
 
     Raises:
         ValueError: If there is no browser or no Kaleido, with what to install.
     """
     find_browser()
-    # In a thread: where there is an event loop already, as in a notebook, a second one is refused.
+    # In a thread: where an event loop is running, as in a notebook, a second one is refused.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, _render(list(jobs), scale)).result()
 
 
 def find_browser() -> str:
-    """The path of the browser that draws pictures; without one Kaleido would wait for ever.
+    """The path of the browser that draws pictures; without one, Kaleido would wait for ever.
 
     Raises:
         ValueError: If there is no browser or no Kaleido, with what to install.
@@ -56,7 +56,7 @@ def find_browser() -> str:
     if chosen:
         if os.access(chosen, os.X_OK) and Path(chosen).is_file():
             return chosen
-        raise ValueError(f"BROWSER_PATH is {chosen!r}, which is no program: {_INSTALL}.")
+        raise ValueError(f"BROWSER_PATH is {chosen!r}, which is not a program: {_INSTALL}.")
     found = _import_kaleido()[1].find_browser(skip_local=False)
     if found is None:
         raise ValueError(f"drawing a picture needs a browser and there is none: {_INSTALL}.")
@@ -64,7 +64,7 @@ def find_browser() -> str:
 
 
 def _import_kaleido() -> tuple[Any, Any]:
-    try:  # Here, not above: it is an extra.
+    try:  # Not at the top of the module: it is an extra.
         import kaleido
         from choreographer.browsers.chromium import Chromium
     except ImportError as error:

@@ -68,7 +68,7 @@ def growth_figure(points: pd.DataFrame, exponents: pd.DataFrame, source: str) ->
 
 
 def _log_axis(values: list[float]) -> dict[str, Any]:
-    """An axis from one round number to another, with every 1, 2 and 5 between them."""
+    """An axis from one round number to another, with a tick at every 1, 2 and 5 between them."""
     powers = range(floor(log10(min(values))), floor(log10(max(values))) + 2)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     first = max(tick for tick in ticks if tick <= min(values))

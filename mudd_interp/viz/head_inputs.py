@@ -30,7 +30,7 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
         shown: How many components of each input to name; the others are added up.
 
     Raises:
-        ValueError: If there is none to name.
+        ValueError: If ``shown`` is below one.
     """
     if shown < 1:
         raise ValueError(f"shown must be at least 1, got {shown}.")
@@ -63,7 +63,7 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
 
 
 def _largest(rows: Any, shown: int) -> pd.DataFrame:
-    """The components of largest share, in falling order; what is left in one row, last."""
+    """The components with the largest shares, in falling order; the rest in one row, last."""
     order = rows["total"].abs().sort_values(ascending=False, kind="stable").index
     rest = rows.loc[order[shown:], [*_ROUTES, "total"]].sum()
     tables = [rows.loc[order[:shown]], pd.DataFrame([{"component": OTHERS, **rest}])]

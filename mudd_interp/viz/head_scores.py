@@ -1,4 +1,4 @@
-"""Where the strongest heads of a kind sit, and how many there are."""
+"""Where the strongest heads of a kind are, and how many there are."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,13 +33,13 @@ NUMBERED = 5
 
 @dataclass(frozen=True)
 class _Words:
-    """How a measure is spoken of; plain text."""
+    """How a measure is called and defined; plain text."""
 
     name: str
     definition: str
 
 
-_SHARE = "mean over the queries that have one, 0..1"
+_SHARE = "mean over the queries that have any, 0..1"
 _WORDS: dict[Measure, _Words] = {
     "previous_token": _Words("Previous-token score", f"attention on the token before; {_SHARE}"),
     "duplicate_token": _Words(
@@ -54,7 +54,7 @@ _WORDS: dict[Measure, _Words] = {
         f"attention on all tokens that followed an earlier occurrence of this one; {_SHARE}",
     ),
     "activity": _Words(
-        "Head activity", "share of tokens at which the largest weight falls on no sink, 0..1"
+        "Head activity", "share of tokens at which the largest weight is not on a sink, 0..1"
     ),
     "entropy": _Words(
         "Attention entropy", "mean entropy of a token's attention in nats, 0..log(number of keys)"

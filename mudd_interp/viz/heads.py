@@ -23,7 +23,7 @@ from mudd_interp.viz.theme import (
 
 
 def head_activity_figure(result: HeadActivity, baseline: HeadActivity | None = None) -> go.Figure:
-    """Share of active tokens by layer, the mean over heads; small dots are the heads (Fig. 8).
+    """The share of active tokens by layer, as the mean over heads; small dots are heads (Fig. 8).
 
     Args:
         result: Of the model in question.
@@ -77,14 +77,14 @@ def head_heatmap_figure(result: HeadActivity, baseline: HeadActivity | None = No
 
 
 def activity_difference_figure(result: HeadActivity, baseline: HeadActivity) -> go.Figure:
-    """How much more often heads are active than the baseline's, by layer; the mean over heads.
+    """How much more often heads are active than the baseline's, by layer, as means over heads.
 
     Args:
         result: Of the model in question: bars above zero have its colour.
         baseline: Of the Transformer beside it: bars below zero have its colour.
 
     Raises:
-        ValueError: If the models are not equally deep, or their rules differ in the number of
+        ValueError: If the models are not equally deep, or their sink rules differ in the number of
             first positions.
     """
     table = activity_difference(result, baseline)

@@ -48,8 +48,8 @@ def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Fig
     """A triangle for each stream: what cutting each edge does.
 
     Args:
-        sweep: In which single edges were cut; other edits in it are left out.
-        effect: Which effect.
+        sweep: A sweep in which single edges were cut; its other edits are left out.
+        effect: Which effect to draw.
 
     Raises:
         ValueError: If no single edge was cut.
@@ -74,7 +74,7 @@ def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Fig
 
 
 def single_edges(sweep: AblationSweep) -> pd.DataFrame:
-    """The rows of a sweep in which one edge was cut at all tokens."""
+    """The rows of a sweep for which a single edge was cut at all tokens."""
     alone = [
         len(group) == 1
         and str(group[0]).startswith("cut ")
@@ -163,7 +163,7 @@ def first_order_figure(
     for stream in dict.fromkeys(table["stream"]):
         rows = table[table["stream"] == stream]
         agree = rows["estimate"] * rows["loss"] > 0
-        agree = agree.sort_values(ascending=False, kind="stable")  # the first is in the legend
+        agree = agree.sort_values(ascending=False, kind="stable")  # the first one is in the legend
         rows = rows.loc[agree.index]
         name = f"{stream_title(stream)} (ρ = {ranks[stream]:.2f})"
         trace = _points(rows, rows["estimate"].abs(), rows["loss"].abs(), stream, name, "")
@@ -197,13 +197,13 @@ def first_order_figure(
 
 
 def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
-    """A triangle for each stream: what each edge of the clean run does as in the corrupted one.
+    """A triangle for each stream: the effect of each edge carrying what the corrupted run has.
 
     The last column of a triangle is the whole stream of each aggregation.
 
     Args:
-        result: Of clean and corrupted prompts.
-        answers: The two tokens whose logits are compared, in words.
+        result: Of a clean and a corrupted prompt.
+        answers: The texts of the two tokens whose logits are compared.
     """
     frame: Any = result.frame
     whole: Any = result.stream_frame
@@ -231,7 +231,7 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
 
 
 def _add_whole(triangle: Any, rows: Any, stream: Stream) -> None:
-    """A column of whole streams behind a triangle, with a gap between."""
+    """Add a column of whole streams after a triangle, with a gap between them."""
     n_layers, n_sources = np.shape(triangle.z)
     z = np.full((n_layers, n_sources + 2), np.nan)
     z[:, :n_sources] = triangle.z
@@ -245,7 +245,7 @@ def _add_whole(triangle: Any, rows: Any, stream: Stream) -> None:
 
 
 def _least(values: Any) -> float:
-    """The least magnitude that a logarithmic axis can show."""
+    """The smallest magnitude that a logarithmic axis can show."""
     return float(values[values > 0].min()) if (values > 0).any() else 1.0
 
 
@@ -269,13 +269,13 @@ def _points(rows: pd.DataFrame, x: Any, y: Any, stream: Stream, name: str, note:
 
 
 def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
-    """Bars of the loss that dynamic weights are worth: all, by stream, and by layer.
+    """Bars of how much loss dynamic weights save: all of them, by stream, and by layer.
 
     Args:
-        sweep: Of :func:`mudd_interp.analysis.static_vs_dynamic`.
+        sweep: The result of :func:`mudd_interp.analysis.static_vs_dynamic`.
 
     Raises:
-        ValueError: If it is another sweep.
+        ValueError: If it is the result of another sweep.
     """
     frame: Any = sweep.frame
     whole = frame[frame["source"].isna() & frame["action"].isin(list(_ACTIONS))]

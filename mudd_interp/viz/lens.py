@@ -1,4 +1,4 @@
-"""What each output would predict, token by token: the logit lens as a map with its words."""
+"""What each output would predict, token by token: the logit lens as a map with words in it."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ from mudd_interp.viz.theme import (
 )
 
 SHOWN = 12
-"""How many positions are drawn, so that the tokens in the cells can be read."""
+"""How many positions are drawn at most, so that the tokens in the cells can be read."""
 
 _ROW = 26  # pixels
 _LEADS = "#FF4A1C"
@@ -42,10 +42,10 @@ def logit_lens_figure(
         result: Of the model in question.
         position: The last position to show.
         baseline: Of the Transformer beside it, on the same tokens.
-        kind: ``"x"`` for the outputs, or a stream; the baseline's is ``r`` where it has no other.
+        kind: ``"x"`` for the outputs, or a stream; a baseline with one stream shows that one, r.
 
     Raises:
-        ValueError: If the sequence has no such position, the two models split it otherwise, or
+        ValueError: If the sequence has no such position, the two models split it differently, or
             there is no such stream.
     """
     check_position(position, len(result.tokens))
@@ -91,7 +91,7 @@ def _add_map(
 ) -> None:
     rows, columns = result.rows(kind), np.array(positions)
     depths = np.array(result.depths)[rows]
-    if kind == "x":  # the last aggregate on top: with dense connections it is no X_j
+    if kind == "x":  # the last aggregate on top: with dense connections it is not one of the X_j
         rows, depths = np.append(rows, len(result.kinds) - 1), np.append(depths, len(depths))
     tokens = [[result.top_tokens[row][t] for t in positions] for row in rows]
     probability = result.top_probability[np.ix_(rows, columns)]

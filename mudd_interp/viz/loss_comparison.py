@@ -7,7 +7,7 @@ from mudd_interp.analysis import LossComparison
 from mudd_interp.viz.theme import BASELINE, DIFFERENCE, MUDD, escape, finish, source_line
 
 _DRAWN = 0.999
-"""Share of the tokens that the drawn range holds, at least, if the histogram does."""
+"""The least share of the tokens in the drawn range, if the histogram has as many."""
 
 _INK = "#111111"
 
@@ -70,7 +70,7 @@ def loss_comparison_figure(comparison: LossComparison) -> go.Figure:
 
 
 def _reach(comparison: LossComparison) -> float:
-    """The end of the drawn range: the first whole number of nats that leaves out few tokens."""
+    """The end of the drawn range: the smallest whole number of nats that leaves out few tokens."""
     low, high, count = comparison.histogram_frame.to_numpy().T
     widest = int(high[-2])
     for reach in range(1, widest):

@@ -1,4 +1,4 @@
-"""What each token of one sequence cost: as a coloured strip, and as curves."""
+"""The loss of each token of one sequence, as a coloured strip and as curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ from mudd_interp.viz.theme import (
 )
 
 MOST_LABELS = 512
-"""Longer sequences are drawn without the texts of their tokens; hovering shows them."""
+"""Sequences beyond this are drawn without the texts of their tokens; hovering shows them."""
 
-_ROW, _LABELS, _GAP = 20, 66, 16  # pixels: a strip, the texts below it, and between two lines
-_TOP, _BOTTOM, _LEFT, _RIGHT = 105, 75, 165, 30  # margins; the scales stand in the lower one
-_LEAST = 60  # pixels: a single strip is drawn higher; Plotly puts no scale further below a plot
+_ROW, _LABELS, _GAP = 20, 66, 16  # pixels: a strip, the texts below it, the gap between two lines
+_TOP, _BOTTOM, _LEFT, _RIGHT = 105, 75, 165, 30  # margins; the scales are in the lower one
+_LEAST = 60  # pixels: a single strip is taller; Plotly puts no scale further below a plot
 _UNLIT = "#e8e8e8"  # where there is no loss: the first token
 
 
@@ -63,7 +63,7 @@ class _Layout:
 
     @property
     def plot(self) -> int:
-        """Height inside the margins, in pixels."""
+        """The height inside the margins, in pixels."""
         lines = len(self.starts)
         return max(_LEAST, lines * self.strips * _ROW + (lines - 1) * self.gap)
 
@@ -88,11 +88,11 @@ def loss_strip_figure(
     Args:
         result: Of the model in question.
         baseline: Of the Transformer beside it, on the same tokens.
-        title: What the figure is called.
-        difference: What the first minus the second is called.
+        title: The figure's title.
+        difference: The name of the first minus the second.
 
     Raises:
-        ValueError: If the sequence has one token only, or the two models split it otherwise.
+        ValueError: If the sequence has only one token, or the two models split it differently.
     """
     frame = _losses(result, baseline)
     strips = [short_name(each.provenance.model) for each in _given(result, baseline)]
@@ -175,7 +175,7 @@ def _source(result: Predictions, baseline: Predictions | None) -> str:
 
 
 def _losses(result: Predictions, baseline: Predictions | None) -> pd.DataFrame:
-    """Columns ``position``, ``token``, ``loss``; of two models also of the other, and the rest."""
+    """Columns ``position``, ``token``, ``loss``; of two models also the other's and the rest."""
     if len(result.tokens) < 2:
         raise ValueError("a loss needs at least two tokens: the second is predicted.")
     if baseline is None:
@@ -184,7 +184,7 @@ def _losses(result: Predictions, baseline: Predictions | None) -> pd.DataFrame:
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
-    """The columns that are drawn, a strip each."""
+    """The columns that are drawn, each as a strip."""
     return [name for name in ("loss", "baseline_loss", "difference") if name in frame]
 
 
@@ -223,7 +223,7 @@ def _strip(
 
 
 def _hover(part: pd.DataFrame, strips: Sequence[str]) -> list[list[str]]:
-    """The same text on all strips: every number of a token."""
+    """The hover text, the same on all strips: every number of a token."""
     values = part[_columns(part)].to_numpy()
     signs = ["+" if column == "difference" else "" for column in _columns(part)]
     lines = [

@@ -1,4 +1,4 @@
-"""What a model expects to come next, beside what another expects."""
+"""What a model expects to come next, beside what another one expects."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ from mudd_interp.viz.theme import (
 )
 
 _BAR = 27  # pixels
-_CONTEXT = 60  # characters of the text before that the figure quotes
-_INSIDE = 0.7  # a longer bar has its number inside
+_CONTEXT = 60  # characters of the preceding text that the figure quotes
+_INSIDE = 0.7  # longer bars have their number inside
 _CAME = "#111111"
 
 
@@ -32,8 +32,8 @@ def next_tokens_figure(
 ) -> go.Figure:
     """The likeliest tokens after a position, with their probabilities on a scale of 0..1.
 
-    The token that did come next has a dark outline; above the bars stand its probability and rank,
-    and the entropy of the prediction.
+    The token that did come next has a dark outline; its probability and rank, and the entropy of
+    the prediction, are above the bars.
 
     Args:
         result: Of the model in question.
@@ -41,7 +41,7 @@ def next_tokens_figure(
         baseline: Of the Transformer beside it, on the same tokens.
 
     Raises:
-        ValueError: If the sequence has no such position, or the two models split it otherwise.
+        ValueError: If the sequence has no such position, or the two models split it differently.
     """
     if baseline is not None:
         check_same_tokens(result, baseline)
@@ -80,7 +80,7 @@ def _heading(result: Predictions, position: int) -> str:
 
 
 def _came(result: Predictions, position: int) -> str:
-    """What came next, and what the model gave it."""
+    """What came next, and which probability the model gave it."""
     after = position + 1
     if after == len(result.tokens):
         return "the sequence ends here"

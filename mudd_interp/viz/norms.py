@@ -1,4 +1,4 @@
-"""How long the inputs of the blocks are: a curve over depth for each stream."""
+"""The norms of the blocks' inputs: a curve over depth for each stream."""
 
 from collections.abc import Sequence
 from math import ceil, floor
@@ -21,7 +21,7 @@ from mudd_interp.viz.curves import (
 from mudd_interp.viz.theme import finish, integer_ticks, source_line
 
 _LOG_FROM = 20
-"""Largest mean over smallest, from which the axis is logarithmic."""
+"""The ratio of largest to smallest mean from which the axis is logarithmic."""
 
 _UNIT = "units of the residual stream"
 
@@ -33,9 +33,9 @@ def norms_figure(
     limits: Limits | None = None,
     as_baseline: bool = False,
 ) -> go.Figure:
-    """Mean L2 norm of the blocks' inputs, a curve for each stream in a band of ± std over tokens.
+    """Mean L2 norm of the blocks' inputs: a curve for each stream in a band of ± std over tokens.
 
-    The axis is logarithmic where its ends are far apart; a band that would reach below it is cut.
+    The axis is logarithmic if its ends are far apart; a band that would reach below it is cut off.
 
     Args:
         result: Of the model in question.
@@ -69,9 +69,9 @@ def norms_figure(
 
 
 def norms_limits(results: Sequence[StreamNorms]) -> Limits:
-    """Where the y axis of :func:`norms_figure` ends; from above 0 if it is logarithmic.
+    """Where the y axis of :func:`norms_figure` ends; above 0 if it is logarithmic.
 
-    Of several results together it is a scale that their figures can share.
+    For several results, it is a scale that their figures can share.
     """
     mean, std = np.concatenate([result.frame[["mean", "std"]] for result in results]).T
     low, top = float(mean.min()), float((mean + std).max())

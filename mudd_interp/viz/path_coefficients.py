@@ -12,8 +12,8 @@ def path_coefficients_figure(
 ) -> go.Figure:
     """A triangle for each stream: the total coefficient of each component at one token.
 
-    Rows are aggregations from the bottom up; column 0 is the embedding, ``l + 1`` what attention
-    and FFN of block ``l`` wrote. In a plain Transformer all are one.
+    Rows are aggregations from the bottom up; column 0 is the embedding, and column ``l + 1`` what
+    attention and FFN of block ``l`` wrote. In a plain Transformer all coefficients are one.
 
     Args:
         result: Of one sequence.

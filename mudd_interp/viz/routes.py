@@ -1,4 +1,4 @@
-"""The strongest ways from a component to a stream, and the only one that a baseline has."""
+"""The strongest routes from a component to a stream, and the only one that a baseline has."""
 
 import numpy as np
 import plotly.graph_objects as go

@@ -60,7 +60,7 @@ def similarity_figure(
 def similarity_limits(results: Sequence[LayerSimilarity]) -> Limits:
     """Where the y axis of :func:`similarity_figure` ends: a little below all values, and above 1.
 
-    Of several results together it is a scale that their figures can share.
+    For several results, it is a scale that their figures can share.
 
     Raises:
         ValueError: If a model has one block only.

@@ -41,9 +41,9 @@ _HIGHEST = 500  # pixels of the highest plot
 def similarity_matrix_figure(
     result: SimilarityMatrix, baseline: SimilarityMatrix | None = None
 ) -> go.Figure:
-    """Mean cosine similarity of every two blocks' inputs: a square for each stream, on one scale.
+    """Mean cosine similarity of any two blocks' inputs: a square for each stream, on one scale.
 
-    Rows are blocks from the bottom up. The scale is 0..1 where no value is negative, else -1..1
+    Rows are blocks from the bottom up. The scale is 0..1 if no value is negative, else -1..1
     around 0; the subtitle says which.
 
     Args:
@@ -117,7 +117,7 @@ def _squares(
 
 @dataclass(frozen=True)
 class _Plot:
-    """Squares in rows of three: of a model with four streams each always has the same place."""
+    """Squares in rows of three; those of a model with four streams always have the same places."""
 
     panels: int
 
@@ -135,7 +135,7 @@ class _Plot:
 
     @property
     def height(self) -> int:
-        """Pixels; of few squares less than would fill the width."""
+        """Pixels; a few squares do not fill the width."""
         side = (self.width - (self.columns - 1) * _GUTTER) / self.columns
         return min(round(self.rows * side + (self.rows - 1) * _GAP), _HIGHEST)
 

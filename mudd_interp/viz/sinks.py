@@ -1,4 +1,4 @@
-"""How much head activity depends on what counts as a sink, and how sinks are put into words."""
+"""How much head activity depends on what counts as a sink, and the words for sinks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,10 +22,10 @@ _MOST_SINKS = 6  # more are counted, not listed
 
 
 def sink_words(results: Sequence[Result]) -> str:
-    """What the sink tokens read, or their ids where that is unknown; plain text.
+    """The texts of the sink tokens, or their ids where those are unknown; plain text.
 
     Args:
-        results: Results whose options name the sinks; where they differ, so each is named.
+        results: Results whose options name the sinks; where they differ, those of each are named.
     """
     words = [_words(each) for each in results]
     if len(set(words)) == 1:
@@ -51,8 +51,8 @@ def sink_sensitivity_figure(
 ) -> go.Figure:
     """Head activity against the number of first positions that are sinks; mean over all heads.
 
-    The filled curve of a model has sink tokens as sinks too, the dotted one has not. The paper's
-    rule is marked.
+    The filled curve of a model counts sink tokens as sinks too, the dotted one does not. The
+    paper's rule is marked.
 
     Args:
         result: Of the model in question.

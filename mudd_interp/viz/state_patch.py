@@ -19,7 +19,7 @@ from mudd_interp.viz.theme import (
 )
 from mudd_interp.viz.triangles import scale
 
-_TICKS = 40  # tokens that are written out at most
+_TICKS = 40  # the most tokens that are written out
 
 _PANELS = {
     0: "the whole state, X<sub>0</sub>..X<sub>l</sub>",
@@ -39,8 +39,8 @@ def state_patch_figure(
     Transformer, there is one map and its estimate.
 
     Args:
-        result: Of clean and corrupted prompts.
-        answers: The two tokens whose logits are compared, in words.
+        result: Of a clean and a corrupted prompt.
+        answers: The texts of the two tokens whose logits are compared.
         tokens: The tokens of the clean prompt.
     """
     recovered = result.recovered
@@ -78,7 +78,7 @@ def state_patch_figure(
 
 
 def _titles(recovered: Float64[np.ndarray, "restored layer place"]) -> dict[int, str]:
-    """The maps that are drawn, by row: not one that is empty, or the same as another by design."""
+    """The maps that are drawn, by row: none that is empty, or by design the same as another."""
     titles = {row: title for row, title in _PANELS.items() if not np.isnan(recovered[row]).all()}
     if np.allclose(recovered[1:3], recovered[0], equal_nan=True):
         titles = {row: title for row, title in titles.items() if row not in (1, 2)}
@@ -100,7 +100,7 @@ def _label(figure: go.Figure, rows: int, layers: int, tokens: Sequence[str]) -> 
 def _map(
     shares: Float64[np.ndarray, "layer place"], tokens: Sequence[str], title: str
 ) -> go.Heatmap:
-    """One map, its last column apart from the tokens."""
+    """One map, with its last column set apart from those of the tokens."""
     z = np.insert(shares, -1, np.nan, axis=1)
     places = [*token_names(range(len(tokens)), tokens), "", "all tokens"]
     return go.Heatmap(

@@ -1,8 +1,8 @@
-"""How figures look: colours, scales, margins, escaped text, and the line that says on what.
+"""How figures look: colours, scales, margins, escaped text, and the line that names their data.
 
-Baseline and MUDD have fixed colours everywhere, and a dash; each stream has a letter and a marker
-besides its colour. Signed numbers are drawn in ``RdBu_r`` around 0, unsigned ones in ``viridis``
-from 0. Depth goes upwards.
+Baseline and MUDD have the same colours everywhere, and a dash; each stream has a letter and a
+marker besides its colour. Signed numbers are drawn in ``RdBu_r`` around 0, unsigned ones in
+``viridis`` from 0. Depth goes upwards.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ from mudd_interp.analysis import Provenance
 from mudd_interp.axes import STREAM_NAMES, Stream
 
 WIDTH, HEIGHT = 1000, 600
-"""The size that figures are laid out for, in pixels."""
+"""The size for which figures are laid out, in pixels."""
 
 SIGNED, UNSIGNED = "RdBu_r", "viridis"
 """Colour scales: symmetric around 0, and from 0."""
 
 DIFFERENCE = "MUDD − baseline"
-"""What a difference between two models is called."""
+"""The name of a difference between two models."""
 
 ROBUST_QUANTILE = 0.98
 """Share of the non-zero magnitudes that lie inside a signed colour scale."""
@@ -46,7 +46,7 @@ class LineStyle:
     """How one curve is drawn.
 
     Attributes:
-        colour: Of line and marker.
+        colour: The colour of line and marker.
         dash: Plotly's name of the dash.
         symbol: Plotly's name of the marker.
     """
@@ -100,23 +100,23 @@ def stream_title(stream: Stream) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as it stands: Plotly reads some HTML, and formulas between dollar signs."""
+    """Text that Plotly shows as it is: it would read some HTML, and formulas between dollars."""
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 def shown(token: str, longest: int = 12) -> str:
-    """A token as plain text: a space as ``·``, a newline as ``⏎``, cut where it is long."""
+    """A token as plain text: a space as ``·``, a newline as ``⏎``, cut if it is long."""
     text = "".join(_VISIBLE.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in token)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def visible(token: str, longest: int = 12) -> str:
-    """:func:`shown` as a label of Plotly's: escaped."""
+    """:func:`shown`, escaped for a label of Plotly's."""
     return escape(shown(token, longest))
 
 
 def short_name(model: str, longest: int = 18) -> str:
-    """A model's name as a label, escaped; of a long path its end."""
+    """A model's name as a label, escaped; only the end of a long path."""
     return escape(model if len(model) <= longest else "…" + model[1 - longest :])
 
 
@@ -127,7 +127,7 @@ def robust_limit(values: Shaped[np.ndarray, "..."], quantile: float = ROBUST_QUA
 
 
 def source_line(provenances: Sequence[Provenance]) -> str:
-    """On what a figure was computed: models, data, tokens, library version; escaped."""
+    """What a figure was computed on: models, data, tokens, library version; escaped."""
     data = list(dict.fromkeys(_data(p) for p in provenances))
     if len(data) == 1:
         models = " and ".join(dict.fromkeys(_model(p) for p in provenances))
@@ -152,10 +152,10 @@ def _data(provenance: Provenance) -> str:
 
 @cache
 def template(name: str) -> Any:
-    """One of Plotly's templates, with what is drawn here: all of it is checked for each figure.
+    """One of Plotly's templates, with only what is drawn here: Plotly checks it for every figure.
 
-    Labels stay where the edge of a figure cuts them. To find those, a browser would measure every
-    label several times, which takes longer than all the rest of a drawing.
+    Labels are drawn even where the edge of a figure cuts them off. To find those, a browser would
+    measure every label several times, which takes longer than the rest of the drawing.
 
     Args:
         name: ``plotly_white`` or ``plotly_dark``.
@@ -175,9 +175,9 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
         figure: The figure; changed in place, and returned.
         title: What is shown; plain text.
         what: The definition, with its range or unit; plain text.
-        source: On what it was computed; already escaped.
-        **layout: More of Plotly's layout. What does not fit its width goes on a further line, and
-            makes the figure that much higher.
+        source: What it was computed on; already escaped.
+        **layout: More of Plotly's layout. Text that does not fit its width continues on another
+            line, which makes the figure that much higher.
     """
     characters = int(_CHARACTERS * layout.get("width", WIDTH))
     definition = [escape(line) for line in wrap(what, characters)]
@@ -200,14 +200,14 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
             "yanchor": "top",
         },
         "margin": {"l": 70, "r": 40, "t": 100, "b": 60},
-        # For a page that writes them itself, and breaks the lines where it ends.
+        # For a page that writes them itself, and breaks lines at its own width.
         "meta": {"definition": escape(what), "source": source},
     }
     whole = merged(merged(figure.layout.to_plotly_json(), common), layout)
     more = _LINE * (len(lines) - 2)
     whole["height"] += more
     whole["margin"]["t"] += more
-    # At once: Plotly takes several times as long to update a layout that is there.
+    # In one step: Plotly takes several times as long to update an existing layout.
     figure.layout = whole
     return figure
 
@@ -223,17 +223,17 @@ def merged(layout: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def colorbar(title: str) -> dict[str, Any]:
-    """A colour bar as high as the plot, with an empty line between its title and its end."""
+    """A colour bar as tall as the plot, with an empty line between its title and its end."""
     return {"title": {"text": f"{title}<br> "}, "thickness": 16, "len": 1, "outlinewidth": 0}
 
 
 def token_names(positions: Iterable[int], tokens: Iterable[str]) -> list[str]:
-    """Each token with its position, for what is shown under the pointer."""
+    """Each token with its position, for hover texts."""
     return [f"{i} {visible(token, 40)}" for i, token in zip(positions, tokens, strict=True)]
 
 
 def token_ticks(positions: Iterable[int], tokens: Iterable[str]) -> dict[str, Any]:
-    """Axis settings for tokens at positions; texts are no categories: equal ones would merge."""
+    """Axis settings for tokens, placed by position: as categories, equal texts would merge."""
     return {
         "tickmode": "array",
         "tickvals": list(positions),

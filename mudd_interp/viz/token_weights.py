@@ -1,4 +1,4 @@
-"""What each stream reads at one token: the weights of Figures 12 and 13, not averaged."""
+"""What each stream reads at one token: the weights of Figures 12 and 13 without the average."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -18,7 +18,7 @@ from mudd_interp.viz.theme import (
 from mudd_interp.viz.triangles import MARGIN, scale, scale_end, triangles
 
 TokenStatistic = Literal["static", "dynamic", "total"]
-"""At a token: the weight (total), its static part, and what is left (dynamic)."""
+"""At a token: the weight (total), its static part, and the rest (dynamic)."""
 
 _DEFINITIONS: dict[TokenStatistic, str] = {
     "static": "static: learned, the same at every token",
@@ -120,10 +120,10 @@ def token_weights_limit(
     statistic: TokenStatistic = "total",
     rectified: bool = False,
 ) -> float:
-    """Where the colours of :func:`token_weights_figure` end: a quantile over all of its tokens.
+    """Where the colours of :func:`token_weights_figure` end.
 
-    Of the non-zero magnitudes; of several results together it is a scale that their figures can
-    share.
+    It is a quantile of the non-zero magnitudes at all tokens; for several results, a scale that
+    their figures can share.
     """
     values = list[np.ndarray]()
     for result in results:

@@ -25,7 +25,7 @@ from mudd_interp.viz.theme import (
 
 Grid = Float64[np.ndarray, "layer source"]
 Panel = tuple[str, Stream]
-"""A statistic, and the stream that it is of."""
+"""A statistic, and its stream."""
 
 _ROW = 200  # pixels of each row of triangles beyond the second
 MARGIN = {"l": 75, "r": 30, "t": 115, "b": 60}
@@ -43,9 +43,9 @@ def triangles(
         frame: A table with the columns ``stream``, ``layer``, ``source``, and the statistics.
         streams: Which streams to draw.
         statistics: Which columns to draw, each of them in every stream.
-        baseline: The same of the model beside it: in each row a cross on the source that it reads
-            most, none where all is zero. Its stream ``r`` is what all four are where it has no
-            other.
+        baseline: The same table of the model beside it: in each row a cross on the source that it
+            reads most, and none where all is zero. If it has one stream, ``r``, that is each of the
+            four.
 
     Raises:
         ValueError: If the models differ in their number of layers.
@@ -65,7 +65,7 @@ def triangles(
 
 @cache
 def _layout(panels: tuple[Panel, ...], rows: int, columns: int, n_layers: int) -> Mapping[str, Any]:
-    """Axes and titles of the panels, row by row: Plotly takes long to lay them out."""
+    """Axes and titles of the panels, row by row: Plotly's own layout of them takes long."""
     figure = make_subplots(
         rows=rows,
         cols=columns,
@@ -93,7 +93,7 @@ def grid(frame: pd.DataFrame, panel: Panel) -> Grid:
 
 
 def height(streams: Sequence[Stream], statistics: Sequence[str]) -> int:
-    """Pixels of a figure of triangles: more than two rows of them need more than the usual."""
+    """The height of a figure of triangles in pixels; more than two rows need more than usual."""
     rows = -(-len(streams) * len(statistics) // _columns(len(statistics), len(streams)))
     return HEIGHT + _ROW * max(0, rows - 2)
 
@@ -113,7 +113,7 @@ def scale_end(
 
 
 def _columns(n_statistics: int, n_streams: int) -> int:
-    """A row for each statistic; of one stream, or of one statistic, a block that is near square."""
+    """A row for each statistic; one stream or one statistic alone fills a nearly square block."""
     if n_streams == 1:
         return n_statistics
     return n_streams if n_statistics > 1 else 2
@@ -164,7 +164,7 @@ def _crosses(baseline: pd.DataFrame, panel: Panel) -> go.Scatter:
         },
         name=f"baseline: {_panel_title((statistic, theirs))}",
         showlegend=False,
-        hoverinfo="skip",  # the weight below is what the pointer is after
+        hoverinfo="skip",  # what the pointer shows is the weight below
     )
 
 

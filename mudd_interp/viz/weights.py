@@ -108,7 +108,7 @@ def weights_limit(
 ) -> float:
     """Where the colours of :func:`weights_figure` end: a quantile of the non-zero magnitudes.
 
-    Of several results together it is a scale that their figures can share.
+    For several results, it is a scale that their figures can share.
     """
     tables = [_frame(result, rectified)[list(statistics)] for result in results]
     return robust_limit(np.concatenate(tables))

@@ -133,6 +133,7 @@ OTHER: dict[str, object] = {
 HEAD_ACTIVITY = FIGURES["head_activity"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_that_is_kept_depends_on_nothing_but_what_its_key_holds(name: str):
     uses = FIGURES[name].depends_on(SMALL)

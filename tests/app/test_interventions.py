@@ -46,6 +46,7 @@ def test_a_link_with_what_is_no_edit_is_ignored_with_a_notice():
     assert "expected an edit" in texts(at.warning).replace("\\", "")
 
 
+@pytest.mark.slow
 def test_a_corrupted_prompt_is_held_against_the_prompt_and_is_in_the_link():
     at = opened("interventions", p=state.pack("def f(x):\n    return x"))
     corrupted = "def g(y):\n    return y"
@@ -71,6 +72,7 @@ def test_a_long_corrupted_prompt_and_long_edits_are_asked_for():
     assert "cd" not in at.query_params
 
 
+@pytest.mark.slow
 def test_tokens_to_compare_can_be_chosen_where_both_runs_have_one_likeliest():
     prompt = "def f(x):\n    return x"
     at = settled(opened("interventions", p=state.pack(prompt), cp=state.pack(prompt)))
@@ -85,6 +87,7 @@ def button(at, label):
     return next(each for each in at.button if each.label == label)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_librarys():
     model, baseline = load_model("mudd-tiny"), load_model("tfm-tiny")
     pair = {"model": model, "baseline": baseline, "edits": EDITS}
@@ -109,6 +112,7 @@ def test_edits_that_cannot_be_done_are_refused(edits: str | None):
         catalog.draw("edit_effects", edits=edits, baseline=None, sequences=1)
 
 
+@pytest.mark.slow
 def test_every_edge_is_cut_when_it_is_asked_for_and_is_there_for_the_next_session():
     at = opened("interventions", n="1")
     assert "contribution and cause" not in texts(at.subheader)

@@ -10,10 +10,14 @@ import pytest
 from huggingface_hub import constants
 from streamlit.testing.v1 import AppTest
 
+import caches
 import charts
 import state
+from mudd_interp.analysis import LayerSimilarityAnalysis
+from mudd_interp.catalog import FIGURES
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.request import Request
+from mudd_interp.study import Need, Study
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 PAGES = (
@@ -115,7 +119,7 @@ def test_an_empty_prompt_and_bad_ids_change_nothing():
     assert "empty" in texts(at.error)
     at.radio(key="draft_kind").set_value("Token ids")
     typed(at, "1, two")
-    assert "whole numbers" in texts(at.error)
+    assert "token ids such as" in texts(at.error)
     assert at.query_params == SMALL
     typed(at, "1, 2")
     assert not at.error
@@ -238,7 +242,7 @@ def test_the_baseline_has_its_triangles_once():
 def test_a_token_that_is_a_text_and_sinks_that_fit_no_link_are_refused():
     at = opened("attribution")
     settled(at.text_input(key="token_answer").set_value("x" * 101).run())
-    assert "one token is meant" in texts(at.warning)
+    assert "at most 100 characters" in texts(at.warning)
     at = turned_to(at, "heads")
     settled(at.text_input(key="sinks_text").set_value(", ".join(map(str, range(65)))).run())
     assert "at most 64" in texts(at.warning)
@@ -312,14 +316,14 @@ def test_what_the_dashboard_was_started_with_is_not_asked_for(monkeypatch: pytes
 
 
 def test_long_sequences_are_many_tokens_too():
-    request = Request(sequences=128, context=256)
-    assert not charts.waits(request)
-    assert charts.waits(replace(request, sequences=129))
-    assert charts.few(request) == {}
-    assert charts.few(replace(request, sequences=64, context=512)) == {}
+    request, need = Request(sequences=128, context=256), Need("model", LayerSimilarityAnalysis())
+    assert not charts.waits(caches.study(request), [need])
+    assert charts.waits(caches.study(replace(request, sequences=129)), [need])
+    assert charts.few("head_composition", request) == {}
+    assert charts.few("head_composition", replace(request, sequences=64, context=512)) == {}
     for sequences, context in ((300, 256), (65, 512), (None, None), (2, 2**17)):
         long = replace(request, sequences=sequences, context=context)
-        assert charts.few(long) == {"sequences": 16}
+        assert charts.few("head_composition", long) == {"sequences": 16}
 
 
 def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
@@ -327,3 +331,34 @@ def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
     assert not at.error
     assert "16 sequences" in texts(at.caption)
     settled(opened("interventions", e=state.pack("cut mlp 1"), n="100000", c="131072"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_figure_over_a_long_text_begins_unasked(name: str, monkeypatch: pytest.MonkeyPatch):
+    walked: list[int | None] = []
+
+    def walk(study: Study, missing: dict[str, Need]) -> None:
+        walked.append(study.at_most(next(iter(missing.values()))))
+        raise ValueError("no walk in this test")
+
+    monkeypatch.setattr(Study, "_walk", walk)
+    edits = "cut mlp 1; mean v 7<-2"
+    request = Request(sequences=5000, edits=edits, corrupted="x = 2", prompt="x = 1", layer=2)
+    study = caches.study(request)
+    needs = FIGURES[name].needs(study)
+    assert charts.waits(study, needs) == any(need.text != "repeated" for need in needs)
+    assert bool(needs) == ("scope" in FIGURES[name].uses or name == "loss_comparison")
+    page = AppTest.from_function(_chart, kwargs={"name": name}, default_timeout=60)
+    page.session_state["view"] = state.default_view() | {
+        "sequences": 5000, "edits": edits, "corrupted": "x = 2", "prompt": "x = 1", "layer": 2,
+    }  # fmt: skip
+    settled(page.run())
+    assert all(count is not None and count <= 128 for count in walked)
+    if any(need.text != "repeated" for need in needs):
+        assert "is over a long text" in texts(page.info)
+
+
+def _chart(name: str) -> None:
+    import charts
+
+    charts.chart(name)

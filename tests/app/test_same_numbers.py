@@ -13,6 +13,8 @@ from mudd_interp.figures import csv_bytes
 from mudd_interp.request import Request
 from mudd_interp.study import Study
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"sequences": 1, "context": 32, "prompt": "for i in range(3):\n    print(i)\n"}
 VIEWS = {
     "token_losses": {"mode": "difference"},

@@ -20,6 +20,8 @@ from tests.app.pages import handshake, page, status
 from tests.browser.server import Server, serve
 from tests.unit.command import run
 
+pytestmark = pytest.mark.slow
+
 EVIL = "evil.example"
 
 

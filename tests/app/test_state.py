@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import state
 from mudd_interp.axes import STREAMS
-from mudd_interp.request import LARGEST_ID, MODES, PARTS, SCORES, STATISTICS, Request
+from mudd_interp.encoding import LARGEST_ID
+from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=30)
 LONG = "".join(chr(33 + i * i * 7919 % 15000) for i in range(3000))
@@ -59,6 +60,7 @@ def through_a_link(view: state.View) -> state.Opened:
 def test_a_view_comes_back_from_its_link(values: dict[str, Any]):
     view = state.default_view() | values
     assert through_a_link(view) == state.Opened(view)
+    Request.of_values({name: view[name] for name in asdict(Request())})
 
 
 @given(st.lists(IDS, min_size=1, max_size=99).map(tuple))

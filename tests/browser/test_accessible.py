@@ -8,6 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, expect
 
+pytestmark = pytest.mark.slow
+
 PAGES = {
     "": ("token_losses-model",),
     "similarity": ("layer_similarity-model", "similarity_matrix-model"),

@@ -11,6 +11,8 @@ import mudd_interp as mi
 from mudd_interp.analysis import ablation_sweep, direct_logit_attribution
 from mudd_interp.data import bundled_batches
 
+pytestmark = pytest.mark.slow
+
 PROMPT, ANSWER, AGAINST = "x = [1, 2", "]", ","
 EDIT = "cut v 7<-2"
 

@@ -3,7 +3,10 @@
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.slow
 
 
 def chosen(app: Any) -> str:

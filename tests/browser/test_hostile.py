@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 HTML = '</textarea><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1">'
 
 SHOWN = {

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from playwright.sync_api import Browser, TimeoutError, expect
 
 from clicks import JS
 from mudd_interp.axes import STREAMS
+
+pytestmark = pytest.mark.slow
 
 # Where a cell of a heatmap is on the screen.
 PLACE = """([chart, trace, x, y]) => {

@@ -4,9 +4,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.server import Server
+
+pytestmark = pytest.mark.slow
 
 SIMILARITY = "layer_similarity-model"
 

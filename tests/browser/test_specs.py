@@ -15,6 +15,8 @@ from mudd_interp.study import Study
 from mudd_interp.viz import dark
 from specs import spec
 
+pytestmark = pytest.mark.slow
+
 REQUEST = Request(sequences=1, context=32, prompt="for i in range(3):\n    print(i)\n")
 FIGURES = (
     "layer_similarity",

@@ -15,6 +15,8 @@ from mudd_interp.viz import find_browser
 from tests.browser.conftest import ARGUMENTS, Watched
 from tests.browser.server import Server, serve
 
+pytestmark = pytest.mark.slow
+
 SPEAK = """async url => {
   const answer = fetch(url + "/_stcore/health").then(() => "read", () => "refused");
   const socket = new Promise(done => {

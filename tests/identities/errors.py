@@ -23,7 +23,7 @@ from transformers import (
 
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
-from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeBaseline
 from tests.parity.family import FAMILY, random_model
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])

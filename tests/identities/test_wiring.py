@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mudd_interp.analysis import read_weights
-from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.wiring import Rewired, total
 from tests.identities.circuits import FOUR_BLOCKS, planted
 from tests.identities.errors import BRIDGED, EXACT, MODELS, TOKENS, model_of, neox

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast, StoppingCriteria
 
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
+from mudd_interp.model.bridge import BridgeBaseline
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.parity.test_neox import CONTEXT, TOLERANCE, VOCAB, Pair
 
@@ -258,6 +258,7 @@ def test_weights_are_shuffled_over_the_whole_sequence():
     assert torch.equal(cached, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["ids", "on a", ["on a", "er i"]], ids=str)
 @pytest.mark.parametrize("size", [1, 4, 7, 100])
 @pytest.mark.parametrize("return_type", ["input", "tokens", "str"])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from mudd_interp.analysis.sweep import head_activity, layer_similarity
+from mudd_interp.analysis import head_activity, layer_similarity
 from mudd_interp.bench.sizes import of_neox
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.model.wirings import Plain
 
 # float32 through three layers with logits of order one: the two orders of summation differ by a

@@ -32,6 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_page_and_its_numbers(made: Path):
     expected = {f"{name}.{suffix}" for name in STANDARD for suffix in ("html", "csv")}
     assert {path.name for path in made.iterdir()} == expected | {MANIFEST}
@@ -40,6 +41,7 @@ def test_every_figure_has_a_page_and_its_numbers(made: Path):
         assert "plotly" in (made / f"{name}.html").read_text(encoding="utf-8").lower()
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_it_was_made_from(made: Path):
     manifest = json.loads((made / MANIFEST).read_text())
     assert manifest["request"]["sequences"] == 3
@@ -50,6 +52,7 @@ def test_the_manifest_says_what_it_was_made_from(made: Path):
     assert {"python", "torch", "transformer-lens", "mudd-interp"} <= set(manifest["versions"])
 
 
+@pytest.mark.slow
 def test_the_same_figures_can_be_made_from_the_manifest(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -147,6 +150,7 @@ def test_one_of_several_processes_shows_progress(
     assert ("sweeping: 2 sequences, 512 tokens" in capsys.readouterr().err) is shown
 
 
+@pytest.mark.slow
 def test_another_text_is_not_called_the_same(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -186,6 +190,7 @@ def bundled_config() -> dict[str, object]:
     return json.loads((folder / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_old_figures_are_replaced_when_asked(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -220,6 +225,7 @@ def test_help_and_the_package_load_neither_torch_nor_transformer_lens():
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(made: Path, tmp_path: Path):
     out = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]

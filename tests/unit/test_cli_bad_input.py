@@ -44,7 +44,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "folder without texts": ([*OUT, "--text", "EMPTY"], ["no file in", "EMPTY"]),
     "missing text": ([*OUT, "--text", "nowhere.txt"], ["no text file nowhere.txt"]),
     "text in another encoding": ([*OUT, "--text", "LATIN"], ["LATIN is not UTF-8", "byte 3"]),
-    "dataset without a name": ([*OUT, "--dataset", ""], ["the dataset's name is empty"]),
+    "dataset without a name": (
+        [*OUT, "--dataset", ""],
+        ["dataset is empty"],
+    ),
     "text without a name": ([*OUT, "--text", ""], ["text is empty", "leave it out"]),
     "model without a name": ([*OUT, "--model", ""], ["model is empty", "a folder or a hub id"]),
     "baseline without a name": ([*OUT, "--baseline", ""], ["baseline is empty", "or none"]),
@@ -66,7 +69,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "too long a context": ([*OUT, "--context", "300"], ["300 tokens do not fit", "256"]),
     # Prompts, and places in them and in the models.
     "empty prompt": ([*OUT, "--prompt", ""], ["the prompt is empty"]),
-    "empty ids": ([*OUT, "--prompt-ids", ""], ["the prompt is empty"]),
+    "empty ids": ([*OUT, "--prompt-ids", ""], ["--prompt-ids", "token ids such as 5,17,9"]),
+    "empty sinks": ([*OUT, "--sinks", ""], ["--sinks", "token ids such as 5,17,9"]),
     "two prompts": ([*OUT, "--prompt", "x", "--prompt-ids", "5"], ["not both"]),
     "ids that are none": ([*OUT, "--prompt-ids", "5,x"], ["--prompt-ids", "such as 5,17,9"]),
     "id outside the vocabulary": (
@@ -77,7 +81,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         [*OUT, "--prompt-ids", "9" * 20],
         ["prompt_ids holds 9999", "at most"],
     ),
-    "prompt in another encoding": ([*OUT, "--prompt", "caf\udce9"], ["no text at character 3"]),
+    "prompt in another encoding": ([*OUT, "--prompt", "caf\udce9"], ["not text, at character 3"]),
     "prompt longer than the context": (
         [*OUT, "--prompt", "\n".join(map(str, range(100, 400)))],
         ["tokens do not fit the context of 256"],

@@ -38,6 +38,7 @@ def test_output_that_is_not_utf8(
     assert words in written.getvalue().decode("ascii")
 
 
+@pytest.mark.slow
 def test_figures_and_errors_where_nothing_is_utf8(tmp_path: Path):
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     out = os.fsencode(tmp_path) + "/café".encode()
@@ -50,6 +51,7 @@ def test_figures_and_errors_where_nothing_is_utf8(tmp_path: Path):
     assert (Path(os.fsdecode(out)) / "token_losses.csv").is_file()
 
 
+@pytest.mark.slow
 def test_nobody_reads_to_the_end():
     """As in ``mudd-interp figures --list | head -1``, with a pipe that is closed from the start."""
     reads, writes = os.pipe()
@@ -61,6 +63,7 @@ def test_nobody_reads_to_the_end():
     os.close(writes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_output_that_cannot_be_written_is_one_message():
     with Path("/dev/full").open("wb") as full:

@@ -138,12 +138,12 @@ def test_a_path_that_is_empty_or_can_be_read_once_only_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the path of the text is empty"):
         data.file_batches([""], Letters(), packing)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is no file, and a text is read more than once"):
+    with pytest.raises(ValueError, match="it is not a file, and a text is read more than once"):
         data.file_batches([tmp_path / "pipe"], Letters(), packing)
 
 
 def test_half_a_surrogate_pair_is_no_text():
-    with pytest.raises(ValueError, match="no text at character 1"):
+    with pytest.raises(ValueError, match="not text, at character 1"):
         list(data.text_batches("a\ud83d", Letters(), Packing(n_ctx=4)))
 
 

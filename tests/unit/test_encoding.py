@@ -191,6 +191,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_text(tmp_path: Path):
     files = [tmp_path / "short.txt", tmp_path / "long.txt"]
@@ -225,7 +226,7 @@ def test_an_unknown_character_is_named(model):
     tokenizer = whitespace_split(model)
     assert encode(tokenizer, "a a") == [0, 0]
     for call in (encode, lambda t, text: list(encode_document(t, [text]))):
-        with pytest.raises(ValueError, match="has no token for 'é', and none that stands for what"):
+        with pytest.raises(ValueError, match="has no token for 'é', and none for unknown text"):
             call(tokenizer, "a é a")
 
 
@@ -252,9 +253,9 @@ def test_a_pattern_that_does_not_end_is_an_error_in_words():
 
 
 def test_half_a_surrogate_pair_is_no_text():
-    with pytest.raises(ValueError, match="no text at character 1"):
+    with pytest.raises(ValueError, match="not text, at character 1"):
         check_text("a\ud83d")
-    with pytest.raises(ValueError, match="no text at character 0"):
+    with pytest.raises(ValueError, match="not text, at character 0"):
         encode(fast(TOKENIZERS["bundled"]()), "\ud83d")
 
 

@@ -1,7 +1,9 @@
 """Bytes from outside: read, or refused with a ValueError; never anything else."""
 
 import json
+import logging
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ from safetensors.numpy import save_file
 
 from mudd_interp.analysis import Result
 from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.cli import TRACEBACK
 from mudd_interp.config import ModelConfig
 from mudd_interp.edits import Edit, as_edits, edits_from_json, edits_text, edits_to_json
 from mudd_interp.figures import read_manifest
 from mudd_interp.files import parse_json, read_object, sealed, unsealed
 from mudd_interp.files.json_files import DEEPEST
 from mudd_interp.files.staging import REPLACES, move_in
-from tests.hostile import READERS, attempt, mutated
+from tests.hostile import READERS, SOURCE, attempt, mutated
+from tests.hostile_results import sample
 from tests.unit.command import run
 
 CASES = 20
@@ -47,8 +51,8 @@ def test_damaged_and_forged_files_are_read_or_refused(name: str, tmp_path: Path)
         ("[" * 100_000, "nested deeper"),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "nested deeper than 64 levels"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"),
-        ("[NaN]", "NaN is no number"),
-        ("[-Infinity]", "-Infinity is no number"),
+        ("[NaN]", "NaN is not a JSON number"),
+        ("[-Infinity]", "-Infinity is not a JSON number"),
         ("1e999", "beyond float64"),
         (str(2**63), "beyond int64"),
         ("9" * 5000, "limit"),
@@ -61,6 +65,14 @@ def test_json_is_refused_with_its_name_and_the_reason(text: str | bytes, reason:
     with pytest.raises(ValueError, match=reason) as found:
         parse_json(text, "here.json")
     assert str(found.value).startswith("here.json is not JSON (")
+
+
+def test_a_key_twice_among_many_is_found_in_one_walk():
+    text = json.dumps(dict.fromkeys(map(str, range(200_000))))[:-1] + ', "x": 1, "x": 2}'
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="the key 'x' twice"):
+        parse_json(text, "it")
+    assert time.process_time() - begun < 10  # name by name it takes minutes
 
 
 def test_json_that_is_read():
@@ -143,6 +155,42 @@ def test_a_result_that_was_forged_is_refused(header, arrays, reason, tmp_path: P
     with pytest.raises(ValueError, match=reason) as found:
         Result.load(path)
     assert str(path) in str(found.value)
+
+
+FORGED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "no head of layer 2147483648 reads": ("HeadInputs", {"layer": 2**31}, {}),
+    "no head of layer -1 reads": ("HeadInputs", {"layer": -1}, {}),
+    "no head of layer 0 reads": ("HeadInputs", {"layer": 0}, {}),
+    "9223372036854775808 of bin, as no array": ("WeightDistribution", {"bins": 2**63 - 2}, {}),
+    "0 of bin, as no array": ("WeightDistribution", {"bins": -2}, {}),
+    "counts of .* one length": ("WeightDistribution", {"bins": 2**62}, {}),
+    "their contexts do not belong": ("LossComparison", {}, {"context_ids": np.ones(3, int)}),
+    "contexts do not": ("LossComparison", {}, {"ranked": np.array([[0, 1, 1], [1, 0, 1]])}),
+    "contexts do not belong": ("LossComparison", {}, {"ranked": np.full((2, 3), 2**62)}),
+    "no token is predicted": ("LossComparison", {}, {"counts": np.zeros(4, int)}),
+    "weight_sum of .* one length": ("HeadScores", {}, {"weight_sum": np.ones((1, 3, 2))}),
+    "tokens of .* one length": ("HeadInputs", {}, {"tokens": np.ones(0, int)}),
+}
+
+
+@pytest.mark.parametrize("reason", FORGED)
+def test_lengths_and_places_that_do_not_fit_each_other_are_refused(reason: str, tmp_path: Path):
+    name, options, arrays = FORGED[reason]
+    header, true = sample(name, SOURCE.to_dict())
+    header["provenance"]["options"] |= options
+    path = tmp_path / "r.safetensors"
+    save_file(true | arrays, path, {"mudd_interp": json.dumps(header)})
+    with pytest.raises(ValueError, match=reason) as found:
+        Result.load(path)
+    assert str(path) in str(found.value)
+
+
+def test_estimates_over_no_token_have_no_interval(tmp_path: Path):
+    header, arrays = sample("EdgeAttribution", SOURCE.to_dict())
+    arrays["predicted"][:] = 0
+    save_file(arrays, tmp_path / "r", {"mudd_interp": json.dumps(header)})
+    frame = Result.load(tmp_path / "r").frame
+    assert frame["estimate_low"].isna().to_numpy().all()
 
 
 def test_one_bit_of_a_result_is_seen(tmp_path: Path):
@@ -236,15 +284,46 @@ def test_a_tensor_without_numbers_is_refused(tmp_path: Path):
         open_weights(tmp_path)
 
 
-def test_what_nobody_foresaw_is_one_sentence(monkeypatch, capsys):
+class PanicException(BaseException):
+    """As of a library in Rust: no ``Exception``."""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kind", [RecursionError, MemoryError, RuntimeError, PanicException])
+def test_what_nobody_foresaw_is_one_sentence(kind, asked, monkeypatch, capsys, caplog):
     def fail(*args, **kwargs):
-        raise RecursionError("too deep\nand more")
+        raise kind("too deep\nand more")
+
+    monkeypatch.setattr("mudd_interp.checkpoints.load_model", fail)
+    monkeypatch.setenv(TRACEBACK, "1" if asked else "")
+    caplog.set_level(logging.INFO, "mudd_interp.cli")
+    assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 1
+    message = capsys.readouterr().err
+    assert f"an unexpected {kind.__name__} (too deep): " in message
+    assert ("Traceback" in message) == asked
+    (record,) = (each for each in caplog.records if each.name == "mudd_interp.cli")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is kind
+
+
+@pytest.mark.parametrize("error", [KeyError("a key"), MemoryError()])
+def test_an_error_without_words_is_a_sentence_too(error, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise error
 
     monkeypatch.setattr("mudd_interp.checkpoints.load_model", fail)
     assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 1
-    message = capsys.readouterr().err
-    assert "an unexpected RecursionError (too deep)" in message
-    assert "Traceback" not in message
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mudd-interp: an unexpected {type(error).__name__} (")
+
+
+def test_a_command_that_is_stopped_ends_without_a_traceback(monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mudd_interp.checkpoints.load_model", stop)
+    assert run("inspect", "mudd-tiny", monkeypatch=monkeypatch) == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("listed", ['["../outside"]', '[".."]', '["a/b"]', "{}", "[1]", "["])

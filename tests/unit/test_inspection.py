@@ -8,13 +8,13 @@ import transformers
 from rich.console import Console
 from torch import nn
 
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.inspection import (
     describe_model,
     parameters_by_part,
     part_of,
     print_description,
 )
+from mudd_interp.model.bridge import BridgeBaseline
 from tests.parity.family import FAMILY, random_model
 
 V, D, F, T, L, H, KV, E = 50, 32, 48, 24, 2, 4, 2, 8

@@ -12,7 +12,7 @@ import pytest
 import mudd_interp as mi
 from mudd_interp.analysis.provenance import TokensSeen
 from mudd_interp.catalog import choose
-from mudd_interp.catalog.heads import FEW
+from mudd_interp.catalog.heads import INPUT_SEQUENCES
 from mudd_interp.figures import MANIFEST, check_texts, draw_figures, read_manifest, write_figures
 from mudd_interp.request import Request
 from mudd_interp.study import Study
@@ -114,7 +114,7 @@ def test_few_sequences_are_those_of_their_figure_only(tmp_path: Path):
     names = ("layer_similarity", "head_composition")
     study, manifest = made(request, names, tmp_path / "out")
     whole = sum(len(batch) for batch in study.batches("model"))
-    assert whole > FEW
+    assert whole > INPUT_SEQUENCES
     assert texts(manifest, "layer_similarity")["model"][0][:2] == ("text.txt", whole)
-    assert texts(manifest, "head_composition")["model"][0][:2] == ("text.txt", FEW)
+    assert texts(manifest, "head_composition")["model"][0][:2] == ("text.txt", INPUT_SEQUENCES)
     assert manifest["model"]["sequences"] == whole

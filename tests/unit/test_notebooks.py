@@ -30,6 +30,7 @@ def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path):
     program = path.parent / "execute.py"

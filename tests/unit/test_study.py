@@ -13,11 +13,21 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import mudd_interp as mi
-from mudd_interp.analysis import HeadActivityAnalysis, LayerSimilarityAnalysis, state_patch
+from mudd_interp.analysis import (
+    AblationAnalysis,
+    DenseWeightsAnalysis,
+    HeadActivityAnalysis,
+    LayerSimilarityAnalysis,
+    ablation_sweep,
+    compare_losses,
+    dense_weights,
+    state_patch,
+)
 from mudd_interp.catalog import FIGURES, draw, draw_kind
 from mudd_interp.data import bundled_batches
+from mudd_interp.model.tokens import Tokens
 from mudd_interp.request import SCORES, Mode, Request
-from mudd_interp.study import Study, attention_pattern
+from mudd_interp.study import Need, Study, attention_pattern
 from mudd_interp.texts import corpus_of, corrupted_of, text_files
 from tests.parity.family import FAMILY, random_model
 
@@ -134,10 +144,12 @@ def test_the_same_request_computes_nothing_again():
 def test_several_figures_share_one_pass():
     calls: list[tuple[int, int]] = []
     this = Study(SHORT, load, progress=lambda *seen: calls.append(seen))
-    this.prepare([LayerSimilarityAnalysis(), HeadActivityAnalysis()])
+    analyses = (LayerSimilarityAnalysis(), HeadActivityAnalysis())
+    this.prepare([Need(part, each) for part in this.parts for each in analyses])
     assert calls == [(1, 16), (2, 32)]  # one batch of each model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
@@ -147,6 +159,7 @@ def test_every_figure_can_be_of_a_prompt(name: str):
     assert drawn.figure.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
     kind = FIGURES[name]
@@ -201,7 +214,8 @@ def test_the_baseline_is_asked_for_the_tokens_that_the_model_expects():
     this = study(request, {})
     drawn = draw_kind(FIGURES["state_patch"], this)
     model, baseline = this.models["model"], this.models["baseline"]
-    clean, corrupted = model.to_tokens(PROMPT), model.to_tokens(CORRUPTED)
+    words = Tokens(model.tokenizer, model.cfg)
+    clean, corrupted = words.to_tokens(PROMPT), words.to_tokens(CORRUPTED)
     with torch.no_grad():
         expected = [int(model(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]
         own = [int(baseline(tokens)[0, -1].argmax()) for tokens in (clean, corrupted)]
@@ -255,3 +269,48 @@ def test_heads_are_in_the_order_of_any_score(score):
 def test_a_figure_says_why_it_cannot_be_drawn_in_a_mode(name):
     kind = FIGURES[name]
     assert set(kind.modes) | set(kind.why_not) == set(get_args(Mode))
+
+
+@pytest.mark.parametrize("scope", ["corpus", "prompt"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_walks_of_a_figure_are_among_its_needs(name: str, scope: Any, monkeypatch: Any):
+    kind, request = FIGURES[name], replace(SHORT, prompt=PROMPT, scope=scope)
+    request = replace(request, edits="mean v 5<-2; cut head 7.2")
+    for mode in kind.modes:
+        this = Study(replace(request, mode=mode), load, KEPT)
+        this.prepare(kind.needs(this))
+        with monkeypatch.context() as patch:
+            patch.setattr("mudd_interp.study.sweep_over_ranks", None)
+            assert draw_kind(kind, this).figure.data
+
+
+def test_a_study_by_another_request_has_a_prompt_and_a_text_of_its_own():
+    this = study(replace(SHORT, prompt="x = 1"), {})
+    first = this.prompt("model").tolist(), this.key(Need("model", LayerSimilarityAnalysis()))
+    other = this.with_request(replace(SHORT, prompt="y = 2", sequences=2))
+    second = other.prompt("model").tolist(), other.key(Need("model", LayerSimilarityAnalysis()))
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+    assert this.prompt("model").tolist() == first[0]
+
+
+def test_means_are_computed_first_and_given_on():
+    this = study(SHORT, {})
+    means = Need("model", DenseWeightsAnalysis())
+    need = Need("model", AblationAnalysis(("mean v 5<-2",)), after=means)
+    assert [len(walk) for walk in this.walks([need])] == [1, 1]
+    found = this.of(need)
+    model, text = this.models["model"], this.batches("model")
+    expected = ablation_sweep(model, text, ["mean v 5<-2"], means=dense_weights(model, text))
+    np.testing.assert_array_equal(found.loss_change, expected.loss_change)
+    assert found.provenance == expected.provenance
+    assert this.walks([need]) == []
+
+
+def test_the_losses_of_both_are_of_the_corpus_whatever_the_scope():
+    this = study(replace(SHORT, prompt=PROMPT, scope="prompt"), {})
+    found = this.of(this.comparison())
+    assert found.provenance.tokens == 16
+    model, baseline = this.models.values()
+    expected = compare_losses(model, baseline, corpus_of(SHORT, model, [model, baseline]))
+    np.testing.assert_array_equal(found.loss_sum, expected.loss_sum)

@@ -1,7 +1,7 @@
 """Models that fire hooks with the tensors they are given, for numbers worked out by hand."""
 
 from contextlib import contextmanager
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,6 +9,22 @@ import torch
 from mudd_interp import axes
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.states import StateWiring
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Shape:
+    """Satisfies ``ModelShape``."""
+
+    n_layers: int
+    n_heads: int
+    d_vocab: int
+    n_ctx: int
+    dtype: torch.dtype = torch.float32
+    d_model: int = 4
+    d_head: int = 2
+    device: torch.device = CPU
 
 
 class FakeModel:
@@ -28,9 +44,7 @@ class FakeModel:
         tokenizer=None,
     ):
         self.tensors, self.tokenizer = tensors, tokenizer
-        self.cfg = SimpleNamespace(
-            n_layers=n_layers, n_heads=n_heads, d_vocab=d_vocab, n_ctx=n_ctx, dtype=torch.float32
-        )
+        self.cfg = Shape(n_layers, n_heads, d_vocab, n_ctx)
         self.info = ModelInfo(name="fake", digest="0" * 64)
         self.streams, self.wiring = streams, StateWiring(n_layers, streams)
         self.hook_dict = {}
@@ -54,18 +68,6 @@ class FakeModel:
         finally:
             self.fwd_hooks = ()
 
-    def run_with_cache(self, *args, **kwargs):
-        raise NotImplementedError
-
-    def to_tokens(self, *args, **kwargs):
-        raise NotImplementedError
-
-    def to_str_tokens(self, *args, **kwargs):
-        raise NotImplementedError
-
-    def named_parameters(self):
-        return []
-
     def __call__(self, tokens, return_type="logits"):
         assert return_type is None
         assert not torch.is_grad_enabled()
@@ -81,10 +83,6 @@ class LogitModel(FakeModel):
     def __init__(self, logits, *, name="fake", tokenizer=None, d_vocab=10):
         super().__init__(lambda _: {}, n_layers=1, d_vocab=d_vocab, tokenizer=tokenizer)
         self.logits, self.info = logits, ModelInfo(name=name, digest="0" * 64)
-
-    def to_str_tokens(self, ids):
-        assert self.tokenizer is not None
-        return [self.tokenizer.decode([token]) for token in ids.tolist()]
 
     def __call__(self, tokens, return_type="logits"):
         assert return_type == "logits"

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 import mudd_interp as mi
 from mudd_interp.analysis import AblationSweep, Result, ablation_sweep, dense_weights
 from mudd_interp.analysis.bootstrap import mean_and_interval
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.edits import every_edge
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.protocol import ModelInfo
 from tests.parity.family import FAMILY, random_model, random_tokens
-from tests.unit.checkpoints.test_bridge import neox
+from tests.unit.model.test_bridge import neox
 
 EDITS = ["cut v 1<-0", "cut r *<-*; cut head 2.1", "mean * 1<-* @1-2", "cut mlp 0"]
 ARRAYS = ("loss_sum", "loss_change", "kl_sum", "logit_change")
@@ -153,7 +153,7 @@ def test_a_file_of_something_else_is_not_gone_on_with(tmp_path):
     other = made(digest="2" * 64)[0]
     shorter, changed = [batches[0][:1]], [1 - batches[0].clamp(0, 1), batches[1]]
     for this, text, edits, message in (
-        (model, batches, EDITS[:2], "another edits, pair or means"),
+        (model, batches, EDITS[:2], "other options: edits"),
         (other, batches, EDITS[:1], "another digest"),
         (model, changed, EDITS[:1], "a sweep of another text"),
         (model, shorter, EDITS[:1], "a sweep of another text"),

@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import mudd_interp as mi
 from mudd_interp import axes
 from mudd_interp.analysis import activation_files
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.data import token_batches
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.protocol import ModelInfo, Observer
 from tests.parity.family import FAMILY, random_model, random_tokens
 
@@ -354,6 +354,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_does_and_share_the_batches(tmp_path: Path):
     save(tmp_path / "one")
     # One file of an interrupted run in one process is there already.

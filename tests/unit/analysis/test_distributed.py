@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 
 from mudd_interp.analysis import (
+    AblationAnalysis,
+    AblationSweep,
     DenseWeights,
+    EdgeAttribution,
     HeadActivity,
     HeadActivityAnalysis,
+    HeadInputs,
+    HeadInputsAnalysis,
+    InContextLoss,
+    InContextLossAnalysis,
     LayerSimilarity,
+    LossComparison,
+    LossComparisonAnalysis,
     SimilarityMatrix,
     StreamNorms,
     merge_over_ranks,
     sweep,
     sweep_over_ranks,
 )
+from mudd_interp.analysis.finite import arrays_of
 from tests.parity.family import FAMILY, random_model, random_tokens
 
 ROOT = Path(__file__).parents[3]
@@ -28,14 +38,27 @@ KINDS = {
     "activity": HeadActivity,
     "matrix": SimilarityMatrix,
     "norms": StreamNorms,
+    "ablation": AblationSweep,
+    "attribution": EdgeAttribution,
+    "comparison": LossComparison,
+    "in_context": InContextLoss,
+    "inputs": HeadInputs,
 }
 CORPORA = (5, 1)  # batches; of one batch, one process gets nothing
-ANALYSES = [
+AVERAGES = [
     "layer_similarity",
     "dense_weights",
     HeadActivityAnalysis([1, 2]),
     "similarity_matrix",
     "stream_norms",
+]
+ANALYSES = [
+    *AVERAGES,
+    AblationAnalysis(("cut v 1<-0", "cut mlp 0; cut head 2.1")),
+    "edge_attribution",
+    LossComparisonAnalysis(random_model(FAMILY["Transformer++"]), top=4),
+    InContextLossAnalysis(early=2, late=5, reach=0),
+    HeadInputsAnalysis(2, 1),
 ]
 
 SCRIPT = """
@@ -82,7 +105,7 @@ def die(*_):
 
 progress = die if dying and rank == 1 else None
 model, batches = here.work(5)
-results = sweep_over_ranks(model, batches, here.ANALYSES, progress, path=state)
+results = sweep_over_ranks(model, batches, here.AVERAGES, progress, path=state)
 results[0].save(f"{sys.argv[1]}/similarity.{rank}")
 dist.destroy_process_group()
 """
@@ -108,6 +131,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_batches", CORPORA)
 def test_two_processes_give_the_numbers_of_one(folder, n_batches):
     expected = sweep(*work(n_batches), ANALYSES)
@@ -118,8 +142,11 @@ def test_two_processes_give_the_numbers_of_one(folder, n_batches):
         numbers = [c for c in one.frame if one.frame[c].dtype == np.float64]
         # float64 sums, added in another order
         np.testing.assert_allclose(first.frame[numbers], one.frame[numbers], rtol=1e-12, atol=1e-14)
-        if isinstance(first, HeadActivity):
-            assert np.array_equal(first.active_count, one.active_count)
+        labels = [c for c in one.frame if c not in numbers]
+        assert first.frame[labels].equals(one.frame[labels])
+        for name, array in arrays_of(one).items():
+            if array.dtype == np.int64:
+                assert np.array_equal(getattr(first, name), array)
 
 
 def test_without_a_process_group_it_is_a_plain_sweep():
@@ -131,6 +158,7 @@ def test_without_a_process_group_it_is_a_plain_sweep():
         sweep_over_ranks(model, [], ANALYSES)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_and_the_other_one_need_not_begin_anew(tmp_path):
     assert in_two_processes(tmp_path, DYING, "dying") != 0
     assert not list(tmp_path.glob("similarity.*"))

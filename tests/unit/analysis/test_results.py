@@ -12,8 +12,11 @@ from mudd_interp.analysis import (
     Result,
     SinkSensitivityAnalysis,
     layer_similarity,
+    predictions,
     sweep,
+    token_weights,
 )
+from mudd_interp.analysis.result import Finding, OneSequence
 from mudd_interp.protocol import ModelInfo
 from tests.parity.family import FAMILY, random_model, random_tokens
 
@@ -126,3 +129,22 @@ def test_bad_files_are_named(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match="is damaged"):
         Result.load(path)
+
+
+def test_what_is_of_one_sequence_says_so_and_all_else_is_saved_and_merged():
+    kinds, found = [Finding], set[type]()
+    while kinds:
+        found.add(kind := kinds.pop())
+        kinds += kind.__subclasses__()
+    of_one = {kind.__name__ for kind in found if issubclass(kind, OneSequence)}
+    assert of_one >= {"Predictions", "TokenWeights", "LogitLens", "Routes", "CompositionTable"}
+    assert all(issubclass(kind, Result | OneSequence) or kind is Finding for kind in found)
+    model = random_model(FAMILY["MUDDFormer"])
+    tokens = random_tokens(model.config, 1, 5)
+    for result in (predictions(model, tokens), token_weights(model, tokens)):
+        with pytest.raises(ValueError, match="is of one sequence, so two are not merged"):
+            result.merge(result)
+        with pytest.raises(ValueError, match="is of one sequence and is not saved"):
+            result.save("anywhere")
+        with pytest.raises(ValueError, match="read-only"):
+            result.token_ids[0] = 1

@@ -33,6 +33,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BENCHES if name != "compile"])
 @pytest.mark.usefixtures("in_this_process")
 def test_every_bench_gives_rows(name: str):
@@ -49,6 +50,7 @@ def test_every_bench_gives_rows(name: str):
 
 # On a CPU torch.compile writes C++ and calls the system's compiler, which pip cannot install: where
 # there is none, there is nothing to measure.
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="torch.compile needs a C++ compiler",
@@ -62,6 +64,7 @@ def test_torch_compile_is_measured(tmp_path: Path):
     assert rows[1]["ratio"] > rows[0]["ratio"] > 0  # the first call compiles
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = measure(["growth"], **TOY)
@@ -126,6 +129,7 @@ def test_a_peak_is_of_the_block_alone():
     del kept
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     held = torch.ones(1_000_000_000, dtype=torch.uint8)
@@ -134,6 +138,7 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     del held
 
 
+@pytest.mark.slow
 def test_a_failed_process_is_an_error():
     with pytest.raises(ChildProcessError, match="measurement load failed"):
         in_child("load", folder="/nowhere", device="cpu", dtype="float32", check=False)

@@ -1,8 +1,9 @@
 """The hub, as its client sees it: a cache on disk, and a network that is not there."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 import pytest
@@ -17,11 +18,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from mudd_interp.checkpoints import load_model
-from mudd_interp.checkpoints.names import RELEASED
+from mudd_interp.checkpoints import configs, load, load_model, names
+from mudd_interp.checkpoints import hub as hub_files
+from mudd_interp.checkpoints.names import RELEASED, Place
+from mudd_interp.files import read_object
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
+from tests.unit.checkpoints.test_baseline import tiny_pythia
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -157,9 +161,9 @@ def test_an_index_may_not_leave_the_cache_either(hub: Path, tmp_path: Path):
     refused("someone/model", "outside its folder: refused", local_files_only=True)
 
 
-def test_other_models_are_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from mudd_interp.checkpoints import bridge
-
+def test_other_models_are_baselines(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: list[tuple[Any, ...]] = []
     baseline = random_model(FAMILY["GPT-NeoX"])
 
@@ -167,12 +171,52 @@ def test_other_models_are_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         asked.append(given)
         return baseline
 
-    monkeypatch.setattr(bridge, "load_baseline", record)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
-    assert load_model(tmp_path, dtype="float64") is baseline
-    load_model("pythia-160m", revision="step1000", local_files_only=True, check=False)
+    monkeypatch.setattr(load, "load_baseline", record)
+    folder, config = tmp_path / "m", {"model_type": "gpt_neox"}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder, dtype="float64") is baseline
+    snapshot = cache(hub, "EleutherAI/pythia-160m", folder)
+    load_model("pythia-160m", revision="main", local_files_only=True, check=False)
     cpu = torch.device("cpu")
+    here = Place(str(folder), folder, folder / "tokenizer.json")
+    there = Place(
+        "EleutherAI/pythia-160m", snapshot, snapshot / "tokenizer.json", "EleutherAI/pythia-160m"
+    )
     assert asked == [
-        (str(tmp_path), cpu, torch.float64, None, False, True),
-        ("EleutherAI/pythia-160m", cpu, None, "step1000", True, False),
+        (here, config, cpu, torch.float64, False, True),
+        (there, config, cpu, None, True, False),
     ]
+    assert there.revision == COMMIT
+
+
+@pytest.mark.parametrize("kind", ["released", "baseline"])
+def test_a_folder_is_located_once_and_its_configuration_read_once(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    name = {"released": "MUDDPythia-1.4B", "baseline": "pythia-160m"}[kind]
+    repository = {"released": RELEASED, "baseline": {name: f"EleutherAI/{name}"}}[kind][name]
+    if kind == "released":
+        released_folder.copy(tmp_path / "m")
+    else:
+        tiny_pythia().save_pretrained(tmp_path / "m")
+    snapshot = cache(hub, repository, tmp_path / "m")
+    asked: list[str] = []
+    read: list[Path] = []
+
+    def fetch(repository: str, *given: Any) -> Path:
+        asked.append(repository)
+        return hub_files.fetch_small(repository, *given)
+
+    def reading(path: Path) -> Any:
+        read.append(path)
+        return read_object(path)
+
+    monkeypatch.setattr(names, "fetch_small", fetch)
+    monkeypatch.setattr(configs, "read_object", reading)
+    model: Any = load_model(name, local_files_only=True, check=False)
+    assert model.info.revision == COMMIT
+    assert asked == [repository]
+    assert read == [snapshot / "config.json"]
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(model(tokens), cast(Any, load_model(tmp_path / "m"))(tokens))

@@ -384,6 +384,7 @@ for folder in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
 def test_memory_is_that_of_the_weights(tmp_path: Path):
     """At the peak the weights are there once; of the file, one tensor or one window at a time."""

@@ -11,11 +11,10 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from mudd_interp.checkpoints import load_model, save_model
-from mudd_interp.checkpoints.bridge import load_baseline
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
-from tests.unit.checkpoints.test_bridge_load import tiny_pythia
+from tests.unit.checkpoints.test_baseline import tiny_pythia
 
 WORDS = ["<unk>", "<s>", "</s>", "<pad>", "<|im|>", "a", "rose", "is", "<|endoftext|>"]
 MARK = b"\xef\xbb\xbf"
@@ -139,4 +138,4 @@ def test_a_mark_with_which_transformers_cannot_read_a_baseline_is_named(tmp_path
     file.write_bytes(MARK + file.read_bytes())
     message = rf"{name}\.json begins with a byte order mark.*save it as UTF-8 without one"
     with pytest.raises(ValueError, match=message):
-        load_baseline(tmp_path, check=False)
+        load_model(tmp_path, check=False)

@@ -60,6 +60,7 @@ KINDS = ("Transformer++", "MUDDFormer as released", "MUDDPythia", "+ Dynamic Den
 WAYS = {"forward hook": forward_hook, "pre-hook": pre_hook, "other forward": other_forward}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize(
     ("way", "change"),
@@ -206,6 +207,7 @@ print(len(names), "hooks count")
 """
 
 
+@pytest.mark.slow
 def test_hooks_count_after_the_first_compiled_call():
     # in a process without the checks of types that the tests add, which do not compile
     root = Path(__file__).parents[3]

@@ -8,9 +8,9 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.arguments import FORWARD
+from mudd_interp.model.bridge import BridgeBaseline
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.parity.test_neox import TOLERANCE, Pair
 

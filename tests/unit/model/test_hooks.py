@@ -35,6 +35,7 @@ def halve_in_place(tensor, hook):
     return tensor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_editing_any_hook_changes_the_logits(name: str):
     model = random_model(FAMILY[name])

@@ -41,6 +41,7 @@ def test_nnsight_reads_what_the_cache_holds(traced: Any, name: str):
         torch.testing.assert_close(logits, expected, msg=hook)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("in_place", [True, False])
 def test_nnsight_edits_what_a_hook_edits(traced: Any, name: str, in_place: bool):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.model.pieces import TextPieces
 from mudd_interp.model.sampling import Sampling
 from tests.parity.family import FAMILY, random_model, random_tokens

@@ -72,7 +72,7 @@ def test_composition_scores_are_those_of_the_bridge(pair: Pair, model: Any, mode
     assert found.layer_indices == expected.layer_indices
     assert model.attn_head_labels == model.all_head_labels
     with pytest.raises(ValueError, match="mode must be one of 'Q', 'K' and 'V', got 'O'"):
-        model.all_composition_scores.__wrapped__(model, "O")
+        model.weights.all_composition_scores.__wrapped__(model.weights, "O")
 
 
 def test_composition_by_weights_alone_is_refused_where_streams_are_weighted():

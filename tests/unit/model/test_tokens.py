@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mudd_interp.checkpoints.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeBaseline
 from tests.parity.family import FAMILY, letters_tokenizer, random_model
 
 MODEL = random_model(FAMILY["MUDDFormer"])

@@ -1,12 +1,23 @@
 """Packing: every token predicted once, and a pack that says truly where it comes from."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mudd_interp.training.corpus import SourceFile, read_corpus, read_manifest
-from mudd_interp.training.packing import PackedText, pack, rows
+from mudd_interp.training.packing import (
+    STAMP,
+    PackedText,
+    is_prepared,
+    load_stream,
+    pack,
+    rows,
+    stamp,
+)
 from mudd_interp.training.tokenizer import load_packing_tokenizer
 from mudd_interp.training.validation import draw_pack, file_windows, load_pack, save_pack
 
@@ -76,3 +87,78 @@ def test_the_bundled_pack_is_what_the_held_out_files_say():
         document = pack(list(read_corpus([held_out[origin.path]])), TOKENS).document(0)
         expected = document[origin.offset : origin.offset + 256]
         assert bundled.tokens[index].tolist() == expected.tolist()
+
+
+def headed(text: str, version: int = 1) -> bytes:
+    """A NumPy file with a header of this text, and room for 32 tokens."""
+    size = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text.encode() + bytes(64)
+
+
+def shaped(shape: str, descr: str = "'<u2'") -> bytes:
+    values = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+    return headed(values.ljust(117) + "\n")
+
+
+@pytest.fixture
+def streams(tmp_path: Path) -> Path:
+    """A folder as if it had been prepared."""
+    for split, count in (("train", 32), ("validation", 9)):
+        np.save(tmp_path / f"{split}.npy", np.arange(count, dtype=np.uint16))
+    (tmp_path / STAMP).write_text(json.dumps(stamp(tmp_path)))
+    return tmp_path
+
+
+def test_a_stream_is_read_as_it_was_written(streams):
+    assert is_prepared(streams)
+    assert (streams / "train.npy").read_bytes()[:128] == shaped("(32,)")[:128]
+    assert load_stream(streams, "train").tolist() == list(range(32))
+    assert load_stream(streams, "validation").tolist() == list(range(9))
+    assert load_stream(streams, "train").dtype == np.uint16
+
+
+DAMAGED = {
+    "empty": b"",
+    "zip": b"PK\x03\x04" + bytes(200),
+    "pickle": b"\x80\x04.",
+    "objects": shaped("(32,)", "'|O'"),
+    "other order": shaped("(32,)", "'>u2'"),
+    "other precision": shaped("(16,)", "'<u4'"),
+    "two axes": shaped("(4, 8)"),
+    "longer": shaped("(33,)"),
+    "shorter": shaped("(31,)"),
+    "huge": shaped(f"({2**62},)"),
+    "beyond int64": shaped(f"({10**30},)"),
+    "negative": shaped("(-32,)"),
+    "truth": shaped("(True,)"),
+    "nested": headed("(" * 9000),
+    "signs": headed("-" * 9000 + "1"),
+    "unclosed": headed("{'descr': '''"),
+    "indented": headed("if a:\n  b\n c"),
+    "unhashable": headed("{1, [2]}"),
+    "long": headed(" " * 2**20, 2),
+    "cut": shaped("(32,)")[:-1],
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_what_is_no_stream_is_refused(data: bytes, streams: Path):
+    (streams / "train.npy").write_bytes(data)
+    with pytest.raises(ValueError, match=r"train\.npy is damaged or not a stream of tokens"):
+        load_stream(streams, "train")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "null", '{"manifest": 1}'])
+def test_a_stamp_that_says_something_else_is_that_of_no_streams(text: str, streams: Path):
+    (streams / STAMP).write_text(text)
+    assert not is_prepared(streams)
+
+
+def test_one_bit_of_a_stream_is_seen(streams):
+    path = streams / "validation.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert not is_prepared(streams)
+    path.unlink()
+    assert not is_prepared(streams)

@@ -17,7 +17,7 @@ from mudd_interp import cli
 from mudd_interp.checkpoints import load_model
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.wirings import MUDD
-from mudd_interp.training.packing import prepared_from
+from mudd_interp.training.packing import stamp
 from mudd_interp.training.presets import PRESETS, members
 from mudd_interp.training.run import RunOptions, run_preset
 from mudd_interp.training.trainer import CHECKPOINT, LOG, Trainer
@@ -32,7 +32,7 @@ def data(tmp_path):
     rng = np.random.default_rng(0)
     for split, rows in (("train", 4 * LONG), ("validation", 100)):
         np.save(tmp_path / f"{split}.npy", rng.integers(0, 4096, rows * 257).astype(np.uint16))
-    (tmp_path / "prepared.json").write_text(json.dumps(prepared_from()))
+    (tmp_path / "prepared.json").write_text(json.dumps(stamp(tmp_path)))
     return tmp_path
 
 
@@ -75,6 +75,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_bad_input_to_one_of_two_processes_is_the_message_of_both(
     data, tmp_path, monkeypatch, capsys
 ):
@@ -94,6 +95,7 @@ def test_bad_input_to_one_of_two_processes_is_the_message_of_both(
     assert contents(out / "toy-plain") == before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_the_other_whose_run_goes_on_later(data, tmp_path, monkeypatch):
     out = tmp_path / "runs"
     train_until(2, monkeypatch, out, data)

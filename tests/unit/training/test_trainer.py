@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_named_and_stays(tmp_path, kept):
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:kept])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged, .* remove the file"):
+    with pytest.raises(ValueError, match=r"damaged or not a checkpoint: .* remove the file"):
         trainer(tmp_path)
     assert path.read_bytes() == before
 
@@ -178,7 +178,7 @@ def test_a_full_disk_at_the_first_line_leaves_a_log_that_gets_its_header(tmp_pat
 @pytest.mark.parametrize("text", ["something\n", "step,tokens\n1,2\n"])
 def test_what_is_no_log_is_refused(tmp_path, text):
     (tmp_path / LOG).write_text(text)
-    with pytest.raises(ValueError, match=r"log\.csv is no log of a run"):
+    with pytest.raises(ValueError, match=r"log\.csv is not the log of a run"):
         trainer(tmp_path)
 
 

@@ -9,6 +9,7 @@ from mudd_interp import viz
 from mudd_interp.viz.theme import MUDD
 
 
+@pytest.mark.slow
 def test_pictures_of_every_format():
     try:
         viz.find_browser()

@@ -18,11 +18,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mudd_interp.checkpoints.bridge import load_baseline
+from mudd_interp.checkpoints import load_model
+from mudd_interp.model.bridge import BridgeBaseline
 
 WORDS = ["<|endoftext|>", "the", "cat", "sat", "on", "a", "mat"]
 CONTEXT = 16
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
+
+
+def load_baseline(*given: Any, **options: Any) -> BridgeBaseline:
+    model = load_model(*given, **options)
+    assert isinstance(model, BridgeBaseline)
+    return model
 
 
 def tiny_pythia() -> GPTNeoXForCausalLM:

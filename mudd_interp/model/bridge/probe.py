@@ -189,5 +189,7 @@ def _has_linear_head(model: Any, cache: Cache, logits: Float[Tensor, "batch pos 
     normalized = cache.get("ln_final.hook_normalized")
     if normalized is None:
         return False
-    final = normalized * model.final_gain() + model.final_bias()
+    bias = model.ends.bias()
+    final = normalized * model.ends.gain()
+    final = final if bias is None else final + bias
     return close((final.to(logits.dtype) @ model.W_U + model.b_U).detach(), logits)

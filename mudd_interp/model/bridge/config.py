@@ -43,6 +43,11 @@ class BaselineConfig(ConfigView):
         return getattr(config, name)
 
     @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self._bridge[0].cfg.d_head
+
+    @property
     def d_vocab_out(self) -> int:
         """Columns of the unembedding."""
         return self._bridge[0].unembed.W_U.shape[1]

@@ -1,9 +1,7 @@
-"""Where a baseline's files are, and the Hugging Face model and tokenizer that they hold."""
+"""A baseline: the Hugging Face model and tokenizer that a folder holds, behind our names."""
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,61 +9,62 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
-from mudd_interp.checkpoints.load import read_config
+from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.marks import refuse_marks
-from mudd_interp.checkpoints.names import locate
+from mudd_interp.checkpoints.names import Place, complete
 from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.model.bridge import BridgeBaseline, build_bridge
+from mudd_interp.protocol import ModelInfo
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
-@dataclass(frozen=True)
-class Source:
-    """A folder with a model in it, and what it is called.
+def load_baseline(
+    place: Place,
+    config: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    local_files_only: bool,
+    check: bool,
+) -> BridgeBaseline:
+    """A Transformer as a baseline, from a folder as ``save_pretrained`` writes it.
 
-    Attributes:
-        name: As it was asked for.
-        folder: Where its files are.
-        revision: The commit on the hub, or ``None``.
-    """
-
-    name: str
-    folder: Path
-    revision: str | None = None
-
-
-def find_source(
-    name_or_path: str | os.PathLike[str], revision: str | None, local_files_only: bool
-) -> Source:
-    """The folder of a model, complete; hub files are downloaded into the hub's cache.
+    Args:
+        place: Where it is.
+        config: What its ``config.json`` says.
+        device: Where to put the weights.
+        dtype: Their precision; ``None`` means float32.
+        local_files_only: Use what was downloaded before, and no network.
+        check: Run the model on a few tokens, to find the hooks that are live and exact. Without,
+            hooks whose edits may be lost stay, and no residual directions are known.
 
     Raises:
-        ValueError: If there is no such model, or it cannot be had.
+        ValueError: If the weights cannot be had, it needs code of its own, lacks or has unknown
+            parameters, holds NaN, or is not a plain decoder-only Transformer.
     """
-    place = locate(os.fspath(name_or_path), revision, local_files_only)
-    if place.folder is not None and place.repository is None:
-        return Source(place.name, place.folder)
-    repository = place.repository or place.target
-    small = place.folder or fetch_small(repository, revision, local_files_only)
-    folder = fetch_weights(repository, small.name, local_files_only)
-    return Source(place.name, folder, folder.name)
+    _refuse_code(place.folder, config)
+    folder = complete(place, local_files_only)
+    refuse_marks(folder)
+    weights = open_weights(folder)  # damaged files, pickles and paths out of it are refused by name
+    module = load_module(folder, dtype or torch.float32)
+    tokenizer = load_auto_tokenizer(folder, module.config)
+    module.to(device)
+    checks = ("all parameters found and used, none with NaN",)
+    info = ModelInfo(place.name, place.revision, model_digest(config, weights), checks)
+    return BridgeBaseline(build_bridge(module, tokenizer, info.name), tokenizer, info, check)
 
 
 def load_module(folder: Path, dtype: torch.dtype) -> Any:
     """The Hugging Face model in a folder, complete, with eager attention.
 
     Raises:
-        ValueError: If it needs code of its own, its parameters do not fit its configuration, or
-            one of them holds NaN.
+        ValueError: If it cannot be read, its parameters do not fit its configuration, or one of
+            them holds NaN.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     unreadable = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError)
-    _refuse_code(folder)
-    refuse_marks(folder)
-    open_weights(folder)  # refuses damaged files, pickles and paths out of the folder, by name
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with _silent():
@@ -103,10 +102,9 @@ def _silent() -> Generator[None]:
             logging.enable_progress_bar()
 
 
-def _refuse_code(folder: Path) -> None:
+def _refuse_code(folder: Path, config: dict[str, Any]) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = read_config(folder)
     if config["model_type"] in CONFIG_MAPPING:
         return
     if "auto_map" in config:
@@ -139,7 +137,7 @@ def _check_parameters(folder: Path, module: Any, loading: Any) -> None:
             )
 
 
-def load_auto_tokenizer(folder: Path) -> Any:
+def load_auto_tokenizer(folder: Path, config: Any) -> Any:
     """The tokenizer in a folder, of any kind that transformers knows, or ``None`` if there is none.
 
     Raises:
@@ -150,7 +148,9 @@ def load_auto_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=False, local_files_only=True
+        )
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ValueError(
             f"the tokenizer in {folder} cannot be read ({error}): remove its files to work on "

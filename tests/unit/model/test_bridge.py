@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from mudd_interp import axes
-from mudd_interp.checkpoints.bridge import BridgeBaseline
 from mudd_interp.inspection import parameters_by_part
 from mudd_interp.model import MUDDActivationCache
+from mudd_interp.model.bridge import BridgeBaseline
 from mudd_interp.protocol import HookedModel
 
 LAYERS, HEADS, WIDTH, VOCAB, CONTEXT = 2, 4, 32, 50, 24
@@ -398,9 +398,10 @@ def test_components_sum_to_the_logit(baseline: BridgeBaseline, tokens: Tensor) -
         logits, cache = baseline.run_with_cache(tokens, names_filter=lambda _: True)
         parts = cache.decompose_resid(mode="all")
         shares = cache.logit_attrs(parts, tokens)
-        constant = (baseline.final_bias() @ baseline.W_U + baseline.b_U)[tokens]
+        bias = baseline.ends.bias()
+        constant = baseline.b_U if bias is None else bias @ baseline.W_U + baseline.b_U
     chosen = logits.gather(2, tokens[..., None])[..., 0]
-    assert same(shares.sum(0) + constant, chosen)
+    assert same(shares.sum(0) + constant[tokens], chosen)
 
 
 def test_heads_neurons_and_biases_sum_to_the_stream(
@@ -516,7 +517,7 @@ def test_what_is_no_plain_decoder_is_refused() -> None:
 
 def test_importing_this_module_does_not_import_the_bridge() -> None:
     code = (
-        "import sys, mudd_interp.checkpoints.bridge; "
+        "import sys, mudd_interp.model.bridge; "
         "sys.exit('transformer_lens.model_bridge' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
