@@ -318,6 +318,14 @@ def test_a_save_that_fails_leaves_things_as_they_were(tmp_path: Path):
     assert same(load(tmp_path / "old"), model)
 
 
+def test_models_keep_the_digest_that_they_had_when_flags_were_the_wiring():
+    """Results, manifests and links of then are of the same models."""
+    assert {name: load_model(name).info.digest for name in ("mudd-tiny", "tfm-tiny")} == {
+        "mudd-tiny": "29fe3d3e69f0d56d60303804bde8a5a8193d644afcb98d7aeb87c95675055787",
+        "tfm-tiny": "80c95d412bc9d4529757d7a7ead6b8efc94b04f3c9cb93be8a10b861819f4fe8",
+    }
+
+
 def test_only_models_of_this_project_are_saved(tmp_path: Path):
     with pytest.raises(ValueError, match="cannot save a Linear: expected a HookedMUDDTransformer"):
         save_model(torch.nn.Linear(2, 2), tmp_path / "m")
@@ -327,7 +335,7 @@ def test_only_models_of_this_project_are_saved(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": 2}, ["format_version must be 1, got 2", "upgrade"]),
+        ({"format_version": 3}, ["format_version must be 1 or 2, got 3", "upgrade"]),
         ({"d_modle": 16}, ["`d_modle`", "did you mean `d_model`"]),
         ({"rotary_dim": 3}, ["rotary_dim must be even"]),
     ],
