@@ -39,8 +39,8 @@ def planted(**weights):
     model = mi.HookedMUDDTransformer(cfg, dtype=torch.float64)
     for place, values in weights.items():
         stream, layer = place[0], int(place[1])
-        row = cfg.ways(layer).index(stream)
-        model.dense[str(layer)].a[row] = torch.tensor(values, dtype=torch.float64)
+        dense = model.dense[str(layer)]
+        dense.a[dense.streams.index(stream)] = torch.tensor(values, dtype=torch.float64)
     return model
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mudd_interp.config import ModelConfig
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
+    from mudd_interp.model.wirings import MUDD, Plain, PrePost
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
@@ -32,18 +33,24 @@ _HOMES = {
     "edited": "edits",
     "run": "edits",
     "HookedMUDDTransformer": "model",
+    "MUDD": "model.wirings",
     "MUDDActivationCache": "model",
     "HookedModel": "protocol",
     "ModelInfo": "protocol",
+    "Plain": "model.wirings",
+    "PrePost": "model.wirings",
 }
 
 __all__ = [
+    "MUDD",
     "Edit",
     "HookedMUDDTransformer",
     "HookedModel",
     "MUDDActivationCache",
     "ModelConfig",
     "ModelInfo",
+    "Plain",
+    "PrePost",
     "activations",
     "analysis",
     "axes",

@@ -78,14 +78,6 @@ def aggregate_scale(aggregation: int, stream: Stream) -> str:
     return f"dense.{aggregation}.post_norms.{stream}.hook_scale"
 
 
-def is_weight(name: str) -> bool:
-    """Whether a hook holds a part of what streams multiply the X_j by; and X_0, for its shape."""
-    return name == EMBED or (
-        name.startswith(("dense.", "dense_pre_norms."))
-        and (".hook_weights_" in name or name.endswith(".hook_scale"))
-    )
-
-
 def norm_scale(layer: int, norm: str) -> str:
     """Name of the hook on the scale of a norm of a block, e.g. ``norm_scale(3, "ln1_q")``."""
     return block(layer, f"{norm}.hook_scale")

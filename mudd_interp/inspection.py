@@ -87,7 +87,7 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
         "device": str(cfg.device),
         "tokenizer": None if model.tokenizer is None else len(model.tokenizer.get_vocab()),
         "shape": shape_of(model),
-        "dense": cfg.dense,
+        "dense": _dense(model),
         "streams": [STREAM_NAMES[stream] for stream in model.streams],
         "hooks": len(model.hook_dict),
         "parameters": parts | {"total": sum(parts.values())},
@@ -95,6 +95,13 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
         "training": training_facts(model.info.name),
         "checks": list(model.info.checks),
     }
+
+
+def _dense(model: HookedModel) -> str:
+    """Whether the model has dense connections, and of which kind."""
+    if model.wiring.additive:
+        return "none"
+    return "static" if model.wiring.gates == "static" else "dynamic"
 
 
 SHAPE = (

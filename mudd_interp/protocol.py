@@ -16,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import Stream
-
-Hook = tuple[str | Callable[[str], bool], Callable[..., Any]]
-"""A hook name (or a predicate on names) and a function ``fn(tensor, hook) -> tensor | None``."""
-
+from mudd_interp.states import StateWiring
+from mudd_interp.wiring import Hook as Hook
+from mudd_interp.wiring import Observer as Observer
 
 NOT_TRIED = "forward pass: not tried"
 """What :attr:`ModelInfo.checks` says where nothing was run."""
@@ -27,21 +26,6 @@ NOT_TRIED = "forward pass: not tried"
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Which hooks are meant: a name, names, a predicate on names, or ``None`` for all of them."""
-
-
-class Observer:
-    """A hook that only looks: models need not guard a tensor against it.
-
-    Args:
-        look: Called with the tensor and the hook point; what it returns is not used.
-    """
-
-    def __init__(self, look: Callable[[Tensor, Any], object]):
-        self.look = look
-
-    def __call__(self, tensor: Tensor, hook: Any) -> None:
-        """Look at the tensor."""
-        self.look(tensor, hook)
 
 
 @dataclass(frozen=True)
@@ -132,6 +116,11 @@ class HookedModel(Protocol):
     @property
     def hook_dict(self) -> Mapping[str, Any]:
         """Every hook point by name."""
+        ...
+
+    @property
+    def wiring(self) -> StateWiring:
+        """How much of each earlier write each of its reads takes."""
         ...
 
     @property

@@ -84,6 +84,8 @@ from mudd_interp.analysis.predictions import check_same_tokens as check_same_tok
 from mudd_interp.analysis.predictions import loss_difference as loss_difference
 from mudd_interp.analysis.predictions import predictions as predictions
 from mudd_interp.analysis.provenance import Provenance as Provenance
+from mudd_interp.analysis.read_weights import ReadWeights as ReadWeights
+from mudd_interp.analysis.read_weights import read_weights as read_weights
 from mudd_interp.analysis.result import Result as Result
 from mudd_interp.analysis.resumable import resumable_sweep as resumable_sweep
 from mudd_interp.analysis.routes import Routes as Routes

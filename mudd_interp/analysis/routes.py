@@ -10,9 +10,9 @@ from torch import Tensor
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, last_position, run_pass
 from mudd_interp.axes import Stream
-from mudd_interp.edits.apply import multiplies_normed
-from mudd_interp.paths import Route, strongest_routes, unroll
+from mudd_interp.paths import Route, strongest_routes
 from mudd_interp.protocol import DecomposableModel
+from mudd_interp.wiring import unrolled
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,7 +116,7 @@ def routes(
     n_layers: int = model.cfg.n_layers
     position, layer = last_position(tokens, position), n_layers if layer is None else layer
     _check_place(n_layers, source, layer, k)
-    if multiplies_normed(model):
+    if model.wiring.between is not None:
         raise ValueError(
             "routes are ranked by their weights, but with PrePostDANorm each is a vector: look at "
             "path_coefficients or stream_decomposition."
@@ -125,8 +125,8 @@ def routes(
     found = run_pass(model, tokens, (), data, options, position)
     weights = _at_token(found.cache.mixing_weights(layer, stream))
     residual = [_at_token(found.cache.mixing_weights(below)) for below in range(layer)]
-    coefficients = unroll(weights, residual)[:, 0]
-    magnitudes = unroll(weights.abs(), [each.abs() for each in residual])[:, 0]
+    coefficients = _unroll(weights, residual)
+    magnitudes = _unroll(weights.abs(), [each.abs() for each in residual])
     best = strongest_routes(
         as_float64(weights[:, 0]), [as_float64(each[:, 0]) for each in residual], source, k
     )
@@ -144,6 +144,11 @@ def routes(
         magnitude=float(magnitudes[source]),
         n_layers=n_layers,
     )
+
+
+def _unroll(weights: Tensor, residual: list[Tensor]) -> Tensor:
+    """What a stream takes of each component, from its weights of the states."""
+    return unrolled(residual, weights[0, 0]).read(weights)[:, 0]
 
 
 def _at_token(weights: Tensor) -> Tensor:

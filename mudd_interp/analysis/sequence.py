@@ -68,10 +68,12 @@ def run_pass(
     batch = one_sequence(tokens)
     if position is not None:
         check_position(position, batch.shape[1])
+    weights = (name for read in model.wiring.reads for name in model.wiring.needs(read))
+    kept = {*names, *weights}
     with torch.no_grad(), model.hooks(finite_hooks(model)):
         found, cache = model.run_with_cache(
             batch,
-            names_filter=lambda name: axes.is_weight(name) or name in names,
+            names_filter=kept.__contains__,
             return_type="logits" if logits else None,
             remove_batch_dim=True,
             pos_slice=position,

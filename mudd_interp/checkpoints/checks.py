@@ -117,7 +117,7 @@ def _changed(what: str, changes: Mapping[str, float]) -> str:
 
 def _without_weights(model: HookedMUDDTransformer) -> tuple[str, ...]:
     """The streams that have no dense weights, by the model's design."""
-    plain = STREAMS if model.config.dense == "none" else model.config.plain_streams
+    plain = model.wiring.plain_streams
     if not plain:
         return ()
     return (f"dense weights: none on {', '.join(plain)}, by design: the plain residual",)

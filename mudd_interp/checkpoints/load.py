@@ -15,7 +15,7 @@ from mudd_interp.checkpoints.checks import check_runs
 from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.names import BUNDLED, Place, complete, locate
-from mudd_interp.checkpoints.own import MODEL_TYPE, own_config
+from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
@@ -81,13 +81,19 @@ def _load(
         dtype = torch.float32
     weights = open_weights(complete(place, local_files_only))
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
-        digest = beside.submit(model_digest, cfg.to_dict(), weights)
+        digest = beside.submit(model_digest, _digested(config, cfg), weights)
         model = _assemble(cfg, weights, config["model_type"], device, dtype)
     model.tokenizer = load_tokenizer(place.tokenizer)
     model.info = ModelInfo(place.name, place.revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = replace(model.info, checks=checks)
     return model
+
+
+def _digested(config: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
+    """What a digest is over besides the weights: our own files say it themselves."""
+    own = config["model_type"] == MODEL_TYPE
+    return fields_of(config) if own else cfg.identity()
 
 
 def _config(folder: Path, config: dict[str, Any]) -> ModelConfig:

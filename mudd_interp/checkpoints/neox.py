@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from mudd_interp.config import ModelConfig
+from mudd_interp.config import ModelConfig, wiring
 from mudd_interp.model import HookedMUDDTransformer
 
 
@@ -27,7 +27,7 @@ def neox_config(hf: Any) -> ModelConfig:
         mlp_bias=True,
         parallel_attn_mlp=config.use_parallel_residual,
         rotary_dim=int(d_head * config.rope_parameters["partial_rotary_factor"]),
-        dense="none",
+        wiring=wiring("plain"),
     )
 
 

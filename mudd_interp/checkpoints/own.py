@@ -16,7 +16,8 @@ from mudd_interp.files import contents, place_of, replacing_folder, try_folder
 from mudd_interp.model import HookedMUDDTransformer
 
 MODEL_TYPE = "mudd-interp"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""With the wiring as a value; in version 1 it was flags."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -80,15 +81,19 @@ def own_config(values: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ValueError: If a field is unknown or missing, or the format is a later one.
     """
-    fields = dict(values)
-    del fields["model_type"]
-    version = fields.pop("format_version", None)
-    if version != FORMAT_VERSION:
+    version = values.get("format_version")
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ValueError(
-            f"format_version must be {FORMAT_VERSION}, got {version!r}: a later mudd-interp may "
-            "have written this; upgrade."
+            f"format_version must be 1 or {FORMAT_VERSION}, got {version!r}: a later mudd-interp "
+            "may have written this; upgrade."
         )
-    return ModelConfig.from_dict(fields)
+    return ModelConfig.from_dict(fields_of(values))
+
+
+def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the configuration in a ``config.json`` of our own."""
+    marks = ("model_type", "format_version")
+    return {name: value for name, value in values.items() if name not in marks}
 
 
 def check_model_target(target: Path, overwrite: bool) -> None:

@@ -89,7 +89,7 @@ def released_sources(
     sources: dict[str, Source] = {}
     for name, shape in shapes.items():
         released = released_name(name, cfg.gated_mlp)
-        fused = name.endswith(("_Q", "_K", "_V")) and cfg.dense == "none"
+        fused = name.endswith(("_Q", "_K", "_V")) and cfg.wiring.kind == "plain"
         if fused and released not in available:
             sources[name] = _fused(cfg, name, released, shape)
         else:
@@ -99,7 +99,7 @@ def released_sources(
 
 def never_read(cfg: ModelConfig, name: str) -> bool:
     """Whether the released class makes a parameter that it never reads (in a plain model)."""
-    return cfg.dense == "none" and name.startswith(("dense_bs.", "dynamic_dense."))
+    return cfg.wiring.kind == "plain" and name.startswith(("dense_bs.", "dynamic_dense."))
 
 
 def _stored(name: str, shape: Shape) -> tuple[Shape, View]:

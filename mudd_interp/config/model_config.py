@@ -3,18 +3,24 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
-from mudd_interp.axes import STREAMS, Stream, unknown_name
+from mudd_interp.axes import Stream, unknown_name
 from mudd_interp.config.presets import preset_fields
 from mudd_interp.config.released import released_fields
 from mudd_interp.config.widths import LARGEST_SIZE, MOST_LAYERS
+from mudd_interp.config.wiring import (
+    FLAGS,
+    WiringConfig,
+    flags_of_wiring,
+    wiring,
+    wiring_from_dict,
+    wiring_of_flags,
+)
 from mudd_interp.files import parse_json
 
-Dense = Literal["none", "static", "dynamic"]
 RotaryRounding = Literal["none", "bfloat16", "float16"]
-PrePostNorm = Literal["none", "all", "residual"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +48,8 @@ class ModelConfig:
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype.
-        dense: ``"none"`` (plain Transformer), ``"static"`` (DenseFormer, paper Eq. of 2.2) or
-            ``"dynamic"``.
-        multiway: Separate weights, and inputs, for the streams q, k, v and r; else one for all.
-        plain_streams: Streams that read the plain residual instead (Table 5, "- X dense").
-        expand_last: Four times the hidden width in the last aggregation, as released.
-        round64: Hidden width rounded up to the next larger multiple of 64, as released.
-        pre_post_norm: PrePostDANorm: ``"all"`` is the paper's Eq. 10 for every stream (the weight
-            MLP is part of DA and so reads the normed output); ``"residual"`` is the JAX code, which
-            norms the aggregate of stream r only and feeds the un-normed output to the weight MLP,
-            whose norm then has a gain. Both add the newest output to every stream.
+        wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)`` or
+            ``Plain()``, each with fields of its own.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
 
@@ -81,12 +79,7 @@ class ModelConfig:
     rotary_dim: int | None = None
     rotary_base: float = 10000.0
     rotary_rounding: RotaryRounding = "none"
-    dense: Dense = "dynamic"
-    multiway: bool = True
-    plain_streams: tuple[Stream, ...] = ()
-    expand_last: bool = False
-    round64: bool = False
-    pre_post_norm: PrePostNorm = "none"
+    wiring: WiringConfig = field(default_factory=lambda: wiring("mudd"))
     init_std: float | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +89,11 @@ class ModelConfig:
         self._normalise()
         self._check_choices()
         self._check_widths()
-        self._check_dense()
+        given: Any = self.wiring
+        if not isinstance(given, WiringConfig):
+            raise ValueError(
+                f"wiring must be mudd_interp.MUDD(...), PrePost(...) or Plain(), got {given!r}."
+            )
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -114,11 +111,7 @@ class ModelConfig:
 
     def _normalise(self) -> None:
         widths = self.d_mlp
-        self._set(
-            d_mlp=(widths,) * self.n_layers if isinstance(widths, int) else tuple(widths),
-            plain_streams=tuple(s for s in STREAMS if s in self.plain_streams)
-            + tuple(s for s in self.plain_streams if s not in STREAMS),
-        )
+        self._set(d_mlp=(widths,) * self.n_layers if isinstance(widths, int) else tuple(widths))
 
     def _check_sizes(self, *names: str) -> None:
         for name in names:
@@ -133,18 +126,16 @@ class ModelConfig:
             "normalization_type": ("RMS", "LN"),
             "act_fn": ("silu", "gelu"),
             "rotary_rounding": ("none", "bfloat16", "float16"),
-            "dense": ("none", "static", "dynamic"),
-            "pre_post_norm": ("none", "all", "residual"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}."
                 )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, bool) and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be true or false, got {value!r}.")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(each.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{each.name} must be true or false, got {value!r}.")
         for name in ("eps", "rotary_base"):
             if not (_is_number(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
@@ -170,19 +161,6 @@ class ModelConfig:
                 f"got {self.rotary_dim}."
             )
 
-    def _check_dense(self) -> None:
-        unknown = [s for s in self.plain_streams if s not in STREAMS]
-        if unknown:
-            raise ValueError(f"plain_streams may hold q, k, v and r, got {unknown[0]!r}.")
-        if self.dense == "none" and (self.plain_streams or self.pre_post_norm != "none"):
-            raise ValueError(
-                "plain_streams and pre_post_norm need dense connections, but dense is 'none'."
-            )
-        if self.plain_streams and not self.multiway:
-            raise ValueError("plain_streams needs multiway=True: a single way has no streams.")
-        if len(self.plain_streams) == len(STREAMS):
-            raise ValueError("all four streams are plain: say dense='none' instead.")
-
     @property
     def mlp_widths(self) -> tuple[int, ...]:
         """FFN width of each block."""
@@ -206,46 +184,33 @@ class ModelConfig:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The distinct input streams of a block: all four, or r alone when all four are one."""
-        return STREAMS if self.dense != "none" and self.multiway else ("r",)
-
-    def ways(self, aggregation: int) -> tuple[Stream, ...]:
-        """The streams that an aggregation computes weights for, in q k v r order.
-
-        The last aggregation, and every aggregation of a single-way model, has r only. A stream on
-        the plain residual is never among them.
-        """
-        if self.dense == "none":
-            return ()
-        last = aggregation == self.n_layers - 1
-        streams = ("r",) if last else self.streams
-        return tuple(s for s in streams if s not in self.plain_streams)
-
-    def dense_hidden(self, aggregation: int) -> int:
-        """Hidden width of the MLP that computes an aggregation's weights (paper, section 2.3)."""
-        width = len(self.ways(aggregation)) * (aggregation + 2)
-        if self.expand_last and aggregation == self.n_layers - 1:
-            width *= 4
-        return (width // 64 + 1) * 64 if self.round64 else width
+        return self.wiring.streams
 
     def plain(self) -> "ModelConfig":
         """The plain twin: the same blocks without dense connections."""
-        return replace(self, dense="none", plain_streams=(), pre_post_norm="none")
+        return replace(self, wiring=wiring("plain"))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy; :meth:`from_dict` reads it back."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
+        return values | {"wiring": self.wiring.to_dict()}
+
+    def identity(self) -> dict[str, Any]:
+        """What a model's digest is over: as :meth:`to_dict`, spelled as by version 0.1."""
+        values = self.to_dict()
+        del values["wiring"]
+        return values | flags_of_wiring(self.wiring)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Read what :meth:`to_dict` wrote.
+        """Read what :meth:`to_dict` wrote, now or in version 0.1, where flags were the wiring.
 
         Raises:
             ValueError: If a field is unknown, missing or of the wrong type, with its name.
         """
-        known = [field.name for field in fields(cls)]
+        values = _with_wiring(values)
+        known = [each.name for each in fields(cls)]
         for name in values:
             if name not in known:
                 raise ValueError(unknown_name("configuration field", name, known))
@@ -306,6 +271,23 @@ class ModelConfig:
             ValueError: If there is no such preset, with the nearest names.
         """
         return cls(**preset_fields(name))
+
+
+def _with_wiring(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a file with the wiring as a value."""
+    flags = {name: values[name] for name in FLAGS if name in values}
+    rest = {name: value for name, value in values.items() if name not in FLAGS}
+    if flags and "wiring" in values:
+        raise ValueError(
+            f"`{next(iter(flags))}` and `wiring` exclude each other: the first is how version 0.1 "
+            "said a part of the second. Leave it out."
+        )
+    try:
+        tagged = "wiring" in values
+        found = wiring_from_dict(values["wiring"]) if tagged else wiring_of_flags(flags)
+    except TypeError as error:
+        raise ValueError(f"a field has a value of the wrong type: {error}") from error
+    return rest | {"wiring": found}
 
 
 def _is_number(value: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 from mudd_interp.axes import unknown_name
 from mudd_interp.config.released import released_fields
 from mudd_interp.config.widths import reallocate, swiglu_width
+from mudd_interp.config.wiring import wiring
 
 SIZES = {
     "405M": (24, 1024, 16),
@@ -63,10 +64,9 @@ def _table_2(size: str, dense: bool) -> dict[str, Any]:
         "n_ctx": 2048,
     }
     if not dense:
-        return fields | {"d_mlp": width, "dense": "none", "multiway": False}
+        return fields | {"d_mlp": width, "wiring": wiring("plain")}
+    kind = "prepost" if size in DEEP_NARROW else "mudd"
     return fields | {
         "d_mlp": reallocate(width, n_layers),
-        "expand_last": True,
-        "round64": True,
-        "pre_post_norm": "all" if size in DEEP_NARROW else "none",
+        "wiring": wiring(kind, expand_last=True, round64=True),
     }

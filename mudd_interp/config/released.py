@@ -10,6 +10,7 @@ from typing import Any
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config.widths import LARGEST_SIZE, MOST_LAYERS, reallocate, swiglu_width
+from mudd_interp.config.wiring import WiringConfig, wiring
 
 RELEASED_TYPES = ("muddformer", "muddpythia")
 """The values of ``model_type`` that mean the released MUDD layout."""
@@ -90,7 +91,7 @@ def released_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "use_qk_norm": values["use_qk_norm"],
         "rotary_base": float(values["rope_base"]),
         "d_mlp": _widths(values),
-        **_dense_fields(values),
+        "wiring": _wiring(values),
     }
     if values["model_type"] == "muddformer":
         return common | {"rotary_rounding": "bfloat16"}
@@ -235,7 +236,7 @@ def _widths(values: Mapping[str, Any]) -> tuple[int, ...]:
     return widths
 
 
-def _dense_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+def _wiring(values: Mapping[str, Any]) -> WiringConfig:
     if not values["dense"]:
-        return {"dense": "none", "multiway": False}
-    return {"expand_last": values["expand_last"], "round64": values["round64"]}
+        return wiring("plain")
+    return wiring("mudd", expand_last=values["expand_last"], round64=values["round64"])

@@ -1,13 +1,12 @@
 """One Transformer block with four input streams."""
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
 from mudd_interp.model.layers import MLP, SharedNorm, make_norm
@@ -20,8 +19,7 @@ from mudd_interp.model.points import (
     may_change,
     same,
 )
-
-Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
+from mudd_interp.model.wirings.base import Flow, Streams, same_streams
 
 ATTENTION_STREAMS: tuple[Stream, ...] = ("q", "k", "v")
 
@@ -44,7 +42,7 @@ class Block(NearestNames):
         self.parallel = cfg.parallel_attn_mlp
         self.single_input = layer == 0 or len(cfg.streams) == 1
         # TransformerLens' tools that add up a residual stream ask for this, and refuse a dense one.
-        self.hook_out_is_single_residual_stream = cfg.dense == "none"
+        self.hook_out_is_single_residual_stream = cfg.wiring.kind == "plain"
         self.hook_q_input, self.hook_k_input = HookPoint(), HookPoint()
         self.hook_v_input, self.hook_resid_pre = HookPoint(), HookPoint()
         if self.single_input:
@@ -61,16 +59,16 @@ class Block(NearestNames):
         self.hook_resid_post = HookPoint()
 
     def forward(
-        self, streams: Streams, past: LayerKeyValues | None = None
+        self, flow: Flow, past: LayerKeyValues | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
-        """X_{l+1} from the four streams; ``past`` holds earlier keys and values when decoding."""
-        residual, normed = self.inputs(streams)
+        """X_{l+1}, of what the block reads; ``past``: earlier keys and values when decoding."""
+        residual, normed = self.inputs(flow.streams())
         attn_out = self.hook_attn_out(self.attn(normed["q"], normed["k"], normed["v"], past))
-        if self.parallel:
-            mlp_out = self.hook_mlp_out(self.mlp(self.ln2(residual)))
-            return self.hook_resid_post(residual + attn_out + mlp_out)
-        middle = self.hook_resid_mid(residual + attn_out)
-        return self.hook_resid_post(middle + self.hook_mlp_out(self.mlp(self.ln2(middle))))
+        read = flow.ffn_input(residual, attn_out)
+        if not self.parallel:
+            read = self.hook_resid_mid(read)
+        mlp_out = self.hook_mlp_out(self.mlp(self.ln2(read)))
+        return self.hook_resid_post(flow.output(read, attn_out, mlp_out))
 
     def inputs(self, streams: Streams) -> tuple[Float[Tensor, "batch pos d_model"], Streams]:
         """The R stream after its hook, and the q, k and v streams after hooks and norms."""
@@ -124,8 +122,3 @@ class Block(NearestNames):
 
     def _norm(self, stream: Stream) -> Any:
         return self._modules[f"ln1_{stream}"]
-
-
-def same_streams(x: Float[Tensor, "batch pos d_model"]) -> Streams:
-    """One tensor as all four streams."""
-    return {stream: x for stream in STREAMS}

@@ -82,7 +82,7 @@ class MUDDActivationCache(ComponentCache):
                 names.append((f"{block}_mlp_out", axes.mlp_out(block), block + 1))
         coefficients = self._coefficients(place, pos)
         groups = [
-            weighted(self._kept(hook, pos)[..., None, :], coefficients[source])
+            weighted(self.kept(hook, pos)[..., None, :], coefficients[source])
             for _, hook, source in names
         ]
         stack = self._stacked(groups, pos)
@@ -117,7 +117,7 @@ class MUDDActivationCache(ComponentCache):
             entries.append((f"{block}_pre", axes.stream_input(block, stream or "r")))
             if (incl_mid and block < place.layer) or (mlp_input and block == place.layer):
                 entries.append((f"{block}_mid", axes.block(block, "hook_resid_mid")))
-        stack = torch.stack([self._kept(hook, pos) for _, hook in entries])
+        stack = torch.stack([self.kept(hook, pos) for _, hook in entries])
         if apply_ln:
             final = place.layer == n_layers
             stack = self._normed(stack, layer, mlp_input, pos, None if final else stream, final)
@@ -146,7 +146,7 @@ class MUDDActivationCache(ComponentCache):
         labels = [f"L{b}H{h}" for b in range(place.layer) for h in range(self.model.cfg.n_heads)]
         stack = self._stacked(groups, pos)
         if incl_remainder:
-            stack = self._with_remainder(stack, self._kept(self._hook(place), pos), labels)
+            stack = self._with_remainder(stack, self.kept(self._hook(place), pos), labels)
         if apply_ln:
             stack = self._normed(stack, layer, False, pos, stream)
         return (stack, labels) if return_labels else stack
@@ -179,7 +179,7 @@ class MUDDActivationCache(ComponentCache):
         labels = self._neuron_labels(place.layer, neurons)
         stack = self._stacked(groups, pos, direction)
         if incl_remainder:
-            rest = self._kept(self._hook(place), pos)
+            rest = self.kept(self._hook(place), pos)
             rest = rest if direction is None else weighted(rest[..., None, :], None, direction)
             rest = rest if direction is None else rest[..., 0, :]
             stack = self._with_remainder(stack, rest, labels)
@@ -215,10 +215,10 @@ class MUDDActivationCache(ComponentCache):
             groups += [self._neurons(b, coefficients[b + 1], direction, pos, every) for b in below]
             labels += self._neuron_labels(place.layer, every)
         elif incl_mlp:
-            outs = [self._kept(axes.mlp_out(b), pos)[..., None, :] for b in below]
+            outs = [self.kept(axes.mlp_out(b), pos)[..., None, :] for b in below]
             groups += [weighted(out, coefficients[b + 1], direction) for b, out in enumerate(outs)]
             labels += [f"{b}_mlp_out" for b in below]
-        embed = self._kept(axes.EMBED, pos)
+        embed = self.kept(axes.EMBED, pos)
         bias = torch.zeros_like(embed)
         for b in attending:
             own = self.model.output_bias(b, "attn").detach()
@@ -276,7 +276,7 @@ class MUDDActivationCache(ComponentCache):
             )
         if has_batch_dim:
             residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
-        scale = self._kept(self._scale(place, stream), as_slice(pos_slice))
+        scale = self.kept(self._scale(place, stream), as_slice(pos_slice))
         if self.has_batch_dim:
             scale = as_slice(batch_slice).apply(scale)
         return self._centred(residual_stack) / scale

@@ -11,8 +11,7 @@ from transformer_lens.utilities.slice import Slice
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.model.lookup import LookupCache
-from mudd_interp.model.mixing import mixing_weights
-from mudd_interp.paths import unroll
+from mudd_interp.wiring import Read
 
 
 class Place(NamedTuple):
@@ -29,7 +28,8 @@ class ComponentCache(LookupCache):
     @property
     def additive(self) -> bool:
         """Whether the residual stream is the plain sum of what was written to it."""
-        return getattr(self.model.cfg, "dense", "none") == "none"
+        wiring = getattr(self.model, "wiring", None)
+        return wiring is None or wiring.additive
 
     def mixing_weights(
         self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
@@ -48,8 +48,8 @@ class ComponentCache(LookupCache):
         Raises:
             ValueError: If there is no such stream, or a hook that is needed was not kept.
         """
-        place, pos = self._place(layer, stream), as_slice(pos_slice)
-        return mixing_weights(self.model, lambda name: self._kept(name, pos), *place[:2])
+        place = self._place(layer, stream)
+        return self.model.wiring.vectors(self._read(place), self._tape(pos_slice))
 
     def path_coefficients(
         self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
@@ -60,8 +60,15 @@ class ComponentCache(LookupCache):
         Arguments, axes and errors are those of :meth:`mixing_weights`.
         """
         place = self._place(layer, stream)
-        residual = [self.mixing_weights(below, "r", pos_slice) for below in range(place.layer)]
-        return unroll(self.mixing_weights(place.layer, stream, pos_slice), residual)
+        reads = [self._read(place)]
+        ((_, found),) = self.model.wiring.components(reads, self._tape(pos_slice))
+        return found
+
+    def _read(self, place: Place) -> Read:
+        return self.model.wiring.read(place.layer, place.stream)
+
+    def _tape(self, pos_slice: Any) -> "_Tape":
+        return _Tape(self, as_slice(pos_slice))
 
     def _place(
         self, layer: int | None, stream: Stream | None = None, mlp_input: bool = False
@@ -111,7 +118,8 @@ class ComponentCache(LookupCache):
             )
         return axes.norm_scale(place.layer, f"ln1_{stream}")
 
-    def _kept(self, name: str, pos: Slice) -> Float[Tensor, "..."]:
+    def kept(self, name: str, pos: Slice) -> Float[Tensor, "..."]:
+        """A cached tensor by its name, positions sliced."""
         self._require(name)
         per_head = name.endswith(("hook_z", "hook_result"))
         return pos.apply(self.cache_dict[name], dim=-3 if per_head else -2)
@@ -124,8 +132,8 @@ class ComponentCache(LookupCache):
     def _heads(self, layer: int, pos: Slice) -> Float[Tensor, "*token head d_model"]:
         result = axes.attn(layer, "hook_result")
         if result in self.cache_dict or result not in self.model.hook_dict:
-            return self._kept(result, pos)
-        return self.head_results(layer, self._kept(axes.attn(layer, "hook_z"), pos))
+            return self.kept(result, pos)
+        return self.head_results(layer, self.kept(axes.attn(layer, "hook_z"), pos))
 
     def _neurons(
         self,
@@ -135,7 +143,7 @@ class ComponentCache(LookupCache):
         pos: Slice,
         neurons: Slice,
     ) -> Float[Tensor, "*token neuron out"]:
-        post = neurons.apply(self._kept(axes.block(layer, "mlp.hook_post"), pos), dim=-1)
+        post = neurons.apply(self.kept(axes.block(layer, "mlp.hook_post"), pos), dim=-1)
         weight = neurons.apply(self.model.blocks[layer].mlp.W_out, dim=0)
         if direction is None:
             return weighted(post[..., None] * weight, coefficient)
@@ -164,7 +172,7 @@ class ComponentCache(LookupCache):
         if not apply_ln:
             return columns
         final = place.layer == self.model.cfg.n_layers
-        scale = self._kept(axes.FINAL_SCALE if final else self._scale(place, stream), pos)
+        scale = self.kept(axes.FINAL_SCALE if final else self._scale(place, stream), pos)
         centred = self._uses_ln_centering(place.layer)
         return (columns - columns.mean(0) if centred else columns) / scale[..., None]
 
@@ -180,7 +188,7 @@ class ComponentCache(LookupCache):
     ) -> Float[Tensor, "component *token out"]:
         if groups:
             return torch.cat(list(groups), dim=-2).movedim(-2, 0)
-        empty = self._kept(axes.EMBED, pos)
+        empty = self.kept(axes.EMBED, pos)
         return empty.new_zeros(
             0, *empty.shape[:-1], empty.shape[-1] if direction is None else direction.shape[-1]
         )
@@ -193,6 +201,16 @@ class ComponentCache(LookupCache):
     ) -> Float[Tensor, "one_more *token out"]:
         labels.append("remainder")
         return torch.cat([stack, (total - stack.sum(0))[None]])
+
+
+class _Tape:
+    """Some positions of what a cache holds."""
+
+    def __init__(self, cache: ComponentCache, pos: Slice):
+        self._cache, self._pos = cache, pos
+
+    def __getitem__(self, name: str) -> Float[Tensor, "..."]:
+        return self._cache.kept(name, self._pos)
 
 
 def as_slice(given: Any) -> Slice:

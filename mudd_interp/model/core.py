@@ -15,6 +15,7 @@ from mudd_interp.model.parts import forwarded
 from mudd_interp.model.stacked import Weights
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.states import StateWiring
 
 
 class HookedCore(CheckedHooks):
@@ -32,21 +33,27 @@ class HookedCore(CheckedHooks):
         raise NotImplementedError
 
     @property
+    def wiring(self) -> StateWiring:
+        """How much of each earlier write each of its reads takes."""
+        raise NotImplementedError
+
+    @property
     def streams(self) -> tuple[Stream, ...]:
         """The distinct input streams of a block: q k v r, or r alone when all four are one."""
-        raise NotImplementedError
+        return self.wiring.streams
 
     def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
         """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        raise NotImplementedError
+        read = self.wiring.row(stream, aggregation)
+        return self.wiring.gate(read) if read.stream == stream else None
 
     def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
         """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        raise NotImplementedError
+        return self.wiring.static(self.wiring.row(stream, aggregation))
 
     def source_hook(self, source: int) -> str:
         """The hook on the tensor that the dense weights multiply."""
-        raise NotImplementedError
+        return self.wiring.multiplied(self.wiring.states[source])
 
     def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
         """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""

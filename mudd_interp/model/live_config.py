@@ -35,8 +35,6 @@ class ConfigView:
     d_model: int
     d_vocab: int
     n_ctx: int
-    dense: str
-    pre_post_norm: str
 
     use_attn_result = False
     use_split_qkv_input = False

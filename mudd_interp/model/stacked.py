@@ -32,10 +32,11 @@ class Weights:
     Args:
         blocks: The blocks, with ``attn`` and ``mlp``.
         cfg: The configuration of their model.
+        additive: Whether each block reads the plain sum of all that was written before it.
     """
 
-    def __init__(self, blocks: Any, cfg: ConfigView):
-        self.blocks, self.cfg = blocks, cfg
+    def __init__(self, blocks: Any, cfg: ConfigView, additive: bool = True):
+        self.blocks, self.cfg, self.additive = blocks, cfg, additive
 
     def stacked(self, part: Sublayer, name: str) -> Float[Tensor, "layer ..."]:
         """A copy of one weight of every block.
@@ -95,7 +96,7 @@ class Weights:
 
         if mode not in ("Q", "K", "V"):
             raise ValueError(f"mode must be one of 'Q', 'K' and 'V', got {mode!r}.")
-        if self.cfg.dense != "none":
+        if not self.additive:
             raise NotImplementedError(
                 "all_composition_scores takes each head's output to reach all later heads as it "
                 "is; with dense connections it is multiplied by a weight of its own for each "

@@ -8,13 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mudd_interp import axes
-from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import Attention, LayerKeyValues
-from mudd_interp.model.block import Block, Streams, same_streams
+from mudd_interp.model.block import Block
 from mudd_interp.model.decoding import Decoding, Reader
-from mudd_interp.model.dense import DepthAggregation, PreNorm, SourceStack, one_hot_newest
 from mudd_interp.model.key_values import empty_key_values, reader_of
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.model.layers import Embed, Norm, Unembed, init_weights, make_norm
@@ -22,7 +19,9 @@ from mudd_interp.model.live_config import LiveConfig
 from mudd_interp.model.named import ELSEWHERE
 from mudd_interp.model.points import enter
 from mudd_interp.model.weights import MUDDEnds, MUDDWeights
+from mudd_interp.model.wirings.base import Architecture
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.states import StateWiring
 
 
 class HookedMUDDTransformer(LanguageModel):
@@ -48,13 +47,9 @@ class HookedMUDDTransformer(LanguageModel):
         self.info = info or ModelInfo(name="random weights")
         self.embed, self.hook_embed = Embed(cfg), HookPoint()
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
-        self.dense = nn.ModuleDict(
-            {str(i): DepthAggregation(cfg, i) for i in range(cfg.n_layers) if cfg.ways(i)}
-        )
-        if cfg.pre_post_norm != "none":
-            self.dense_pre_norms = nn.ModuleList(
-                PreNorm(cfg.d_model, cfg.eps) for _ in range(cfg.n_layers + 1)
-            )
+        self.connections = cast(Architecture, cfg.wiring).build(cfg)
+        for name, module in self.connections.modules.items():
+            self.add_module(name, module)
         self.hook_resid_final = HookPoint()
         self.ln_final, self.unembed = make_norm(cfg), Unembed(cfg)
         if not self.embed.W_E.is_meta:  # drawing on the meta device would import torch._dynamo
@@ -68,8 +63,7 @@ class HookedMUDDTransformer(LanguageModel):
         """Draw all weights; the backbone first, so that a seed gives a plain twin the same."""
         for part in (self.embed, *self.blocks, self.unembed):
             init_weights(part, self.config)
-        for aggregation in self.dense.values():
-            cast(DepthAggregation, aggregation).init_weights()
+        self.connections.init_weights()
 
     # --- What a language model is asked (model.language) ----------------------------------------
 
@@ -86,7 +80,7 @@ class HookedMUDDTransformer(LanguageModel):
     @property
     def weights(self) -> MUDDWeights:
         """The weights of the blocks."""
-        return MUDDWeights(self, self.cfg, self.b_U)
+        return MUDDWeights(self, self.cfg, self.b_U, self.wiring.additive)
 
     def run(
         self,
@@ -109,7 +103,7 @@ class HookedMUDDTransformer(LanguageModel):
     def _stream_from(
         self, x: Float[Tensor, "batch pos d_model"], start: int, stop: int | None
     ) -> Float[Tensor, "batch pos d_model"]:
-        if start and self.config.dense != "none":
+        if start and not self.wiring.additive:
             raise ValueError(
                 f"block {start} reads X_0..X_{start}, each with weights of its own, so one stream "
                 "does not say how to go on: give them all to model.logits_from, or start at 0 "
@@ -196,63 +190,21 @@ class HookedMUDDTransformer(LanguageModel):
         stop_at_layer: int | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``."""
-        cfg, start = self.config, len(outputs) - 1
-        stack = SourceStack(cfg.n_layers + 1) if cfg.dense != "none" else None
-        for source, x in enumerate(outputs):
-            self._add_source(stack, source, x)
-        newest = outputs[start]
-        streams = self._aggregate(start - 1, newest, stack) if start else same_streams(newest)
-        for layer in range(start, cfg.n_layers):
+        flow, start = self.connections.begin(), len(outputs) - 1
+        for x in outputs:
+            flow.write(x)
+        for layer in range(start, self.config.n_layers):
             if layer == stop_at_layer:
-                return streams["r"]
-            x = self.blocks[layer](streams, None if past is None else past[layer])
-            self._add_source(stack, layer + 1, x)
-            streams = self._aggregate(layer, x, stack)
-        return enter(self.hook_resid_final, streams["r"])
-
-    def _add_source(
-        self, stack: SourceStack | None, source: int, x: Float[Tensor, "batch pos d_model"]
-    ) -> None:
-        if stack is not None:
-            normed = self.config.pre_post_norm != "none"
-            stack.append(self.dense_pre_norms[source](x) if normed else x)
-
-    def _aggregate(
-        self, index: int, x: Float[Tensor, "batch pos d_model"], stack: SourceStack | None
-    ) -> Streams:
-        if stack is None or str(index) not in self.dense:
-            return same_streams(x)
-        sources = stack.stacked()
-        weight_input = sources[:, :, -1] if self.config.pre_post_norm == "all" else x
-        mixed = self.dense[str(index)](weight_input, sources, x)
-        if len(self.streams) == 1:
-            return same_streams(mixed["r"])
-        return {s: mixed.get(s, x) for s in STREAMS}
+                return flow.streams()["r"]
+            flow.write(self.blocks[layer](flow, None if past is None else past[layer]))
+        return enter(self.hook_resid_final, flow.streams()["r"])
 
     # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
-        return self.config.streams
-
-    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
-        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        has_weights = stream in self.config.ways(aggregation)
-        return axes.dense_weights(aggregation, stream) if has_weights else None
-
-    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
-        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        ways = self.config.ways(aggregation)
-        if stream not in ways:
-            return one_hot_newest(axes.n_sources(aggregation), self.embed.W_E)
-        aggregate = cast(DepthAggregation, self.dense[str(aggregation)])
-        return aggregate.a[ways.index(stream)].detach()
-
-    def source_hook(self, source: int) -> str:
-        """The hook on the tensor that the dense weights multiply."""
-        normed = self.config.pre_post_norm != "none"
-        return axes.normed_source(source) if normed else axes.source_output(source)
+    def wiring(self) -> StateWiring:
+        """How much of each earlier write each of its reads takes."""
+        return self.connections.wiring
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook fires only when it is named.

@@ -17,10 +17,13 @@ class MUDDWeights(Weights):
         model: The model.
         cfg: Its configuration.
         b_U: The unembedding's bias, which is no parameter.
+        additive: See :class:`Weights`.
     """
 
-    def __init__(self, model: nn.Module, cfg: ConfigView, b_U: Float[Tensor, " d_vocab"]):
-        super().__init__(model.blocks, cfg)
+    def __init__(
+        self, model: nn.Module, cfg: ConfigView, b_U: Float[Tensor, " d_vocab"], additive: bool
+    ):
+        super().__init__(model.blocks, cfg, additive)
         self.model, self.b_U = model, b_U
 
     def count(self) -> int:
@@ -47,7 +50,7 @@ class MUDDWeights(Weights):
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
         """See :meth:`Weights.accumulated_bias`."""
-        if self.cfg.dense != "none":
+        if not self.additive:
             raise NotImplementedError(
                 "accumulated_bias adds up biases, but with dense connections each is weighted by "
                 "token: use the row `bias` of cache.get_full_resid_decomposition."

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.config import ModelConfig
+from mudd_interp.config import ModelConfig, wiring
 from mudd_interp.training.schedule import Recipe
 from mudd_interp.training.tokenizer import D_VOCAB
 
@@ -28,12 +28,11 @@ _TFM_TINY = ModelConfig(
     d_vocab=D_VOCAB,
     n_ctx=256,
     d_mlp=352,
-    dense="none",
-    multiway=False,
+    wiring=wiring("plain"),
 )
 # Section 2.6 of the paper: widths grow from 0.5 to 1.5 times 352 (here in steps of 32); the total,
 # 4,224, is that of the plain model.
-_MUDD_TINY = replace(_TFM_TINY, d_mlp=tuple(range(176, 529, 32)), dense="dynamic", multiway=True)
+_MUDD_TINY = replace(_TFM_TINY, d_mlp=tuple(range(176, 529, 32)), wiring=wiring("mudd"))
 # For trying out the command.
 _TOY = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_vocab=D_VOCAB, n_ctx=256, d_mlp=64)
 _TINY = Recipe(steps=2450)

@@ -10,6 +10,7 @@ from mudd_interp.axes import Aggregate
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.block import Block
+from mudd_interp.model.wirings.mudd import Aggregation
 from tests.parity.family import SMALL, random_model
 
 FOUR_BLOCKS = replace(ModelConfig(**SMALL), n_layers=4, d_mlp=(24,) * 4)
@@ -28,9 +29,9 @@ def planted(
     model = random_model(cfg)
     with torch.no_grad():
         for i in range(cfg.n_layers):
-            aggregation = model.dense[str(i)]
+            aggregation = cast(Aggregation, model.dense[str(i)])
             aggregation.get_parameter("W_2").zero_()
-            for row, stream in enumerate(cfg.ways(i)):
+            for row, stream in enumerate(aggregation.streams):
                 plain = [0.0] * (i + 1) + [1.0]
                 values = weights.get((i, stream), plain)
                 aggregation.get_parameter("a")[row] = torch.tensor(values, dtype=torch.float64)

@@ -11,8 +11,8 @@ from mudd_interp.axes import aggregates, n_sources
 from mudd_interp.edits import every_edge
 from tests.parity.family import FAMILY, random_model, random_tokens
 
-DENSE = [name for name, cfg in FAMILY.items() if cfg.dense != "none"]
-NORMED = [name for name in DENSE if FAMILY[name].pre_post_norm != "none"]
+DENSE = [name for name, cfg in FAMILY.items() if cfg.wiring.kind != "plain"]
+NORMED = [name for name in DENSE if FAMILY[name].wiring.kind == "prepost"]
 
 
 def made(name):
@@ -29,9 +29,7 @@ def close(found, expected, rtol=1e-12):
     assert (found - expected).abs().max() <= rtol * expected.abs().max()
 
 
-LAST_MIXED = [
-    name for name in DENSE if name not in NORMED and "r" not in FAMILY[name].plain_streams
-]
+LAST_MIXED = [name for name in DENSE if name not in NORMED and name != "MUDDFormer - R dense"]
 
 
 @pytest.mark.parametrize("name", LAST_MIXED)

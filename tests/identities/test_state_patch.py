@@ -15,7 +15,7 @@ from tests.unit.analysis.test_activations import gpt2
 
 PAIRS = torch.tensor([[3, 5], [4, 2]])
 UNNORMED = [name for name in FAMILY if "PrePostDANorm" not in name]
-PLAIN = [name for name, cfg in FAMILY.items() if cfg.dense == "none"]
+PLAIN = [name for name, cfg in FAMILY.items() if cfg.wiring.kind == "plain"]
 
 
 def prompts(model: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mudd_interp.config import ModelConfig, reallocate
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.wirings import MUDD, Plain, PrePost
 
 SMALL: dict[str, Any] = {
     "n_layers": 3,
@@ -29,28 +30,30 @@ PYTHIA: dict[str, Any] = {
 }
 
 FAMILY: dict[str, ModelConfig] = {
-    "Transformer++": ModelConfig(**SMALL, dense="none"),
-    "+ Static Dense": ModelConfig(**SMALL, dense="static", multiway=False),
-    "+ Dynamic Dense": ModelConfig(**SMALL, dense="dynamic", multiway=False),
-    "+ Multiway Static Dense": ModelConfig(**SMALL, dense="static"),
+    "Transformer++": ModelConfig(**SMALL, wiring=Plain()),
+    "+ Static Dense": ModelConfig(**SMALL, wiring=MUDD(ways="one", dynamic=False)),
+    "+ Dynamic Dense": ModelConfig(**SMALL, wiring=MUDD(ways="one")),
+    "+ Multiway Static Dense": ModelConfig(**SMALL, wiring=MUDD(dynamic=False)),
     "+ Multiway Dynamic Dense": ModelConfig(**SMALL),
     "MUDDFormer": ModelConfig(**WIDER),
-    "Transformer++ + Re-alloc": ModelConfig(**WIDER, dense="none"),
-    "MUDDFormer - Q dense": ModelConfig(**WIDER, plain_streams=("q",)),
-    "MUDDFormer - K dense": ModelConfig(**WIDER, plain_streams=("k",)),
-    "MUDDFormer - V dense": ModelConfig(**WIDER, plain_streams=("v",)),
-    "MUDDFormer - R dense": ModelConfig(**WIDER, plain_streams=("r",)),
+    "Transformer++ + Re-alloc": ModelConfig(**WIDER, wiring=Plain()),
+    "MUDDFormer - Q dense": ModelConfig(**WIDER, wiring=MUDD(ways="kvr")),
+    "MUDDFormer - K dense": ModelConfig(**WIDER, wiring=MUDD(ways="qvr")),
+    "MUDDFormer - V dense": ModelConfig(**WIDER, wiring=MUDD(ways="qkr")),
+    "MUDDFormer - R dense": ModelConfig(**WIDER, wiring=MUDD(ways="qkv")),
     "MUDDFormer as released": ModelConfig(
-        **WIDER, use_qk_norm=True, expand_last=True, round64=True
+        **WIDER, use_qk_norm=True, wiring=MUDD(expand_last=True, round64=True)
     ),
     "MUDDFormer, one key-value head": ModelConfig(**WIDER, n_key_value_heads=1),
     "MUDDPythia": ModelConfig(**WIDER, **PYTHIA, parallel_attn_mlp=True, use_qk_norm=True),
     "MUDDPythia, sequential": ModelConfig(**WIDER, **PYTHIA),
-    "GPT-NeoX": ModelConfig(**SMALL, **PYTHIA, parallel_attn_mlp=True, dense="none"),
-    "PrePostDANorm, Eq. 10": ModelConfig(**WIDER, pre_post_norm="all"),
-    "PrePostDANorm, R only": ModelConfig(**WIDER, pre_post_norm="residual"),
-    "PrePostDANorm, one way": ModelConfig(**WIDER, pre_post_norm="all", multiway=False),
-    "PrePostDANorm, static": ModelConfig(**WIDER, pre_post_norm="residual", dense="static"),
+    "GPT-NeoX": ModelConfig(**SMALL, **PYTHIA, parallel_attn_mlp=True, wiring=Plain()),
+    "PrePostDANorm, Eq. 10": ModelConfig(**WIDER, wiring=PrePost()),
+    "PrePostDANorm, R only": ModelConfig(**WIDER, wiring=PrePost(variant="residual")),
+    "PrePostDANorm, one way": ModelConfig(**WIDER, wiring=PrePost(ways="one")),
+    "PrePostDANorm, static": ModelConfig(
+        **WIDER, wiring=PrePost(variant="residual", dynamic=False)
+    ),
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
 

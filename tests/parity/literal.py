@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mudd_interp.axes import STREAMS
 from mudd_interp.config import ModelConfig
+from mudd_interp.config.wiring import flags_of_wiring
 
 Weights = dict[str, Tensor]
 
@@ -93,11 +94,12 @@ def block(streams: Mapping[str, Tensor], w: Weights, layer: int, cfg: ModelConfi
 
 def dense_rows(read: Tensor, way: int, w: Weights, name: str, cfg: ModelConfig) -> Tensor:
     """The weights [pos source] of one way: GELU(RMSNorm(X) W1) W2 + a."""
+    flags = flags_of_wiring(cfg.wiring)
     static = w[f"{name}.a"][way].expand(read.shape[0], -1)
-    if cfg.dense == "static":
+    if flags["dense"] == "static":
         return static
     normed = rms(read, cfg.eps)
-    if cfg.pre_post_norm == "residual":
+    if flags["pre_post_norm"] == "residual":
         normed = normed * w[f"{name}.weight_norm.w"]
     n = static.shape[1]
     return static + (gelu(normed @ w[f"{name}.W_1"]) @ w[f"{name}.W_2"])[:, way * n : (way + 1) * n]
@@ -108,14 +110,15 @@ def aggregate(
 ) -> Mapping[str, Tensor]:
     """DA after block ``index``: every stream from X_0 .. X_{index+1}."""
     newest, name = outputs[-1], f"dense.{index}"
-    if cfg.dense == "none":
+    flags = flags_of_wiring(cfg.wiring)
+    if flags["dense"] == "none":
         return dict.fromkeys(STREAMS, newest)
     last = index == cfg.n_layers - 1
-    ways = ["r"] if last or not cfg.multiway else list(STREAMS)
-    ways = [c for c in ways if c not in cfg.plain_streams]
+    ways = ["r"] if last or not flags["multiway"] else list(STREAMS)
+    ways = [c for c in ways if c not in flags["plain_streams"]]
     if not ways:
         return dict.fromkeys(STREAMS, newest)
-    prepost = cfg.pre_post_norm
+    prepost = flags["pre_post_norm"]
     sources = outputs
     if prepost != "none":
         sources = [rms(x, cfg.eps) * w[f"dense_pre_norms.{j}.w"] for j, x in enumerate(outputs)]
@@ -129,7 +132,7 @@ def aggregate(
         if prepost == "all" or (prepost == "residual" and way == "r"):
             total = rms(total, cfg.eps) * w[f"{name}.post_norms.{way}.w"]
         mixed[way] = total + newest if prepost != "none" else total
-    if not cfg.multiway:
+    if not flags["multiway"]:
         return dict.fromkeys(STREAMS, mixed["r"])
     return {c: mixed.get(c, newest) for c in STREAMS}
 

@@ -12,6 +12,7 @@ from mudd_interp.checkpoints.neox import of_neox
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.wirings import Plain
 
 # float32 through three layers with logits of order one: the two orders of summation differ by a
 # few times 1e-7, and a wrong term by 1e-2 or more.
@@ -71,7 +72,7 @@ def ours_of_llama(hf: Any) -> HookedMUDDTransformer:
         d_mlp=FFN,
         n_ctx=CONTEXT,
         eps=1e-6,
-        dense="none",
+        wiring=Plain(),
     )
     model: Any = HookedMUDDTransformer(cfg)
     copy(model.embed.W_E, hf.model.embed_tokens.weight)

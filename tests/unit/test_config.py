@@ -2,7 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,8 +10,11 @@ import torch
 from mudd_interp.config import ModelConfig, reallocate, swiglu_width
 from mudd_interp.config.presets import SIZES, preset_names
 from mudd_interp.config.released import DEFAULTS, OWN_DEFAULTS
+from mudd_interp.config.wiring import WiringConfig, flags_of_wiring, wiring_of_flags
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.wirings import MUDD, Plain, PrePost
 
+SMALL: dict[str, Any] = {"n_layers": 3, "d_model": 32, "n_heads": 4, "d_vocab": 10, "d_mlp": 64}
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 
 
@@ -82,12 +85,17 @@ def test_fields_reach_the_model():
     )
     assert (cfg.kv_heads, cfg.n_ctx, cfg.rotary_base, cfg.eps) == (1, 96, 500.0, 1e-3)
     assert (cfg.use_qk_norm, cfg.parallel_attn_mlp, cfg.rotated) == (True, False, 8)
-    assert [cfg.dense_hidden(i) for i in range(4)] == [64, 64, 64, 64]  # 8, 12, 16, 4 * 5
+    assert [cast(MUDD, cfg.wiring).hidden(row, 4) for row in range(4)] == [
+        64,
+        64,
+        64,
+        64,
+    ]  # 8, 12, 16, 4 * 5
 
 
 def test_dense_false_is_the_plain_model_with_reallocated_widths():
     cfg = ModelConfig.from_released(released(dense=False, sepln=False))
-    assert (cfg.dense, cfg.streams) == ("none", ("r",))
+    assert (cfg.wiring, cfg.streams) == (Plain(), ("r",))
     assert cfg.mlp_widths == (128, 256, 256, 384)
 
 
@@ -194,10 +202,9 @@ def test_table_2(size: str):
     assert twin.mlp_widths == (swiglu_width(d_model),) * n_layers
     assert mudd.mlp_widths == reallocate(swiglu_width(d_model), n_layers)
     assert sum(mudd.mlp_widths) == pytest.approx(sum(twin.mlp_widths), rel=0.01)
-    assert mudd.pre_post_norm == ("all" if size in ("797M", "1.34B") else "none")
-    assert replace(mudd.plain(), d_mlp=twin.d_mlp) == replace(
-        twin, multiway=True, expand_last=True, round64=True
-    )
+    kind = PrePost if size in ("797M", "1.34B") else MUDD
+    assert mudd.wiring == kind(expand_last=True, round64=True)
+    assert replace(mudd.plain(), d_mlp=twin.d_mlp) == twin
 
 
 def test_swiglu_widths_of_table_2():
@@ -228,7 +235,14 @@ def test_json_round_trip(name: str):
         ({"rotary_base": 0}, "rotary_base must be positive, got 0"),
         ({"eps": "small"}, "of the wrong type"),
         ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
-        ({"multiway": "no"}, "multiway must be true or false, got 'no'"),
+        ({"wiring": "mudd"}, r"wiring must be an object with a kind \(plain, mudd, prepost\)"),
+        ({"wiring": {"kind": "mud"}}, r"no wiring `mud`; did you mean `mudd`"),
+        ({"wiring": {"kind": "mudd", "way": "q"}}, r"kind mudd `way`; did you mean `ways`"),
+        ({"wiring": {"kind": "mudd", "ways": "qx"}}, "ways must be some of the streams qkvr"),
+        ({"wiring": {"kind": "mudd", "ways": 4}}, "ways must be some of the streams qkvr"),
+        ({"wiring": {"kind": "mudd", "dynamic": 1}}, "dynamic must be true or false, got 1"),
+        ({"wiring": {"kind": "prepost", "variant": "x"}}, "variant must be one of all, residual"),
+        ({"multiway": True}, "`multiway` and `wiring` exclude each other"),
         ({"act_fn": "relu"}, "act_fn must be one of silu, gelu, got 'relu'"),
     ],
 )
@@ -236,6 +250,49 @@ def test_bad_values_in_a_file_of_our_own(change: dict[str, Any], words: str):
     values = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_vocab=10, d_mlp=64).to_dict()
     with pytest.raises(ValueError, match=f"{words}|of the wrong type"):
         ModelConfig.from_dict(values | change)
+
+
+FLAGS: list[tuple[dict[str, Any], WiringConfig]] = [
+    ({}, MUDD()),
+    ({"dense": "none"}, Plain()),
+    ({"dense": "none", "multiway": False, "expand_last": True}, Plain()),
+    ({"dense": "static", "multiway": False}, MUDD(ways="one", dynamic=False)),
+    ({"plain_streams": ["v", "q"], "round64": True}, MUDD(ways="kr", round64=True)),
+    ({"pre_post_norm": "all", "expand_last": True}, PrePost(expand_last=True)),
+    ({"pre_post_norm": "residual"}, PrePost(variant="residual")),
+]
+"""Fields of saved configurations of version 0.1, and what they mean."""
+
+
+@pytest.mark.parametrize(("flags", "wiring"), FLAGS)
+def test_files_of_version_0_1_keep_their_meaning(flags: dict[str, Any], wiring: WiringConfig):
+    cfg = ModelConfig.from_dict(SMALL | flags)
+    assert cfg == ModelConfig(**SMALL, wiring=wiring)
+    assert wiring_of_flags(flags_of_wiring(wiring)) == wiring
+    identity = cfg.identity()
+    assert "wiring" not in identity
+    assert ModelConfig.from_dict(identity) == cfg
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"multiway": "no"}, "multiway must be true or false, got 'no'"),
+        ({"dense": "some"}, "dense must be one of none, static, dynamic, got 'some'"),
+        ({"plain_streams": ["x"]}, "plain_streams may hold q, k, v and r, got 'x'"),
+        ({"plain_streams": 3}, "of the wrong type"),
+        ({"plain_streams": ["q"], "multiway": False}, "plain_streams needs multiway=True"),
+        ({"plain_streams": ["q"], "dense": "none"}, "need dense connections"),
+        ({"plain_streams": ["q", "k", "v", "r"]}, "ways must be some of the streams"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(flags: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=words):
+        ModelConfig.from_dict(SMALL | flags)
+
+
+def test_ways_are_in_order():
+    assert MUDD(ways="rq") == MUDD(ways="qr")
 
 
 def test_replace_derives_anew_what_was_not_given():

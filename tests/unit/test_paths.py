@@ -5,11 +5,17 @@ from itertools import combinations, pairwise
 import numpy as np
 import torch
 
-from mudd_interp.paths import newest_only, strongest_routes, unroll
+from mudd_interp.paths import strongest_routes
+from mudd_interp.states import newest_only
+from mudd_interp.wiring import unrolled
 
 # R_0 = X_0; R_1 = 2 X_0 + 3 X_1; a stream of block 2 reads 5 X_0 + 7 X_1 + 11 X_2.
 RESIDUAL = [torch.tensor([[1.0]]), torch.tensor([[2.0], [3.0]])]
 WEIGHTS = torch.tensor([[5.0], [7.0], [11.0]])
+
+
+def unroll(weights: torch.Tensor, residual: list[torch.Tensor]) -> torch.Tensor:
+    return unrolled(residual, weights[..., 0, 0]).read(weights)
 
 
 def test_coefficients_worked_out_by_hand():

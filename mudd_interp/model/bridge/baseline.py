@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp import axes
-from mudd_interp.axes import Stream
 from mudd_interp.model.arguments import FORWARD, refuse
 from mudd_interp.model.bridge.build import build_bridge
 from mudd_interp.model.bridge.config import BaselineConfig
@@ -18,9 +16,9 @@ from mudd_interp.model.bridge.probe import probe
 from mudd_interp.model.bridge.taps import Taps
 from mudd_interp.model.bridge.weights import BridgeEnds, BridgeWeights
 from mudd_interp.model.decoding import Decoding, Reader
-from mudd_interp.model.dense import one_hot_newest
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.protocol import NOT_TRIED, ModelInfo
+from mudd_interp.states import StateWiring
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
 PROCESSED = "a baseline is the model as it is, no norm is folded and nothing is centred"
@@ -64,6 +62,8 @@ class BridgeBaseline(LanguageModel):
         _refuse_processed(bridge)
         self.bridge, self.tokenizer = bridge, tokenizer
         self._config = BaselineConfig(bridge)
+        parallel = bool(bridge.cfg.parallel_attn_mlp)
+        self._wiring = StateWiring(bridge.cfg.n_layers, parallel=parallel)
         self.eval()
         self._taps = Taps(bridge)
         self.setup()
@@ -156,21 +156,9 @@ class BridgeBaseline(LanguageModel):
         return self._config
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The one input stream of a block."""
-        return ("r",)
-
-    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:  # noqa: ARG002
-        """``None``: every stream is the plain residual."""
-        return None
-
-    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:  # noqa: ARG002
-        """One-hot on the newest source."""
-        return one_hot_newest(axes.n_sources(aggregation), self.W_E)
-
-    def source_hook(self, source: int) -> str:
-        """The hook on X_source."""
-        return axes.source_output(source)
+    def wiring(self) -> StateWiring:
+        """Each read is the newest state as it is."""
+        return self._wiring
 
     @property
     def fused_kernels(self) -> bool:

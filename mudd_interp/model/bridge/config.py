@@ -28,10 +28,6 @@ class BaselineConfig(ConfigView):
     stream inputs are hooked directly. Nothing can be set.
     """
 
-    dense = "none"
-    multiway = False
-    plain_streams: tuple[Stream, ...] = ()
-    pre_post_norm = "none"
     streams: tuple[Stream, ...] = ("r",)
 
     def __init__(self, bridge: Any):

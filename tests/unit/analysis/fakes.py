@@ -2,11 +2,13 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from mudd_interp import axes
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.states import StateWiring
 
 CPU = torch.device("cpu")
 
@@ -23,7 +25,6 @@ class Shape:
     d_model: int = 4
     d_head: int = 2
     device: torch.device = CPU
-    pre_post_norm: str = "none"
 
 
 class FakeModel:
@@ -45,18 +46,19 @@ class FakeModel:
         self.tensors, self.tokenizer = tensors, tokenizer
         self.cfg = Shape(n_layers, n_heads, d_vocab, n_ctx)
         self.info = ModelInfo(name="fake", digest="0" * 64)
-        self.streams = streams
+        self.streams, self.wiring = streams, StateWiring(n_layers, streams)
         self.hook_dict = {}
         self.fwd_hooks = ()
 
     def weights_hook(self, aggregation, stream) -> str | None:
-        return None
+        read = self.wiring.row(stream, aggregation)
+        return self.wiring.gate(read) if read.stream == stream else None
 
     def static_weights(self, aggregation, stream):
-        return torch.eye(aggregation + 2)[-1]
+        return self.wiring.static(self.wiring.row(stream, aggregation))
 
     def source_hook(self, source):
-        return "hook_embed" if source == 0 else f"blocks.{source - 1}.hook_resid_post"
+        return self.wiring.states[source].hook
 
     @contextmanager
     def hooks(self, fwd_hooks=(), bwd_hooks=()):
@@ -121,22 +123,29 @@ class EdgeModel(FakeModel):
     def __init__(self, weights=None, sources=None, dtype=torch.float32):
         super().__init__(self.shown, n_layers=2, streams=("v", "r"))
         self.cfg.dtype = dtype
-        self.static = {(0, "v"): [0.25, 1.0], (1, "r"): [0.0, -0.5, 1.0]}
+        self.wiring = EdgeWiring()
         self.weights, self.sources = weights or {}, sources or {}
 
     def shown(self, tokens):
         weights = {axes.dense_weights(*key): rows for key, rows in self.weights.items()}
-        sources = {self.source_hook(j): rows for j, rows in self.sources.items()}
+        sources = {self.wiring.states[j].hook: rows for j, rows in self.sources.items()}
         return {
             name: torch.tensor(rows, dtype=self.cfg.dtype).expand(*tokens.shape, -1)
             for name, rows in {**weights, **sources}.items()
         }
 
-    def weights_hook(self, aggregation, stream):
-        has_weights = (aggregation, stream) in self.static
-        return axes.dense_weights(aggregation, stream) if has_weights else None
 
-    def static_weights(self, aggregation, stream):
-        if (aggregation, stream) in self.static:
-            return torch.tensor(self.static[aggregation, stream])
-        return super().static_weights(aggregation, stream)
+class EdgeWiring(StateWiring):
+    """V of row 0 and R of row 1 have weights."""
+
+    learnt: ClassVar = {(0, "v"): [0.25, 1.0], (1, "r"): [0.0, -0.5, 1.0]}
+
+    def __init__(self):
+        super().__init__(2, ("v", "r"))
+
+    def gate(self, read):
+        weighed = (read.row, read.stream) in self.learnt
+        return axes.dense_weights(read.row, read.stream) if weighed else None
+
+    def learned(self, read):
+        return torch.tensor(self.learnt[read.row, read.stream])

@@ -17,6 +17,7 @@ from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.released import released_sources
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.wirings import Plain
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
@@ -212,7 +213,7 @@ def test_plain_models_fused_or_not(tmp_path: Path):
     changes = {"dense": False, "sepln": False}
     one = load(released_folder.write(tmp_path / "separate", separate, **changes))
     other = load(released_folder.write(tmp_path / "fused", fused, **changes))
-    assert one.config.dense == "none"
+    assert one.config.wiring == Plain()
     assert same(one, other)
     assert torch.equal(
         one.get_parameter("blocks.1.attn.W_K")[1].T, separate["layers.1.attention.wk.weight"][16:]
@@ -317,6 +318,14 @@ def test_a_save_that_fails_leaves_things_as_they_were(tmp_path: Path):
     assert same(load(tmp_path / "old"), model)
 
 
+def test_models_keep_the_digest_that_they_had_when_flags_were_the_wiring():
+    """Results, manifests and links of then are of the same models."""
+    assert {name: load_model(name).info.digest for name in ("mudd-tiny", "tfm-tiny")} == {
+        "mudd-tiny": "29fe3d3e69f0d56d60303804bde8a5a8193d644afcb98d7aeb87c95675055787",
+        "tfm-tiny": "80c95d412bc9d4529757d7a7ead6b8efc94b04f3c9cb93be8a10b861819f4fe8",
+    }
+
+
 def test_only_models_of_this_project_are_saved(tmp_path: Path):
     with pytest.raises(ValueError, match="cannot save a Linear: expected a HookedMUDDTransformer"):
         save_model(torch.nn.Linear(2, 2), tmp_path / "m")
@@ -326,7 +335,7 @@ def test_only_models_of_this_project_are_saved(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": 2}, ["format_version must be 1, got 2", "upgrade"]),
+        ({"format_version": 3}, ["format_version must be 1 or 2, got 3", "upgrade"]),
         ({"d_modle": 16}, ["`d_modle`", "did you mean `d_model`"]),
         ({"rotary_dim": 3}, ["rotary_dim must be even"]),
     ],
@@ -387,7 +396,7 @@ for folder in sys.argv[2:]:
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
 def test_memory_is_that_of_the_weights(tmp_path: Path):
     """At the peak the weights are there once; of the file, one tensor or one window at a time."""
-    cfg = ModelConfig(n_layers=24, d_model=256, n_heads=8, d_vocab=1024, d_mlp=768, dense="none")
+    cfg = ModelConfig(n_layers=24, d_model=256, n_heads=8, d_vocab=1024, d_mlp=768, wiring=Plain())
     with torch.device("meta"):
         state = HookedMUDDTransformer(cfg).state_dict()
     weights = {name: torch.ones(weight.shape).bfloat16() for name, weight in state.items()}

@@ -387,7 +387,6 @@ def test_stop_at_layer(baseline: BridgeBaseline, tokens: Tensor) -> None:
 
 def test_weights_are_one_hot_on_the_newest_source(pythia: BridgeBaseline) -> None:
     assert pythia.streams == ("r",)
-    assert pythia.cfg.dense == "none"
     assert pythia.weights_hook(0, "r") is None
     assert pythia.static_weights(1, "r").tolist() == [0, 0, 1]
     assert [pythia.source_hook(j) for j in range(2)] == ["hook_embed", "blocks.0.hook_resid_post"]

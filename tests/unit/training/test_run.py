@@ -16,6 +16,7 @@ import torch
 from mudd_interp import cli
 from mudd_interp.checkpoints import load_model
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model.wirings import MUDD
 from mudd_interp.training.packing import stamp
 from mudd_interp.training.presets import PRESETS, members
 from mudd_interp.training.run import RunOptions, run_preset
@@ -40,8 +41,8 @@ def test_the_pair_differs_in_its_connections_only():
     assert mudd.recipe == plain.recipe
     assert sum(mudd.cfg.mlp_widths) == sum(plain.cfg.mlp_widths) == 4224
     assert (mudd.cfg.mlp_widths[0], mudd.cfg.mlp_widths[-1]) == (176, 528)  # 0.5 and 1.5 times 352
-    same = mudd.cfg.plain().to_dict() | {"d_mlp": None, "multiway": None}
-    assert same == plain.cfg.to_dict() | {"d_mlp": None, "multiway": None}
+    same = mudd.cfg.plain().to_dict() | {"d_mlp": None}
+    assert same == plain.cfg.to_dict() | {"d_mlp": None}
 
 
 def test_names_and_near_misses():
@@ -56,7 +57,7 @@ def test_the_toy_preset_trains_and_its_weights_load(data, tmp_path):
     run_preset("toy", out, RunOptions(data=data, steps=3))
     model = cast(HookedMUDDTransformer, load_model(out / "toy" / "model"))
     # W_2 begins as zero, and has learned.
-    assert model.config.dense == "dynamic"
+    assert model.config.wiring == MUDD()
     assert model.get_parameter("dense.0.W_2").abs().max() > 0
     assert model.to_str_tokens("def f") == ["def", " f"]
     assert len((out / "toy" / "log.csv").read_text().splitlines()) == 2  # header, step 3

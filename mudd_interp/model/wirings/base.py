@@ -1,0 +1,90 @@
+"""What an architecture gives a model: its modules, what flows in a pass, and its wiring."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.config import ModelConfig
+from mudd_interp.config.wiring import WiringConfig
+from mudd_interp.states import StateWiring
+
+Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
+
+
+class Flow:
+    """One forward pass: what has been written, and what blocks read of it.
+
+    As it is, that of a plain Transformer: the newest state is what every stream of a block reads.
+
+    Args:
+        parallel: Whether a block's FFN reads what its attention reads, and not its output too.
+    """
+
+    def __init__(self, parallel: bool):
+        self.parallel = parallel
+
+    def write(self, x: Float[Tensor, "batch pos d_model"]) -> None:
+        """X_0, or a block's output."""
+        self.newest = x
+
+    def streams(self) -> Streams:
+        """What the next block reads, or on stream r the final norm."""
+        return same_streams(self.newest)
+
+    def ffn_input(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        attn_out: Float[Tensor, "batch pos d_model"],
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What the FFN of a block reads."""
+        return residual if self.parallel else residual + attn_out
+
+    def output(
+        self,
+        read: Float[Tensor, "batch pos d_model"],
+        attn_out: Float[Tensor, "batch pos d_model"],
+        mlp_out: Float[Tensor, "batch pos d_model"],
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """A block's output, from what its FFN read and what its sublayers wrote."""
+        return read + attn_out + mlp_out if self.parallel else read + mlp_out
+
+
+class Connections(ABC):
+    """An architecture of one model.
+
+    Attributes:
+        wiring: What analyses ask.
+    """
+
+    wiring: StateWiring
+
+    @property
+    @abstractmethod
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Modules of the model, by name."""
+
+    @abstractmethod
+    def init_weights(self) -> None:
+        """Draw the weights; a fresh model is its plain twin."""
+
+    @abstractmethod
+    def begin(self) -> Flow:
+        """A new pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(WiringConfig, ABC):
+    """The configuration of an architecture, which can be built."""
+
+    @abstractmethod
+    def build(self, cfg: ModelConfig) -> Connections:
+        """The connections of a model of this configuration."""
+
+
+def same_streams(x: Float[Tensor, "batch pos d_model"]) -> Streams:
+    """One tensor as all four streams."""
+    return dict.fromkeys(STREAMS, x)
