@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.config import ModelConfig, wiring
+from mudd_interp.config import ModelConfig
 from mudd_interp.config.presets import RELEASED
 from mudd_interp.data import Batches, bundled_batches, token_batches
 from mudd_interp.model import HookedMUDDTransformer

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from mudd_interp import cli
-from mudd_interp.analysis import Analysis
 from mudd_interp.catalog import FIGURES
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.config import ModelConfig

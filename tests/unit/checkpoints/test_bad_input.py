@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.checkpoints import load_model
 from mudd_interp.checkpoints.assemble import NAMED
-from mudd_interp.model import dense
+from mudd_interp.model.wirings import mudd
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
 
@@ -252,7 +252,7 @@ def test_a_hook_whose_edit_goes_nowhere(monkeypatch: pytest.MonkeyPatch):
         point(x.clone())
         return x
 
-    monkeypatch.setattr(dense, "enter", lose)
+    monkeypatch.setattr(mudd, "enter", lose)
     names = ", ".join(f"`dense.0.hook_weights_{stream}`" for stream in "qkvr")
     refused(released_folder.GOLDEN, f"editing {names} does not change the logits")
 
