@@ -20,6 +20,7 @@ from mudd_interp.catalog import (
 from mudd_interp.catalog.kind import Drawn as Drawn
 from mudd_interp.catalog.kind import FigureKind as FigureKind
 from mudd_interp.checkpoints import load_model
+from mudd_interp.edits import as_edits
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import PARTS, Request, command_line, python_lines
 from mudd_interp.study import Study
@@ -87,8 +88,10 @@ def choose(names: Sequence[str], request: Request) -> tuple[FigureKind, ...]:
     """The figures of a list of names; for an empty list the standard ones that can be drawn.
 
     Raises:
-        ValueError: If one is unknown or cannot be drawn from the request.
+        ValueError: If one is unknown or cannot be drawn from the request, or the edits are none,
+            whether or not a figure makes them.
     """
+    as_edits(request.edits or "")
     if not names:
         lacking = request.baseline is None
         standard = [kind for kind in FIGURES.values() if kind.standard]

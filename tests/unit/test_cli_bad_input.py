@@ -100,6 +100,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         [*OUT, "--only", "edge_patch", "--prompt", "a = b", "--corrupted", "a"],
         ["of one shape", "position by position"],
     ),
+    "no edits, and no figure that makes them": (
+        [*OUT, "--edits", "cut everything"],
+        ["expected an edit such as", "'cut everything'"],
+    ),
     "no such stream": ([*OUT, "--stream", "w"], ["stream must be one of q, k, v, r", "'w'"]),
     # Figures and where they go.
     "unknown figure": ([*OUT, "--only", "head_activty"], ["did you mean `head_activity`"]),
