@@ -145,7 +145,7 @@ class ModelConfig:
     def _check_widths(self) -> None:
         given = cast(tuple[Any, ...], self.d_mlp)
         whole = all(type(width) is int and 1 <= width <= LARGEST_SIZE for width in given)
-        if len(self.mlp_widths) != self.n_layers or not whole:
+        if len(given) != self.n_layers or not whole:
             raise ValueError(
                 f"d_mlp must be one positive width, or one for each of the {self.n_layers} blocks, "
                 f"got {self.d_mlp!r}."
