@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ from mudd_interp.training.trainer import Trainer
 
 BAD_INPUT = 2
 """Exit code of the command where it refuses its input, with one message."""
+
+_PARENT = "MUDD_INTERP_TRAINED_FOR"  # the process that began this one, in its environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,8 @@ def _check_folders(out_dir: str | os.PathLike[str], folders: Sequence[Path], dat
 
 def train_one(name: str, folder: Path, options: RunOptions) -> None:
     """Train one preset in this process, alone in its folder, and write its weights there."""
+    if parent := os.environ.get(_PARENT):
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     with exclusive(folder):
         _train(name, folder, options)
 
@@ -120,6 +126,13 @@ def _train(name: str, folder: Path, options: RunOptions) -> None:
     save_model(model, folder / "model", overwrite=True)
 
 
+def _end_with(parent: int) -> None:
+    """End this process in order when the one that began it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _data(options: RunOptions) -> Path:
     assert options.data is not None
     return options.data
@@ -142,7 +155,11 @@ def _run_processes(names: tuple[str, ...], out_dir: Path, options: RunOptions) -
             for name in names:
                 command = _command(name, out_dir, options)
                 processes[name] = subprocess.Popen(
-                    command, stderr=subprocess.PIPE, text=True, errors="replace"
+                    command,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    env={**os.environ, _PARENT: str(os.getpid())},
                 )
             ends = {pool.submit(each.communicate): name for name, each in processes.items()}
             for end in as_completed(ends):

@@ -118,3 +118,19 @@ def test_a_process_that_dies_stops_the_other_whose_run_goes_on_later(data, tmp_p
     assert {path.name for path in (out / "toy").iterdir()} == {CHECKPOINT, LOG, "model"}
     assert checkpoint.read_bytes() == saved
     train_until(4, monkeypatch, out, data)
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_no_process_that_writes(data, tmp_path, monkeypatch):
+    out = tmp_path / "runs"
+    command = [sys.executable, "-m", "mudd_interp", "train", "toy-pair", "--parallel"]
+    command += ["--out", str(out), "--data", str(data), "--steps", str(LONG)]
+    log = out / "toy" / LOG
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        while "\n10," not in (log.read_text() if log.exists() else ""):
+            assert parent.poll() is None
+            time.sleep(0.1)
+        running = psutil.Process(parent.pid).children()
+        parent.kill()
+    assert len(running) == 2
+    assert psutil.wait_procs(running, timeout=120)[1] == []
