@@ -130,18 +130,6 @@ def newest_source(row: int) -> int:
     return row + 1
 
 
-def fed_block(row: int, n_layers: int) -> str:
-    """What a row feeds, in words: ``block 9``, or ``the final norm``."""
-    return "the final norm" if row + 1 == n_layers else f"block {row + 1}"
-
-
-def edge_text(stream: Stream, row: int, source: int, n_layers: int) -> str:
-    """An edge in words: ``V of block 9 reads X_9``."""
-    reader = fed_block(row, n_layers)
-    reader = reader if row + 1 == n_layers else f"{stream.upper()} of {reader}"
-    return f"{reader} reads X_{source}"
-
-
 class Wiring(ABC):
     """How much of each write each read of one model takes.
 

@@ -68,7 +68,7 @@ class Accumulator(ABC, Generic[R_co]):
     def see(self, tape: Tape) -> None:
         """Take in a batch after the shared pass, before another thread has the model."""
 
-    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:  # noqa: ARG002
+    def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:  # noqa: ARG002 (a subclass reads it)
         """What is left to do with a batch, such as passes of one's own.
 
         Each step is run under the lock, without gradients, and the lock is free in between.

@@ -37,11 +37,11 @@ class _Watch:
         self._model = model
         self._entered: dict[str, Tensor] = {}
 
-    def keep(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002
+    def keep(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002 (a hook's signature)
         """A stream enters the block."""
         self._entered[name] = x
 
-    def look(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002
+    def look(self, name: str, x: Float[Tensor, "batch pos d_model"], hook: Any) -> None:  # noqa: ARG002 (a hook's signature)
         """The block has put something out."""
         # The sum is forty times as fast as a look at each number, and finite only if they all are.
         total = x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32))

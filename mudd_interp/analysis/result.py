@@ -79,7 +79,7 @@ class OneSequence(Finding):
     token_ids: Int64[np.ndarray, " pos"]
     tokens: tuple[str, ...]
 
-    def merge(self, other: Any) -> Any:  # noqa: ARG002
+    def merge(self, other: Any) -> Any:  # noqa: ARG002 (the arguments of Result's)
         """Refuse: two sequences are no longer one.
 
         Raises:
@@ -90,7 +90,7 @@ class OneSequence(Finding):
             "corpus with an analysis of batches."
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
+    def save(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002 (the arguments of Result's)
         """Refuse: it is computed again.
 
         Raises:

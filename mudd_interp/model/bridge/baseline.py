@@ -224,7 +224,7 @@ class BridgeBaseline(LanguageModel):
         refuse("forward", {"past_kv_cache": KEPT_BY}, (), {"past_kv_cache": past})
         return 0
 
-    def reader(self, how: Decoding, rows: int, room: int) -> Reader:  # noqa: ARG002
+    def reader(self, how: Decoding, rows: int, room: int) -> Reader:  # noqa: ARG002 (the arguments of every model's)
         """See :class:`~mudd_interp.model.decoding.Decoder`."""
         return reader_of(self.bridge, self.passes.run, how.use_past_kv_cache)
 

@@ -53,7 +53,7 @@ class BridgePass:
         """Leave out the unembedding, a large share of a small model's work."""
         from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
-        def stop(unembed: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001
+        def stop(unembed: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001 (a hook's signature)
             raise StopAtLayerException(inputs[0])  # the bridge catches it, as for its blocks
 
         with self.bridge.unembed.register_forward_pre_hook(stop):
@@ -65,7 +65,7 @@ class BridgePass:
         if stop != len(self.taps.blocks):
             return self.run(given, stop_at_layer=stop, start_at_layer=start)
         kept: list[Tensor] = []
-        look = Observer(lambda x, hook: kept.append(x))  # noqa: ARG005
+        look = Observer(lambda x, hook: kept.append(x))  # noqa: ARG005 (a hook's signature)
         with self.hooks([(axes.RESID_FINAL, look)]):
             self._to_final_norm(given, start)
         return kept[0]

@@ -36,7 +36,7 @@ class Tap:
     def __init__(self, point: HookPoint, copy: bool = False):
         self.point, self.copy = point, copy
 
-    def __call__(self, tensor: Tensor, hook: HookPoint) -> Tensor | None:  # noqa: ARG002
+    def __call__(self, tensor: Tensor, hook: HookPoint) -> Tensor | None:  # noqa: ARG002 (a hook's signature)
         """The tensor after our hooks, or ``None`` if it is the same."""
         if not has_hooks(self.point):
             return None
@@ -177,7 +177,7 @@ class BlockTaps:
     def begin(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: HookPoint,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002 (a hook's signature)
     ) -> Float[Tensor, "batch pos d_model"]:
         """What enters the block; for the first one, X_0 (token and position embedding) first."""
         if self.embed is not None:
@@ -190,7 +190,7 @@ class BlockTaps:
         self,
         stream: Stream,
         normed: Float[Tensor, "batch pos d_model"],
-        hook: HookPoint,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002 (a hook's signature)
     ) -> Float[Tensor, "batch pos d_model"] | None:
         """What one projection reads: the block's input after the stream's own hook and norm."""
         point = self.taps.points.get(axes.stream_input(self.layer, stream))
@@ -226,7 +226,7 @@ class BlockTaps:
     def add_heads(
         self,
         out: Float[Tensor, "batch pos d_model"],
-        hook: HookPoint,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002 (a hook's signature)
     ) -> Float[Tensor, "batch pos d_model"] | None:
         """The sum of the heads' outputs, where a hook may change them."""
         z, self._z = self._z, None
@@ -243,7 +243,7 @@ class BlockTaps:
     def middle(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: HookPoint,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002 (a hook's signature)
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stream between attention and FFN; an edit also goes past the FFN, see ``end``."""
         assert self.resid_mid is not None
@@ -261,7 +261,7 @@ class BlockTaps:
     def end(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        hook: HookPoint,  # noqa: ARG002
+        hook: HookPoint,  # noqa: ARG002 (a hook's signature)
     ) -> Float[Tensor, "batch pos d_model"]:
         """The block's output: of the edited middle, where that is hooked."""
         assert self.resid_post is not None
