@@ -33,7 +33,13 @@ torch.set_grad_enabled(False)
 
 pair = {"model": mi.load_model("mudd-tiny"), "baseline": mi.load_model("tfm-tiny")}
 model, baseline = pair.values()
-model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model, model.streams, baseline.streams
+(
+    model.cfg.n_layers,
+    model.cfg.n_heads,
+    model.cfg.d_model,
+    model.wiring.streams,
+    baseline.wiring.streams,
+)
 
 # %% [markdown]
 # ## Run, and look at what the model expects

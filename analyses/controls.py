@@ -44,7 +44,7 @@ def conditions(name: str, text: Batches) -> Iterator[Condition]:
     torch.manual_seed(0)
     fresh = mi.HookedMUDDTransformer(model.config, tokenizer=model.tokenizer)
     yield "random weights", fresh, nullcontext(), text
-    if len(model.streams) > 1:
+    if len(model.wiring.streams) > 1:
         dense: Any = fresh.dense
         with torch.no_grad():
             for name, parameter in dense.named_parameters():
@@ -63,7 +63,7 @@ def numbers(model: Any, text: Batches) -> dict[str, float]:
     late = cosine[cosine["layer"] >= 9].groupby("stream")["cosine"].mean()
     found = {"late_cosine_v": late.get("v", np.nan), "late_cosine_r": late["r"]}
     found["active"] = float(activity.layer_frame["active"].mean())
-    if len(model.streams) > 1:
+    if len(model.wiring.streams) > 1:
         frame: Any = weights.frame
         rows = frame[(frame["stream"] == "v") & (frame["source"] < frame["layer"])]
         read = (rows["mean"].abs() * rows["source_norm"]).groupby(rows["source"]).mean()

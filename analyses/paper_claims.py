@@ -99,7 +99,7 @@ def main() -> None:
     print(
         "   averaged over the aggregations for which the source is neither newest nor second newest"
     )
-    for stream in study.models["model"].streams:
+    for stream in study.models["model"].wiring.streams:
         print(f"\n{stream}:\n{reading(study, stream).T.round(3).to_string()}")
 
 

@@ -15,16 +15,13 @@ Numbering
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 Stream = Literal["q", "k", "v", "r"]
 
 STREAMS: tuple[Stream, ...] = ("q", "k", "v", "r")
 """The four input streams of a block: query, key, value, residual. Always in this order."""
-
-Aggregate = tuple[int, Stream]
-"""The index of an aggregation, and one of the streams that it feeds."""
 
 STREAM_NAMES: dict[Stream, str] = {"q": "query", "k": "key", "v": "value", "r": "residual"}
 
@@ -130,19 +127,6 @@ def blocks_needed(name: str) -> int | None:
 def of_pairs(name: str) -> bool:
     """Whether a hook holds a number for each query and key: ``[batch head query key]``."""
     return name.endswith((".hook_pattern", ".hook_attn_scores"))
-
-
-def n_sources(aggregation: int) -> int:
-    """How many sources an aggregation sees: X_0 up to X_{aggregation+1}."""
-    return aggregation + 2
-
-
-def aggregates(n_layers: int, streams: tuple[Stream, ...]) -> Iterator[Aggregate]:
-    """Which aggregates exist: every stream of every aggregation; of the last one, stream r only."""
-    for i in range(n_layers):
-        for stream in streams:
-            if stream == "r" or i < n_layers - 1:
-                yield i, stream
 
 
 _ELSEWHERE = {

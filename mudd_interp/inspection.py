@@ -88,7 +88,7 @@ def describe_model(model: HookedModel) -> dict[str, Any]:
         "tokenizer": None if model.tokenizer is None else len(model.tokenizer.get_vocab()),
         "shape": shape_of(model),
         "dense": _dense(model),
-        "streams": [STREAM_NAMES[stream] for stream in model.streams],
+        "streams": [STREAM_NAMES[stream] for stream in model.wiring.streams],
         "hooks": len(model.hook_dict),
         "parameters": parts | {"total": sum(parts.values())},
         "tied": tied,

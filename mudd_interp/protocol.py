@@ -19,6 +19,7 @@ from mudd_interp.axes import Stream
 from mudd_interp.states import StateWiring
 from mudd_interp.wiring import Hook as Hook
 from mudd_interp.wiring import Observer as Observer
+from mudd_interp.wiring import Wiring
 
 NOT_TRIED = "forward pass: not tried"
 """What :attr:`ModelInfo.checks` says where nothing was run."""
@@ -119,25 +120,8 @@ class HookedModel(Protocol):
         ...
 
     @property
-    def wiring(self) -> StateWiring:
+    def wiring(self) -> Wiring:
         """How much of each earlier write each of its reads takes."""
-        ...
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
-        ...
-
-    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
-        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        ...
-
-    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
-        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        ...
-
-    def source_hook(self, source: int) -> str:
-        """The hook on the tensor that the dense weights multiply."""
         ...
 
     def hooks(
@@ -171,6 +155,11 @@ class DecomposableModel(HookedModel, Protocol):
 
     Its cache has the methods of ``MUDDActivationCache``.
     """
+
+    @property
+    def wiring(self) -> StateWiring:
+        """Its blocks read running states."""
+        ...
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The output of a forward pass and the cache of the hooked activations."""

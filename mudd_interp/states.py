@@ -38,10 +38,9 @@ class StateWiring(Wiring):
     An architecture says which rows have weights of their own (:meth:`gate`), what their static part
     is (:meth:`learned`), and what they multiply (:meth:`multiplied`).
 
+    Rows are all reads behind block 0, in which there is one source only.
+
     Attributes:
-        rows: The reads that an aggregation makes, by row and stream: all behind block 0, in which
-            there is one source only. What tables, edits and edge grids are laid out by.
-        streams: The distinct streams of the rows, in q k v r order: all four, or r alone.
         n_layers: Number of blocks.
     """
 
@@ -51,13 +50,13 @@ class StateWiring(Wiring):
     def __init__(self, n_layers: int, streams: tuple[Stream, ...] = ("r",), parallel: bool = False):
         self.n_layers, self.streams, self.parallel = n_layers, streams, parallel
         layers = range(n_layers)
-        self.states = tuple(
+        self.sources = tuple(
             Write(f"X_{j}", axes.EMBED if j == 0 else axes.resid_post(j - 1))
             for j in range(n_layers + 1)
         )
         attended = tuple(Write(f"attn.{layer}", axes.attn_out(layer)) for layer in layers)
         fed = [Write(f"mlp.{layer}", axes.mlp_out(layer)) for layer in layers]
-        self.writes = self.states if parallel else (*self.states, *attended)
+        self.writes = self.sources if parallel else (*self.sources, *attended)
         pairs = zip(attended, fed, strict=True)
         self.deltas = (Write("embed", axes.EMBED), *(write for pair in pairs for write in pair))
         final = Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r")
@@ -83,51 +82,35 @@ class StateWiring(Wiring):
     # --- Places ---------------------------------------------------------------------------------
 
     def read(self, layer: int, stream: Stream = "r") -> Read:
-        """What a block reads on a stream, or with the number of blocks the final norm.
-
-        Where the streams are one, that one.
-        """
+        """See :class:`Wiring`; where the streams are one, that one."""
         return self._by_place.get((layer, stream)) or self._by_place[layer, "r"]
-
-    def row(self, stream: Stream, row: int) -> Read:
-        """The read that a row of W makes on a stream."""
-        return self.read(row + 1, stream)
 
     def seen(self, read: Read) -> tuple[Write, ...]:
         """X_0..X_layer; for the FFN of a sequential block its attention too."""
-        states = self.states[: read.layer + 1]
+        states = tuple(self.sources[j] for j in self.columns(read))
         own = (Write(f"attn.{read.layer}", axes.attn_out(read.layer)),)
         return (*states, *own) if self._adds_attention(read) else states
+
+    def columns(self, read: Read) -> tuple[int, ...]:
+        """All that were written before."""
+        return tuple(range(read.layer + 1))
 
     def _adds_attention(self, read: Read) -> bool:
         return _is_ffn(read) and not self.parallel
 
     @property
-    def additive(self) -> bool:
-        """Whether each read is the sum of all that was written before it: a plain Transformer."""
-        return all(self.gate(read) is None for read in self.rows)
-
-    @property
     def plain_streams(self) -> tuple[Stream, ...]:
         """The inputs of a block that have no weights in any row: the plain residual."""
-        gated = {read.stream for read in self.rows if self.gate(read) is not None}
+        gated = {read.stream for read in self.rows if self.weighed(read)}
         if len(self.streams) == 1:
             return () if gated else STREAMS
         return tuple(stream for stream in self.streams if stream not in gated)
 
     # --- What an architecture says --------------------------------------------------------------
 
-    def gate(self, read: Read) -> str | None:  # noqa: ARG002 (an architecture's)
-        """The hook on the weights of a read, which edits change; ``None``: the newest state."""
-        return None
-
     def learned(self, read: Read) -> Float[Tensor, " source"]:
         """The static part of the weights of a read that has a gate."""
         raise NotImplementedError
-
-    def multiplied(self, write: Write) -> str:
-        """The hook on what the weights at a gate multiply: the write itself, or its norm."""
-        return write.hook
 
     def parts(self, read: Read) -> tuple[str, ...]:
         """The hooks that the weights of a read that has a gate are made from."""
@@ -143,17 +126,34 @@ class StateWiring(Wiring):
 
     def weights(self, read: Read, tape: Tape) -> Weights:
         """See :class:`Wiring`."""
-        return self._squeezed(self.vectors(read, tape))
+        return self._squeezed(self._of_seen(read, self.vectors(read, tape)))
 
     def vectors(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
-        """:meth:`weights` with a last axis always: 1, or d_model where a norm is between."""
+        """What a read takes of all of X_0..X_layer; for the FFN of a sequential block, and its own.
+
+        The last axis is 1, or d_model where a norm is between.
+        """
         if _is_ffn(read):
             residual = self.vectors(self.read(read.layer), tape)
             own = torch.ones_like(residual[..., :1, :])
             return residual if self.parallel else torch.cat([residual, own], dim=-2)
         if self.gate(read) is None:
             return newest_only(read.layer + 1, wide(tape[axes.EMBED]))
-        return self.gated(read, tape)
+        gated, columns = self.gated(read, tape), self.columns(read)
+        if len(columns) == read.layer + 1:
+            return gated
+        every = gated.new_zeros(*gated.shape[:-2], read.layer + 1, gated.shape[-1])
+        every[..., columns, :] = gated
+        return every
+
+    def _of_seen(
+        self, read: Read, vectors: Float[Tensor, "*token source _"]
+    ) -> Float[Tensor, "*token write _"]:
+        """Those of the writes that a read sees."""
+        columns, n = self.columns(read), read.layer + 1
+        if len(columns) == n:
+            return vectors
+        return vectors[..., [*columns, *range(n, vectors.shape[-2])], :]
 
     def gated(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
         """What a read that has a gate multiplies the states by; the last axis is the width."""
@@ -203,7 +203,7 @@ class StateWiring(Wiring):
         components = torch.cat([wider[..., :1, :], wider[..., 1 : 2 * n - 1 : 2, :]], dim=-2)
         residual = [self.vectors(self.read(layer), tape) for layer in range(read.layer)]
         states = unrolled(residual, wide(tape[axes.EMBED])[..., 0]).states(components)
-        return self._squeezed(torch.cat([states, own], dim=-2))
+        return self._squeezed(self._of_seen(read, torch.cat([states, own], dim=-2)))
 
     def _squeezed(self, weights: Float[Tensor, "*token write _"]) -> Weights:
         return weights if self.between else weights[..., 0]

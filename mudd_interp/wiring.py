@@ -70,7 +70,7 @@ class Observer:
 
 
 class Changed:
-    """A hook that puts changed weights in the place of what a read is weighed with."""
+    """A hook that puts changed weights in the place of those that a read is weighed with."""
 
     def __init__(self, change: Change):
         self.change = change
@@ -140,6 +140,9 @@ class Wiring(ABC):
     Attributes:
         reads: In the order of depth.
         writes: What the weights multiply, in an architecture's own terms.
+        sources: The writes that tables of weights have a column for, in the order of depth.
+        rows: The reads that they have a row for, by layer and stream; edges lie between the two.
+        streams: The distinct streams of the rows, in q k v r order: all four, or r alone.
         deltas: What each sublayer wrote, in the order of depth: ``embed``, ``attn.0``, ``mlp.0``...
         basis: What the writes are.
         gates: On what the weights depend.
@@ -148,6 +151,9 @@ class Wiring(ABC):
 
     reads: tuple[Read, ...]
     writes: tuple[Write, ...]
+    sources: tuple[Write, ...]
+    rows: tuple[Read, ...]
+    streams: tuple[Stream, ...]
     deltas: tuple[Write, ...]
     basis: Basis
     gates: Gates
@@ -170,8 +176,37 @@ class Wiring(ABC):
         return found[label]
 
     @abstractmethod
+    def read(self, layer: int, stream: Stream = "r") -> Read:
+        """What a block reads on a stream, or with the number of blocks the final norm."""
+
+    def row(self, stream: Stream, row: int) -> Read:
+        """The read that a row of W makes on a stream."""
+        return self.read(row + 1, stream)
+
+    @abstractmethod
     def seen(self, read: Read) -> tuple[Write, ...]:
         """The writes that a read may take from: what its weights are in the order of."""
+
+    @abstractmethod
+    def columns(self, read: Read) -> tuple[int, ...]:
+        """Which of :attr:`sources` the weights of a row are of: what :meth:`watch` shows."""
+
+    def gate(self, read: Read) -> str | None:  # noqa: ARG002 (an architecture's)
+        """The hook on the weights of a row, where they are a tensor of the model."""
+        return None
+
+    @property
+    def additive(self) -> bool:
+        """Whether each read is the sum of all that was written before it: a plain Transformer."""
+        return not any(map(self.weighed, self.rows))
+
+    def weighed(self, read: Read) -> bool:
+        """Whether a row has weights of its own: else it is the newest source as it is."""
+        return self.gate(read) is not None
+
+    def multiplied(self, write: Write) -> str:
+        """The hook on what the weights of a row multiply: the write itself, or its norm."""
+        return write.hook
 
     @abstractmethod
     def needs(self, read: Read) -> tuple[str, ...]:
@@ -209,11 +244,12 @@ class Wiring(ABC):
         return Rewired(self, read, change).hooks()
 
 
-class Rewired:
+class Rewired(Changed):
     """Adds to a read what a change of its weights makes, from the writes of the same pass."""
 
     def __init__(self, wiring: Wiring, read: Read, change: Change):
-        self._wiring, self._read, self._change = wiring, read, change
+        super().__init__(change)
+        self._wiring, self._read = wiring, read
         self._tape: dict[str, Tensor] = {}
 
     def hooks(self) -> list[Hook]:
@@ -221,14 +257,15 @@ class Rewired:
         names = {write.hook for write in self._wiring.seen(self._read)}
         needed = dict.fromkeys((*self._wiring.needs(self._read), *names))
         looks: list[Hook] = [(name, Observer(self._keep)) for name in needed]
-        return [*looks, (self._read.hook, self._add)]
+        return [*looks, (self._read.hook, self)]
 
     def _keep(self, tensor: Tensor, hook: Any) -> None:
         self._tape[hook.name] = tensor
 
-    def _add(self, x: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
+    def __call__(self, x: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
+        """The read, with what the change adds to it."""
         before = self._wiring.weights(self._read, self._tape)
-        after = self._change(before)
+        after = self.change(before)
         writes = [self._tape[write.hook] for write in self._wiring.seen(self._read)]
         return x + total(after - before, writes, self._wiring.between is not None).to(x.dtype)
 

@@ -17,7 +17,7 @@ def at_token(statistic: Statistic | None) -> Statistic | None:
 
 def choose_edge(curve: int, x: float, y: float) -> None:
     """Called when a cell was clicked: each triangle is one stream, of one statistic."""
-    streams = study.models["model"].streams
+    streams = study.models["model"].wiring.streams
     state.put(stream=streams[curve % len(streams)], layer=int(y), source=int(x))
 
 

@@ -210,7 +210,7 @@ class AblationSums(Accumulator[AblationSweep]):
             name: np.concatenate([each[name] for each in self._measured], -1)
             for name in self._measured[0]
         }
-        return AblationSweep(provenance=provenance, streams=self._model.streams, **sums)
+        return AblationSweep(provenance=provenance, streams=self._model.wiring.streams, **sums)
 
 
 def _arrays(

@@ -21,10 +21,10 @@ from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
-from mudd_interp.axes import Aggregate
 from mudd_interp.data import TokenBatches
-from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge
+from mudd_interp.edits import as_edits, every_edge
 from mudd_interp.protocol import HookedModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,8 +84,8 @@ class AttributionSums(Accumulator[EdgeAttribution]):
     shared = False
 
     def __init__(self, model: HookedModel):
-        self._model, self._edges = model, every_edge(model)
-        self.options: Mapping[str, Any] = {"edits": [str(edge) for edge in self._edges]}
+        self._model = model
+        self.options: Mapping[str, Any] = {"edits": [str(edge) for edge in every_edge(model)]}
         self._estimates: list[Float64[np.ndarray, "edge batch"]] = []
         self._predicted: list[int] = []
 
@@ -94,14 +94,14 @@ class AttributionSums(Accumulator[EdgeAttribution]):
         yield partial(self._add, tape.tokens)
 
     def _add(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        self._estimates.append(_estimates(self._model, tokens, self._edges))
+        self._estimates.append(_estimates(self._model, tokens))
         self._predicted += [tokens.shape[1] - 1] * len(tokens)
 
     def finish(self, provenance: Provenance) -> EdgeAttribution:
         """The result of all batches so far."""
         return EdgeAttribution(
             provenance=provenance,
-            streams=self._model.streams,
+            streams=self._model.wiring.streams,
             estimate=np.concatenate(self._estimates, axis=1),
             predicted=np.array(self._predicted),
         )
@@ -130,33 +130,20 @@ def edge_attribution(
 
 
 def _estimates(
-    model: HookedModel, tokens: Int64[Tensor, "batch pos"], edges: tuple[Edit, ...]
+    model: HookedModel, tokens: Int64[Tensor, "batch pos"]
 ) -> Float64[np.ndarray, "edge batch"]:
-    kept: dict[Aggregate, Tensor] = {}
-    keys = dict.fromkeys(_key(edge) for edge in edges)
-    hooks = [
-        (model.weights_hook(*key) or aggregate_hook(model, *key), partial(keep, kept, key))
-        for key in keys
-    ]
+    """In the order of :func:`every_edge`."""
+    wiring, kept = model.wiring, dict[Read, Tensor]()
+    rows = sorted(wiring.rows, key=lambda read: wiring.streams.index(read.stream))
+    hooks = [(wiring.gate(read) or read.hook, partial(keep, kept, read)) for read in rows]
     with torch.enable_grad(), model.hooks([*finite_hooks(model), *hooks]):
         loss = token_losses(model(tokens, return_type="logits"), tokens).sum()
-        gradients = torch.autograd.grad(loss, [kept[key] for key in keys])
-    products = {
-        key: as_float64(-(gradient * kept[key].detach()).sum(1))
-        for key, gradient in zip(keys, gradients, strict=True)
-    }
-    rows = [
-        products[key].sum(-1) if model.weights_hook(*key) is None else products[key][:, edge.source]
-        for edge in edges
-        for key in [_key(edge)]
-    ]
-    return np.stack(rows)
-
-
-def _key(edge: Edit) -> Aggregate:
-    assert edge.layer is not None
-    assert edge.stream is not None
-    return edge.layer, edge.stream
+        gradients = torch.autograd.grad(loss, [kept[read] for read in rows])
+    estimates: list[Float64[np.ndarray, "edge batch"]] = []
+    for read, gradient in zip(rows, gradients, strict=True):
+        products = as_float64(-(gradient * kept[read].detach()).sum(1)).T
+        estimates.append(products if wiring.gate(read) else products.sum(0, keepdims=True))
+    return np.concatenate(estimates)
 
 
 def keep(

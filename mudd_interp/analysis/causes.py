@@ -11,7 +11,6 @@ from jaxtyping import Float64
 from mudd_interp.analysis.ablation import AblationSweep, ablation_sweep
 from mudd_interp.analysis.attribution import EdgeAttribution
 from mudd_interp.analysis.edge_sizes import EdgeSizes
-from mudd_interp.analysis.edges import weights_hooks
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress
 from mudd_interp.analysis.weights import DenseWeights, dense_weights
@@ -135,17 +134,19 @@ def static_edits(model: HookedModel) -> list[Edit]:
     Raises:
         ValueError: If the model has no dense weights.
     """
-    keys = list(weights_hooks(model))
-    if not keys:
+    wiring = model.wiring
+    rows = [read for read in wiring.rows if wiring.weighed(read)]
+    if not rows:
         raise ValueError(f"{model.info.name} has no dense weights, static or dynamic.")
-    streams: list[Stream] = [stream for stream in model.streams if stream in {s for _, s in keys}]
+    fed = {read.stream for read in rows}
+    streams: list[Stream] = [stream for stream in wiring.streams if stream in fed]
     return [
         edit
         for action in ("mean", "static", "shuffle")
         for edit in (
             Edit(action=action),
             *(Edit(action=action, stream=stream) for stream in streams if len(streams) > 1),
-            *(Edit(action=action, layer=layer) for layer in sorted({i for i, _ in keys})),
+            *(Edit(action=action, layer=layer) for layer in sorted({read.row for read in rows})),
         )
     ]
 

@@ -249,7 +249,7 @@ class ComparisonSums(Accumulator[LossComparison]):
         whose = provenance(baseline, "", TokensSeen(), {})
         identity = {field.name: getattr(whose, field.name) for field in fields(Identity)}
         self.options: Mapping[str, Any] = {"top": top, "baseline": identity}
-        self._streams, self._baseline = model.streams, baseline
+        self._streams, self._baseline = model.wiring.streams, baseline
         self.loss_sum, self.products = np.zeros(2), np.zeros((2, 2))
         self.counts = np.zeros(4, dtype=np.int64)
         self.bins = np.zeros(len(EDGES) + 1, dtype=np.int64)

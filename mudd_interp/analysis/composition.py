@@ -144,7 +144,7 @@ def composition(
     written = head_outputs(model, cache[axes.attn(below, "hook_z")], below)[:, head]
     reads = reading_directions(model, found, layer, stream)[reader]
     total = _share(written * cache.path_coefficients(layer, stream)[:, below + 1], reads)
-    direct = _share(written * cache.mixing_weights(layer, stream)[:, below + 1], reads)
+    direct = _share(written * found.weights(layer, stream)[:, below + 1], reads)
     parts = _share(cache.decompose_resid(layer, stream=stream).sum(0), reads)
     whole = _share(cache[axes.stream_input(layer, stream)], reads)
     return Composition(
@@ -187,7 +187,7 @@ def composition_table(
     total, errors = direct.copy(), [0.0]
     for layer in layers[1:]:
         reads = reading_directions(model, found, layer, stream)
-        weights = cache.mixing_weights(layer, stream)
+        weights = found.weights(layer, stream)
         coefficients = cache.path_coefficients(layer, stream)
         for below in range(layer):
             written = head_outputs(model, cache[axes.attn(below, "hook_z")], below)
@@ -226,7 +226,7 @@ def reader_hooks(model: DecomposableModel, layer: int, stream: InputStream) -> t
     """The hooks on what a head projects, and on the scale of the norm that serves the stream."""
     norms = ("ln1", f"ln1_{stream}")
     scales = [axes.norm_scale(layer, norm) for norm in norms]
-    one = layer == 0 or len(model.streams) == 1
+    one = layer == 0 or len(model.wiring.streams) == 1
     return (axes.attn(layer, f"hook_{stream}"), scales[0] if one else scales[1])
 
 

@@ -112,7 +112,7 @@ class ScoreSums(Accumulator[HeadScores]):
 
     def __init__(self, model: HookedModel, period: int):
         self.options: Mapping[str, Any] = {"period": period}
-        self._streams: tuple[Stream, ...] = model.streams
+        self._streams: tuple[Stream, ...] = model.wiring.streams
         self._period = period
         self._sums = np.zeros((len(SCORES), model.cfg.n_layers, model.cfg.n_heads))
         self._queries = np.zeros(len(SCORES), dtype=np.int64)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,18 +13,13 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.edges import (
-    edge_grid,
-    edge_index,
-    static_weights,
-    weights_hooks,
-)
+from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights, watch_weights
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
-from mudd_interp.axes import Aggregate
 from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Read
 
 QUANTILES = (0.05, 0.5, 0.95)
 """The quantiles of each edge's weight in :attr:`WeightDistribution.frame`."""
@@ -109,7 +103,7 @@ class WeightDistribution(Result):
         Raises:
             ValueError: If there is no such edge, with the range of those that there are.
         """
-        edge = edge_index(self.streams, self.n_layers, stream, layer, source)
+        edge = edge_index(self.streams, self.present, stream, layer, source)
         ends, count = self.edges, self.counts[edge]
         share = count / self.provenance.tokens
         return pd.DataFrame({"low": ends[:-1], "high": ends[1:], "count": count, "share": share})
@@ -157,42 +151,34 @@ class DistributionCounts(Accumulator[WeightDistribution]):
     def __init__(self, model: HookedModel, limit: float, bins: int):
         self.options: Mapping[str, Any] = {"limit": limit, "bins": bins}
         self._limit, self._bins = limit, bins
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
-        self._static, self._hooked = static_weights(model), weights_hooks(model)
-        self._counts = {key: self._empty(static) for key, static in self._static.items()}
-        self._minimum = {key: np.full(len(row), np.inf) for key, row in self._static.items()}
-        self._maximum = {key: np.full(len(row), -np.inf) for key, row in self._static.items()}
+        self._wiring, self._static = model.wiring, static_weights(model.wiring)
+        self._counts = {read: self._empty(static) for read, static in self._static.items()}
+        self._minimum = {read: np.full(len(row), np.inf) for read, row in self._static.items()}
+        self._maximum = {read: np.full(len(row), -np.inf) for read, row in self._static.items()}
 
     def hooks(self) -> list[Hook]:
-        """A hook on each set of weights."""
-        return [(name, partial(self._see, key)) for key, name in self._hooked.items()]
+        """A look at the weights of each row."""
+        return watch_weights(self._wiring, self._see)
 
     def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
         """Streams on the plain residual have the same weights at every token."""
-        for key in self._static.keys() - self._hooked.keys():
-            self._count(key, torch.from_numpy(self._static[key])[None], tokens.numel())
+        for read, static in self._static.items():
+            if not self._wiring.weighed(read):
+                self._count(read, torch.from_numpy(static)[None], tokens.numel())
 
-    def _see(
-        self,
-        key: Aggregate,
-        weights: Float[Tensor, "batch pos source"],
-        hook: Any,  # noqa: ARG002
-    ) -> None:
-        self._count(key, weights.detach().flatten(0, 1).cpu().double())
+    def _see(self, read: Read, weights: Float[Tensor, "batch pos source"]) -> None:
+        self._count(read, weights.detach().flatten(0, 1).cpu().double())
 
-    def _count(
-        self, key: Aggregate, values: Float64[Tensor, "token source"], times: int = 1
-    ) -> None:
+    def _count(self, read: Read, values: Float64[Tensor, "token source"], times: int = 1) -> None:
         low, high = (end.numpy() for end in values.aminmax(dim=0))
         if np.isnan(low).any():
-            layer, stream = key
             raise ValueError(
-                f"a weight of layer {layer}, stream {stream} is NaN: check the parameters of the "
-                "model."
+                f"a weight of layer {read.row}, stream {read.stream} is NaN: check the parameters "
+                "of the model."
             )
-        np.minimum(self._minimum[key], low, out=self._minimum[key])
-        np.maximum(self._maximum[key], high, out=self._maximum[key])
-        self._counts[key] += times * histograms(values, self._limit, self._bins).numpy()
+        np.minimum(self._minimum[read], low, out=self._minimum[read])
+        np.maximum(self._maximum[read], high, out=self._maximum[read])
+        self._counts[read] += times * histograms(values, self._limit, self._bins).numpy()
 
     def _empty(self, row: Float64[np.ndarray, " source"]) -> Int64[np.ndarray, "source bin"]:
         return np.zeros((len(row), self._bins + 2), dtype=np.int64)
@@ -201,7 +187,7 @@ class DistributionCounts(Accumulator[WeightDistribution]):
         """The result of all batches so far."""
         return WeightDistribution(
             provenance=provenance,
-            streams=self._streams,
+            streams=self._wiring.streams,
             counts=self._grid(self._counts, missing=0.0),
             minimum=self._grid(self._minimum),
             maximum=self._grid(self._maximum),
@@ -209,10 +195,10 @@ class DistributionCounts(Accumulator[WeightDistribution]):
 
     def _grid(
         self,
-        values: Mapping[Aggregate, Shaped[np.ndarray, "..."]],
+        values: Mapping[Read, Shaped[np.ndarray, "..."]],
         missing: float = np.nan,
     ) -> Shaped[np.ndarray, "stream layer source ..."]:
-        return edge_grid(values, self._n_layers, self._streams, missing)
+        return edge_grid(values, self._wiring, missing)
 
 
 def histograms(

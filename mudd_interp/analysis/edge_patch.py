@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mudd_interp import axes
 from mudd_interp.analysis.ablation import edits_table
+from mudd_interp.analysis.edges import watch_weights
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.axes import Aggregate, n_sources
-from mudd_interp.edits import Edit, aggregate_hook, as_edits, every_edge, multiplies_normed
+from mudd_interp.edits import Edit, as_edits, every_edge
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,35 +103,36 @@ def edge_patch(
             aggregate passes a norm there together with the others).
     """
     clean, corrupted = prompt_pair(model, clean, corrupted)
-    if multiplies_normed(model):
+    wiring = model.wiring
+    if wiring.between is not None:
         raise ValueError(
-            f"{model.info.name} has PrePostDANorm: its edges add up inside a norm, so that no term "
-            "can be replaced by itself. Use ablation_sweep."
+            f"{model.info.name} has {wiring.between}: its edges add up inside a norm, so that no "
+            "term can be replaced by itself. Use ablation_sweep."
         )
     runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
     chosen = answers_of(model, [run.logits for run in runs], answers)
-    edges = every_edge(model)
-    keys = list(axes.aggregates(model.cfg.n_layers, model.streams))
+    rows = sorted(wiring.rows, key=lambda read: wiring.streams.index(read.stream))
     edge_rows: list[Float64[np.ndarray, "row prompt"]] = []
     stream_rows: list[Float64[np.ndarray, "row prompt"]] = []
-    by_stream = sorted(keys, key=lambda key: (model.streams.index(key[1]), key[0]))
-    for key in by_stream:
-        deltas = runs[1].terms(key) - runs[0].terms(key)
-        patched = _patched(model, runs[0], key, torch.cat([deltas, deltas.sum(0, keepdim=True)]))
-        rows = as_float64(logit_difference(patched, chosen))
-        edge_rows.append(rows[:-1])
-        stream_rows.append(rows[-1:])
+    for read in rows:
+        deltas = runs[1].terms(read) - runs[0].terms(read)
+        patched = _patched(model, runs[0], read, torch.cat([deltas, deltas.sum(0, keepdim=True)]))
+        found = as_float64(logit_difference(patched, chosen))
+        edge_rows.append(found[:-1])
+        stream_rows.append(found[-1:])
     seen, other = TokensSeen(), TokensSeen()
     seen.add(clean)
     other.add(corrupted)
     options = {
-        "edges": [str(edge) for edge in edges],
-        "aggregates": [str(Edit(action="cut", stream=stream, layer=i)) for i, stream in by_stream],
+        "edges": [str(edge) for edge in every_edge(model)],
+        "aggregates": [
+            str(Edit(action="cut", stream=read.stream, layer=read.row)) for read in rows
+        ],
         "corrupted": f"{other.digest:064x}",
     }
     return EdgePatch(
         provenance=provenance(model, "clean prompts", seen, options),
-        streams=model.streams,
+        streams=wiring.streams,
         clean=as_float64(logit_difference(runs[0].logits, chosen)),
         corrupted=as_float64(logit_difference(runs[1].logits, chosen)),
         edge=np.concatenate(edge_rows),
@@ -146,35 +147,32 @@ class _Run:
     def __init__(self, model: HookedModel, tokens: Int64[Tensor, "prompt pos"]):
         self.tokens = tokens
         self.outputs: list[Float[Tensor, "prompt pos d_model"]] = []
-        self._weights: dict[str, Float[Tensor, "prompt pos source"]] = {}
-        self._model = model
-        hooks: list[Any] = finite_hooks(model)
-        hooks += [
-            (axes.source_output(j), Observer(lambda x, _: self.outputs.append(x)))
-            for j in range(model.cfg.n_layers + 1)
+        self._weights: dict[Read, Float[Tensor, "prompt pos source"]] = {}
+        self._wiring = model.wiring
+        keep = Observer(lambda x, _: self.outputs.append(x))
+        hooks = [
+            *finite_hooks(model),
+            *((source.hook, keep) for source in self._wiring.sources),
+            *watch_weights(self._wiring, self._keep_weights),
         ]
-        for key in axes.aggregates(model.cfg.n_layers, model.streams):
-            if (name := model.weights_hook(*key)) is not None:
-                hooks.append((name, Observer(self._keep_weights)))
         with model.hooks(hooks):
             self.logits = model(tokens, return_type="logits")
 
-    def _keep_weights(self, weights: Float[Tensor, "prompt pos source"], hook: Any) -> None:
-        self._weights[hook.name] = weights.clone()
+    def _keep_weights(self, read: Read, weights: Float[Tensor, "prompt pos source"]) -> None:
+        self._weights[read] = weights.clone()
 
-    def terms(self, key: Aggregate) -> Float[Tensor, "edge prompt pos d_model"]:
-        """The terms ``A X_source`` of one aggregate: one where it is the plain residual."""
-        sources = torch.stack(self.outputs[: n_sources(key[0])])
-        name = self._model.weights_hook(*key)
-        if name is None:
-            return sources[-1:]
-        return self._weights[name].permute(2, 0, 1)[..., None] * sources
+    def terms(self, read: Read) -> Float[Tensor, "edge prompt pos d_model"]:
+        """The terms ``A X_source`` of one row: one where it is the plain residual."""
+        sources = [self.outputs[j] for j in self._wiring.columns(read)]
+        if not self._wiring.weighed(read):
+            return sources[-1][None]
+        return self._weights[read].permute(2, 0, 1)[..., None] * torch.stack(sources)
 
 
 def _patched(
     model: HookedModel,
     run: _Run,
-    key: Aggregate,
+    read: Read,
     deltas: Float[Tensor, "row prompt pos d_model"],
 ) -> Float[Tensor, "row prompt pos d_vocab"]:
     """The logits of a run with each of several vectors added to one stream."""
@@ -183,9 +181,9 @@ def _patched(
     def add(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (a hook's signature)
         return x + deltas.flatten(0, 1)
 
-    with model.hooks([(aggregate_hook(model, *key), add)]):
+    with model.hooks([(read.hook, add)]):
         if isinstance(model, ResumableModel):
-            outputs = run.outputs[: n_sources(key[0])]
+            outputs = run.outputs[: read.layer + 1]
             logits = model.logits_from([x.repeat(times, 1, 1) for x in outputs])
         else:
             logits = model(run.tokens.repeat(times, 1), return_type="logits")

@@ -12,16 +12,15 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.edges import aggregates, edge_grid, weights_hooks
+from mudd_interp.analysis.edges import edge_grid, watch_sources, watch_weights
 from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
-from mudd_interp.axes import Aggregate, n_sources
 from mudd_interp.data import TokenBatches
-from mudd_interp.edits import aggregate_hook
 from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,72 +83,57 @@ class EdgeSizesAnalysis(Analysis[EdgeSizes]):
 
 
 class SizeSums(Accumulator[EdgeSizes]):
-    """Sums of each aggregate, taken when its weights are there: after all of its sources."""
+    """Sums of each row, taken when its weights are there: after all of its sources."""
 
     def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
-        self._weights_hooks = weights_hooks(model)
-        every = list(aggregates(self._n_layers, self._streams))
-        self._stream_hooks = {key: aggregate_hook(model, *key) for key in every}
-        self._source_hooks = [model.source_hook(j) for j in range(self._n_layers + 1)]
+        self._wiring = model.wiring
         self._norms: dict[int, Float[Tensor, "batch pos"]] = {}
-        self._weights = {key: np.zeros(n_sources(key[0])) for key in every}
-        self._contributions = {key: np.zeros(n_sources(key[0])) for key in every}
-        self._lengths = np.full((len(self._streams), self._n_layers), np.nan)
-        for i, stream in every:
-            self._lengths[self._streams.index(stream), i] = 0.0
+        rows = {read: len(self._wiring.columns(read)) for read in self._wiring.rows}
+        self._weights = {read: np.zeros(sources) for read, sources in rows.items()}
+        self._contributions = {read: np.zeros(sources) for read, sources in rows.items()}
+        self._lengths = np.full((len(self._wiring.streams), model.cfg.n_layers), np.nan)
+        for read in rows:
+            self._lengths[self._place(read)] = 0.0
+
+    def _place(self, read: Read) -> tuple[int, int]:
+        return self._wiring.streams.index(read.stream), read.row
 
     def hooks(self) -> list[Hook]:
-        """A hook on each source, on each set of weights, and on what each aggregation feeds."""
-        sources = [
-            (name, partial(self._see_source, j)) for j, name in enumerate(self._source_hooks)
+        """A look at each source, at the weights of each row, and at what comes of them."""
+        return [
+            *watch_sources(self._wiring, self._see_source),
+            *watch_weights(self._wiring, self._see_weights),
+            *((read.hook, partial(self._see_stream, read)) for read in self._wiring.rows),
         ]
-        weights = [
-            (name, partial(self._see_weights, key)) for key, name in self._weights_hooks.items()
-        ]
-        streams = [
-            (name, partial(self._see_stream, key)) for key, name in self._stream_hooks.items()
-        ]
-        return [*sources, *weights, *streams]
 
-    def _see_source(
-        self,
-        source: int,
-        x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002 (a hook's signature)
-    ) -> None:
+    def _see_source(self, source: int, x: Float[Tensor, "batch pos d_model"]) -> None:
         self._norms[source] = l2_norms(x)
 
-    def _see_weights(
-        self,
-        key: Aggregate,
-        weights: Float[Tensor, "batch pos source"],
-        hook: Any,  # noqa: ARG002 (a hook's signature)
-    ) -> None:
-        norms = torch.stack([self._norms[j] for j in range(weights.shape[-1])], dim=-1)
+    def _see_weights(self, read: Read, weights: Float[Tensor, "batch pos source"]) -> None:
+        norms = torch.stack([self._norms[j] for j in self._wiring.columns(read)], dim=-1)
         sizes = weights.to(norms.dtype).abs()
-        self._weights[key] += sizes.double().sum((0, 1)).cpu().numpy()
-        self._contributions[key] += (sizes * norms).double().sum((0, 1)).cpu().numpy()
+        self._weights[read] += sizes.double().sum((0, 1)).cpu().numpy()
+        self._contributions[read] += (sizes * norms).double().sum((0, 1)).cpu().numpy()
 
     def _see_stream(
         self,
-        key: Aggregate,
+        read: Read,
         x: Float[Tensor, "batch pos d_model"],
         hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         length = l2_norms(x).double().sum().item()
-        self._lengths[self._streams.index(key[1]), key[0]] += length
-        if key not in self._weights_hooks:  # the plain residual: one on the newest source
-            self._weights[key][-1] += x.shape[0] * x.shape[1]
-            self._contributions[key][-1] += length
+        self._lengths[self._place(read)] += length
+        if not self._wiring.weighed(read):  # the plain residual: one on the newest source
+            self._weights[read][-1] += x.shape[0] * x.shape[1]
+            self._contributions[read][-1] += length
 
     def finish(self, provenance: Provenance) -> EdgeSizes:
         """The result of all batches so far."""
         return EdgeSizes(
             provenance=provenance,
-            streams=self._streams,
-            weight_sum=edge_grid(self._weights, self._n_layers, self._streams),
-            contribution_sum=edge_grid(self._contributions, self._n_layers, self._streams),
+            streams=self._wiring.streams,
+            weight_sum=edge_grid(self._weights, self._wiring),
+            contribution_sum=edge_grid(self._contributions, self._wiring),
             stream_norm_sum=self._lengths.copy(),
         )
 

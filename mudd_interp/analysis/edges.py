@@ -1,48 +1,88 @@
-"""The edges of a model, (stream, aggregation, source), and arrays that are laid out by them."""
+"""The edges of a model, (stream, row, source), and arrays that are laid out by them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
+from torch import Tensor
 
-from mudd_interp.axes import Aggregate, Stream, aggregates, n_sources
-from mudd_interp.protocol import HookedModel
-
-
-def static_weights(model: HookedModel) -> dict[Aggregate, Float64[np.ndarray, " source"]]:
-    """The learned bias of every aggregate; one-hot on the newest source for the plain residual."""
-    return {
-        (i, stream): model.static_weights(i, stream).detach().cpu().double().numpy()
-        for i, stream in aggregates(model.cfg.n_layers, model.streams)
-    }
+from mudd_interp.axes import Stream
+from mudd_interp.wiring import Hook, Observer, Read, Wiring
 
 
-def weights_hooks(model: HookedModel) -> dict[Aggregate, str]:
-    """The hook on the weights of every aggregate that has weights."""
-    every = aggregates(model.cfg.n_layers, model.streams)
-    names = {key: model.weights_hook(*key) for key in every}
-    return {key: name for key, name in names.items() if name is not None}
+def static_weights(wiring: Wiring) -> dict[Read, Float64[np.ndarray, " source"]]:
+    """The learned bias of every row; one-hot on the newest source for the plain residual.
+
+    Where weights have no such part it is zero.
+    """
+    return {read: _static(wiring, read) for read in wiring.rows}
+
+
+def _static(wiring: Wiring, read: Read) -> Float64[np.ndarray, " source"]:
+    static = wiring.static(read)
+    if static is None:
+        return np.zeros(len(wiring.columns(read)))
+    return static.detach().cpu().double().numpy()
+
+
+def watch_weights(wiring: Wiring, see: Callable[[Read, Tensor], object]) -> list[Hook]:
+    """Looks at the weights ``[batch pos source]`` of each row that has weights of its own."""
+    return [hook for read in wiring.rows for hook in wiring.watch(read, partial(see, read))]
+
+
+def watch_sources(wiring: Wiring, see: Callable[[int, Tensor], object]) -> list[Hook]:
+    """Looks at what the weights multiply, ``[batch pos d_model]``, source by source."""
+    return [
+        (wiring.multiplied(source), Observer(partial(_look, see, number)))
+        for number, source in enumerate(wiring.sources)
+    ]
+
+
+def _look(see: Callable[[int, Tensor], object], source: int, x: Tensor, hook: Any) -> None:  # noqa: ARG001 (a hook's signature)
+    see(source, x)
 
 
 def edge_grid(
-    values: Mapping[Aggregate, Shaped[np.ndarray, "..."]],
-    n_layers: int,
-    streams: tuple[Stream, ...],
+    values: Mapping[Read, Shaped[np.ndarray, "..."]],
+    wiring: Wiring,
     missing: float = np.nan,
+    columns: Callable[[Read], Sequence[int]] | None = None,
 ) -> Shaped[np.ndarray, "stream layer all_sources ..."]:
-    """What belongs to each aggregate as one array, with ``missing`` where there is no edge."""
+    """What belongs to each row as one array, with ``missing`` where there is no edge.
+
+    Args:
+        values: For each row an array whose first axis is that of its sources.
+        wiring: Of the model.
+        missing: What stands where there is no edge.
+        columns: On which sources the values of a row are; by default those that its weights are of.
+    """
     some = next(iter(values.values()))
-    shape = (len(streams), n_layers, n_layers + 1, *some.shape[1:])
+    n_layers = 1 + max(read.row for read in wiring.rows)
+    shape = (len(wiring.streams), n_layers, len(wiring.sources), *some.shape[1:])
     grid = np.full(shape, missing, dtype=some.dtype)
-    for (i, stream), rows in values.items():
-        grid[streams.index(stream), i, : len(rows)] = rows
+    for read, rows in values.items():
+        at = list((columns or wiring.columns)(read))
+        grid[wiring.streams.index(read.stream), read.row, at] = rows
     return grid
 
 
 def edge_index(
-    streams: tuple[Stream, ...], n_layers: int, stream: str, layer: int, source: int
+    streams: tuple[Stream, ...],
+    present: Bool[np.ndarray, "stream layer source"],
+    stream: str,
+    layer: int,
+    source: int,
 ) -> tuple[int, int, int]:
     """Where an edge stands in an array ``[stream layer source]``.
+
+    Args:
+        streams: The streams of the array, in its order.
+        present: Which edges there are.
+        stream: Of the edge.
+        layer: Of the edge.
+        source: Of the edge.
 
     Raises:
         ValueError: If there is no such edge, with the range of those that there are.
@@ -51,11 +91,14 @@ def edge_index(
         raise ValueError(
             f"stream must be one of {', '.join(streams)} in this model, got {stream!r}."
         )
-    last = n_layers - 1 if stream == "r" else n_layers - 2
+    row = streams.index(stream)
+    last = max(np.flatnonzero(present[row].any(-1)).tolist(), default=-1)
     if not 0 <= layer <= last:
         only = "" if stream == "r" else " (the last aggregation feeds stream r only)"
         raise ValueError(f"layer of stream {stream} must lie in 0..{last}{only}, got {layer}.")
-    newest = n_sources(layer) - 1
-    if not 0 <= source <= newest:
-        raise ValueError(f"source of layer {layer} must lie in 0..{newest}, got {source}.")
-    return streams.index(stream), layer, source
+    there: list[int] = np.flatnonzero(present[row, layer]).tolist()
+    if source not in there:
+        newest = there[-1]
+        where = f"lie in 0..{newest}" if len(there) > newest else f"be one of {there}"
+        raise ValueError(f"source of layer {layer} must {where}, got {source}.")
+    return row, layer, source

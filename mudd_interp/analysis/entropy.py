@@ -61,7 +61,7 @@ class EntropySums(Accumulator[HeadEntropy]):
     """Sums of entropies; each layer's pattern is summed when its hook fires."""
 
     def __init__(self, model: HookedModel):
-        self._streams: tuple[Stream, ...] = model.streams
+        self._streams: tuple[Stream, ...] = model.wiring.streams
         self._sums = np.zeros((model.cfg.n_layers, model.cfg.n_heads))
 
     def hooks(self) -> list[Hook]:

@@ -20,9 +20,9 @@ def finite_hooks(model: HookedModel) -> list[Hook]:
     They keep the streams that enter a block until its output is seen to be finite, so the error, a
     ValueError, says where it began: the hook, the sequence of the batch, the position.
     """
-    watch = _Watch(model)
+    watch, wiring = _Watch(model), model.wiring
     layers = range(model.cfg.n_layers)
-    streams = [axes.stream_input(layer, stream) for layer in layers for stream in model.streams]
+    streams = [axes.stream_input(layer, stream) for layer in layers for stream in wiring.streams]
     outputs = [axes.source_output(source) for source in range(model.cfg.n_layers + 1)]
     return [
         *((name, Observer(partial(watch.keep, name))) for name in streams),

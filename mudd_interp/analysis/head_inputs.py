@@ -203,7 +203,7 @@ class HeadInputSums(Accumulator[HeadInputs]):
         direct, total = np.stack([shares for shares, _ in self._found], axis=-1)
         return HeadInputs(
             provenance=provenance,
-            streams=self._model.streams,
+            streams=self._model.wiring.streams,
             direct=direct,
             total=total,
             tokens=np.array(self._lengths),
@@ -249,7 +249,7 @@ def _shares_of(
     for stream in INPUTS:
         every = reading_directions(model, found, layer, stream)
         reads = every[head * len(every) // model.cfg.n_heads]
-        weights = found.cache.mixing_weights(layer, stream)
+        weights = found.weights(layer, stream)
         coefficients = found.cache.path_coefficients(layer, stream)
         shares = [
             torch.cat(

@@ -141,7 +141,7 @@ class ActivitySums(Accumulator[HeadActivity]):
     """Counts of active tokens; each layer's pattern is counted when its hook fires."""
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], first_positions: int):
-        self._streams: tuple[Stream, ...] = model.streams
+        self._streams: tuple[Stream, ...] = model.wiring.streams
         self._counts = np.zeros((model.cfg.n_layers, model.cfg.n_heads), dtype=np.int64)
         self.options: Mapping[str, Any] = {**sinks, "first_positions": first_positions}
         self._sinks = torch.tensor(sinks["sink_token_ids"], dtype=torch.int64)

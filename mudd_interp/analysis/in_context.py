@@ -123,7 +123,7 @@ class InContextSums(Accumulator[InContextLoss]):
 
     def __init__(self, model: HookedModel, how: InContextLossAnalysis):
         self.options: Mapping[str, Any] = asdict(how)
-        self._how, self._streams = how, model.streams
+        self._how, self._streams = how, model.wiring.streams
         self._loss_sum = np.zeros(model.cfg.n_ctx)
         self._count = np.zeros(model.cfg.n_ctx, dtype=np.int64)
         self._gains = [np.zeros(0)]

@@ -145,7 +145,7 @@ def _places(model: DecomposableModel) -> Iterator[tuple[Kind, int, str]]:
     n_layers: int = model.cfg.n_layers
     for source in range(n_layers + 1):
         yield "x", source, axes.source_output(source)
-    for stream in model.streams:
+    for stream in model.wiring.streams:
         for layer in range(n_layers):
             yield stream, layer, axes.stream_input(layer, stream)
         if stream == "r":

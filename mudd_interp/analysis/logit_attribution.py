@@ -183,7 +183,7 @@ def direct_logit_attribution(
     heads = shares(cache.stack_head_results()).reshape(n_layers, -1)
     outputs = [cache[axes.source_output(j)] for j in range(n_layers + 1)]
     reads = [
-        x * weight for x, weight in zip(outputs, cache.mixing_weights().unbind(-2), strict=True)
+        x * weight for x, weight in zip(outputs, found.weights(n_layers).unbind(-2), strict=True)
     ]
     attn = whole[1::2]
     total = whole.sum() + float(constant)

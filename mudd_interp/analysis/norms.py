@@ -93,7 +93,7 @@ class NormSums(Accumulator[StreamNorms]):
     """Moments of the norms of each stream and layer."""
 
     def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._streams, self._n_layers = model.wiring.streams, model.cfg.n_layers
         self._hooks = {
             (row, layer): axes.stream_input(layer, stream)
             for row, stream in enumerate(self._streams)

@@ -17,11 +17,11 @@ from mudd_interp.analysis.sequence import (
     SequenceResult,
     relative_error,
     run_pass,
-    stream_hook,
     written_hooks,
 )
-from mudd_interp.axes import Aggregate, Stream, aggregates
+from mudd_interp.axes import Stream
 from mudd_interp.protocol import DecomposableModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,31 +101,33 @@ def path_coefficients(
             blocks are not the sum of attention and FFN.
     """
     n_layers: int = model.cfg.n_layers
-    hooks: dict[Aggregate, str] = {
-        place: stream_hook(n_layers, place[0] + 1, place[1])
-        for place in aggregates(n_layers, model.streams)
-    }
-    names = {*hooks.values(), *written_hooks(n_layers)}
+    wiring = model.wiring
+    names = {*(read.hook for read in wiring.rows), *written_hooks(n_layers)}
     found = run_pass(model, tokens, names, data, {})
     embed, *outs = (found.cache[name] for name in written_hooks(n_layers))
     written = [embed, *(a + m for a, m in zip(outs[::2], outs[1::2], strict=True))]
-    means: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
-    spreads: dict[Aggregate, Float64[np.ndarray, "source pos"]] = {}
+    means: dict[Read, Float64[np.ndarray, "source pos"]] = {}
+    spreads: dict[Read, Float64[np.ndarray, "source pos"]] = {}
     errors = [0.0]
-    for place, hook in hooks.items():
-        total: Tensor = found.cache.path_coefficients(place[0] + 1, place[1])
-        means[place] = as_float64(total.mean(-1).T)
-        spreads[place] = as_float64(total.std(-1, correction=0).T)
+    for read in wiring.rows:
+        total: Tensor = found.cache.path_coefficients(read.layer, read.stream)
+        means[read] = as_float64(total.mean(-1).T)
+        spreads[read] = as_float64(total.std(-1, correction=0).T)
         parts = sum(
             (w * c for w, c in zip(written, total.unbind(-2), strict=False)),
             torch.zeros_like(embed),
         )
-        errors.append(relative_error(parts, found.cache[hook]))
+        errors.append(relative_error(parts, found.cache[read.hook]))
     return PathCoefficients(
         **found.labels,
         completeness_error=max(errors),
-        streams=model.streams,
-        coefficient=edge_grid(means, n_layers, model.streams),
-        spread=edge_grid(spreads, n_layers, model.streams),
+        streams=wiring.streams,
+        coefficient=edge_grid(means, wiring, columns=_written),
+        spread=edge_grid(spreads, wiring, columns=_written),
         source_norm=np.stack([as_float64(l2_norms(each)) for each in written]),
     )
+
+
+def _written(read: Read) -> range:
+    """The embedding, and what each block below wrote: whichever of the sources a row reads."""
+    return range(read.layer + 1)

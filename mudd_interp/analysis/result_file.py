@@ -44,8 +44,10 @@ def file_bytes(
 ) -> bytes:
     """A safetensors file of a result, whose header has a digest over all of it."""
     header = {"result": result, "streams": list(streams), "provenance": dict(provenance)}
+    # safetensors writes an array as it lies in memory, whatever the order of its axes there.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     header["sha256"] = _digest(header, arrays)
-    return save(dict(arrays), metadata={_HEADER: json.dumps(header)})
+    return save(arrays, metadata={_HEADER: json.dumps(header)})
 
 
 def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -54,7 +56,7 @@ def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(array.data)
     return digest.hexdigest()
 
 

@@ -123,8 +123,8 @@ def routes(
         )
     options = {"source": source, "layer": layer, "stream": stream, "position": position, "k": k}
     found = run_pass(model, tokens, (), data, options, position)
-    weights = _at_token(found.cache.mixing_weights(layer, stream))
-    residual = [_at_token(found.cache.mixing_weights(below)) for below in range(layer)]
+    weights = _at_token(found.weights(layer, stream))
+    residual = [_at_token(found.weights(below)) for below in range(layer)]
     coefficients = _unroll(weights, residual)
     magnitudes = _unroll(weights.abs(), [each.abs() for each in residual])
     best = strongest_routes(

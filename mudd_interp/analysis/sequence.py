@@ -17,6 +17,7 @@ from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
 from mudd_interp.protocol import DecomposableModel
+from mudd_interp.states import StateWiring
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,9 +36,14 @@ class SequenceResult(OneSequence):
 class Pass:
     """One forward pass: its cache without the batch axis, in at least float32, and its logits."""
 
+    wiring: StateWiring
     cache: Any
     logits: Float[Tensor, "pos d_vocab"] | None
     labels: Mapping[str, Any]
+
+    def weights(self, layer: int, stream: axes.Stream = "r") -> Float[Tensor, "pos source _"]:
+        """What a stream of a block multiplies X_0..X_layer by; see ``StateWiring.vectors``."""
+        return self.wiring.vectors(self.wiring.read(layer, stream), self.cache)
 
 
 def run_pass(
@@ -86,7 +92,7 @@ def run_pass(
         "token_ids": batch[0].cpu().numpy().copy(),
         "tokens": token_texts(model, batch[0]),
     }
-    return Pass(cache, wide(found[0]) if logits else None, labels)
+    return Pass(model.wiring, cache, wide(found[0]) if logits else None, labels)
 
 
 def last_position(tokens: Any, position: int | None) -> int:

@@ -86,7 +86,7 @@ class SimilaritySums(Accumulator[LayerSimilarity]):
     """Sums of cosines; between two blocks it keeps each stream and its norms."""
 
     def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._streams, self._n_layers = model.wiring.streams, model.cfg.n_layers
         self._sums = np.zeros((len(self._streams), self._n_layers - 1))
         self._previous: dict[int, tuple[Tensor, Tensor]] = {}
 

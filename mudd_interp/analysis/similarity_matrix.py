@@ -92,7 +92,7 @@ class SimilarityMatrixSums(Accumulator[SimilarityMatrix]):
     """
 
     def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
+        self._streams, self._n_layers = model.wiring.streams, model.cfg.n_layers
         self._sums = np.zeros((len(self._streams), self._n_layers, self._n_layers))
         self._units: dict[int, Float[Tensor, "batch pos layer d_model"]] = {}
 

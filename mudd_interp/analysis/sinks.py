@@ -100,7 +100,7 @@ class SensitivitySums(Accumulator[SinkSensitivity]):
     """Counts of active tokens under every rule, from one look at each layer's pattern."""
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], most_positions: int):
-        self._streams: tuple[Stream, ...] = model.streams
+        self._streams: tuple[Stream, ...] = model.wiring.streams
         shape = (2, most_positions + 1, model.cfg.n_layers, model.cfg.n_heads)
         self._counts = np.zeros(shape, dtype=np.int64)
         self.options: Mapping[str, Any] = {**sinks, "most_positions": most_positions}

@@ -16,16 +16,14 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mudd_interp import axes
 from mudd_interp.analysis.attribution import keep
-from mudd_interp.analysis.edges import weights_hooks
+from mudd_interp.analysis.edges import watch_weights
 from mudd_interp.analysis.finite import advice
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import logit_difference
-from mudd_interp.axes import Aggregate
-from mudd_interp.edits import aggregate_hook
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Read
 
 
 def first_order(
@@ -47,14 +45,16 @@ def first_order(
     Raises:
         ValueError: If a gradient is not finite.
     """
-    kept: dict[Any, Tensor] = {}  # X_j by its number, a stream by its aggregate
-    weights: dict[Aggregate, Tensor] = {}
+    wiring = model.wiring
+    kept: dict[Any, Tensor] = {}  # X_j by its number, a stream by its row
+    weights: dict[Read, Tensor] = {}
     hooks: list[Hook] = [
-        (axes.source_output(j), partial(keep, kept, j)) for j in range(len(changes))
+        (source.hook, partial(keep, kept, j)) for j, source in enumerate(wiring.sources)
     ]
-    for key, name in weights_hooks(model).items():
-        hooks.append((name, Observer(partial(_look, weights, key))))
-        hooks.append((aggregate_hook(model, *key), partial(keep, kept, key)))
+    hooks += watch_weights(wiring, partial(_look, weights))
+    hooks += [
+        (read.hook, partial(keep, kept, read)) for read in wiring.rows if wiring.weighed(read)
+    ]
     with torch.enable_grad(), model.hooks(hooks):
         difference = logit_difference(model(tokens, return_type="logits"), answers).sum()
         found = torch.autograd.grad(difference, list(kept.values()))
@@ -62,12 +62,12 @@ def first_order(
     estimate = torch.stack(
         [(gradients[j] * wide(change)).sum(-1) for j, change in enumerate(changes)]
     )
-    for (i, stream), weight in weights.items():
-        # The newest source, X_{i+1}, is left out: all of its readers are counted above.
-        older = torch.stack([wide(change) for change in changes[: i + 1]])
-        read = wide(weight)[..., :-1] * torch.einsum("jbpd,bpd->bpj", older, gradients[i, stream])
-        # Besides X_l the state at l holds X_0..X_{l-1}, which aggregations from l - 1 on read.
-        estimate[1 : i + 2] += read.cumsum(-1).permute(2, 0, 1)
+    for read, weight in weights.items():
+        # The newest source, X_layer, is left out: all of its readers are counted above.
+        for j, of_source in zip(wiring.columns(read)[:-1], wide(weight).unbind(-1), strict=False):
+            taken = of_source * (wide(changes[j]) * gradients[read]).sum(-1)
+            # Besides X_l the state at l holds X_0..X_{l-1}, which rows from l - 1 on read.
+            estimate[j + 1 : read.layer + 1] += taken
     if not estimate.isfinite().all():
         dtype = str(model.cfg.dtype).removeprefix("torch.")
         raise ValueError(
@@ -78,9 +78,6 @@ def first_order(
 
 
 def _look(
-    weights: dict[Aggregate, Tensor],
-    key: Aggregate,
-    tensor: Float[Tensor, "prompt pos source"],
-    hook: Any,  # noqa: ARG001 (a hook's signature)
+    weights: dict[Read, Tensor], read: Read, found: Float[Tensor, "prompt pos source"]
 ) -> None:
-    weights[key] = tensor.detach()
+    weights[read] = found.detach()

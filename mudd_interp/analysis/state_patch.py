@@ -17,17 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from mudd_interp import axes
 from mudd_interp.analysis.ablation import TOKENS_PER_PASS
 from mudd_interp.analysis.causes import spearman
-from mudd_interp.analysis.edges import weights_hooks
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.state_gradient import first_order
-from mudd_interp.edits import aggregate_hook, multiplies_normed
 from mudd_interp.protocol import Hook, HookedModel, Observer, ResumableModel
 
 Restored = Literal["state", "output", "resid_pre"]
@@ -129,14 +126,15 @@ def state_patch(
     clean, corrupted = prompt_pair(model, clean, corrupted)
     runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
     chosen = answers_of(model, [run.logits for run in runs], answers)
+    wiring = model.wiring
     layers = range(model.cfg.n_layers + 1)
     patched = [
         np.stack([_patched(model, runs, layer, what, chosen) for layer in layers])
-        for what in (RESTORED if weights_hooks(model) else RESTORED[:1])
+        for what in (RESTORED[:1] if wiring.additive else RESTORED)
     ]
     patched *= len(RESTORED) // len(patched)  # without dense weights the three are one
     estimate = np.full_like(patched[0], np.nan)
-    if not multiplies_normed(model):
+    if wiring.between is None:
         changes = [ours - theirs for ours, theirs in zip(*(r.outputs for r in runs), strict=True)]
         estimate[:, :-1] = first_order(model, corrupted, changes, chosen)
         estimate[:, -1] = estimate[:, :-1].sum(1)
@@ -146,7 +144,7 @@ def state_patch(
     options = {"corrupted": f"{other.digest:064x}"}
     return StatePatch(
         provenance=provenance(model, "clean prompts", seen, options),
-        streams=model.streams,
+        streams=wiring.streams,
         clean=as_float64(logit_difference(runs[0].logits, chosen)),
         corrupted=as_float64(logit_difference(runs[1].logits, chosen)),
         patched=np.stack(patched),
@@ -163,18 +161,13 @@ class _Run:
         self.outputs: list[Float[Tensor, "prompt pos d_model"]] = []
         self.streams: list[Float[Tensor, "prompt pos d_model"]] = []
         hooks: list[Hook] = finite_hooks(model)
-        for layer in range(model.cfg.n_layers + 1):
+        for layer, source in enumerate(model.wiring.sources):
             hooks += [
-                (axes.source_output(layer), Observer(lambda x, _: self.outputs.append(x))),
-                (_stream(model, layer), Observer(lambda x, _: self.streams.append(x))),
+                (source.hook, Observer(lambda x, _: self.outputs.append(x))),
+                (model.wiring.read(layer).hook, Observer(lambda x, _: self.streams.append(x))),
             ]
         with model.hooks(hooks):
             self.logits = model(tokens, return_type="logits")
-
-
-def _stream(model: HookedModel, layer: int) -> str:
-    """The hook on the R stream that enters a block; of the layer behind the last, the aggregate."""
-    return aggregate_hook(model, layer - 1, "r") if layer else axes.resid_pre(0)
 
 
 def _patched(
@@ -237,7 +230,7 @@ def _rerun(
     hooks: list[Hook] = []
     if what == "resid_pre":
         stream = mixed(clean.streams[layer], corrupted.streams[layer])
-        hooks = [(_stream(model, layer), partial(_replace, stream))]
+        hooks = [(model.wiring.read(layer).hook, partial(_replace, stream))]
     logits = _logits_from(model, corrupted.tokens.repeat(len(at), 1), outputs, hooks)
     return logits.unflatten(0, (len(at), -1))
 
@@ -252,7 +245,8 @@ def _logits_from(
     if isinstance(model, ResumableModel):
         with model.hooks(hooks):
             return model.logits_from(outputs)
-    pins = [(axes.source_output(j), partial(_replace, x)) for j, x in enumerate(outputs)]
+    sources = zip(model.wiring.sources, outputs, strict=False)
+    pins = [(source.hook, partial(_replace, x)) for source, x in sources]
     with model.hooks([*pins, *hooks]):
         return model(tokens, return_type="logits")
 

@@ -1,7 +1,6 @@
 """What each stream reads at each token of one sequence: static and dynamic part apart."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,8 @@ from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
     static_weights,
-    weights_hooks,
+    watch_sources,
+    watch_weights,
 )
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
@@ -25,9 +25,10 @@ from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.analysis.weights import rectify
-from mudd_interp.axes import Aggregate, Stream
+from mudd_interp.axes import Stream
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,7 +92,7 @@ class TokenWeights(OneSequence):
         Raises:
             ValueError: If there is no such edge, with the range of those that there are.
         """
-        edge = edge_index(self.streams, self.n_layers, stream, layer, source)
+        edge = edge_index(self.streams, self.present, stream, layer, source)
         labels = {"position": np.arange(len(self.token_ids)), "token_id": self.token_ids}
         parts = _parts(self.static[edge], self.weights[edge], self.source_norm[source])
         return pd.DataFrame({**labels, **parts})
@@ -117,7 +118,7 @@ def token_weights(model: HookedModel, tokens: Any, data: str = "the prompt") -> 
     seen.add(batch)
     return TokenWeights(
         provenance=provenance(model, data, seen, {}),
-        streams=model.streams,
+        streams=model.wiring.streams,
         token_ids=batch[0].cpu().numpy().copy(),
         tokens=token_texts(model, batch[0]),
         weights=record.weights,
@@ -161,38 +162,25 @@ class _Record:
     """The arrays that the hooks of one forward pass fill; what has no hook stays as it is."""
 
     def __init__(self, model: HookedModel, positions: int):
-        self._model = model
-        self.static = edge_grid(static_weights(model), model.cfg.n_layers, model.streams)
+        self._wiring = model.wiring
+        self.static = edge_grid(static_weights(self._wiring), self._wiring)
         dtype = np.float64 if model.cfg.dtype == torch.float64 else np.float32
         self.weights = np.repeat(self.static.astype(dtype)[..., None], positions, axis=-1)
-        self.source_norm = np.zeros((model.cfg.n_layers + 1, positions))
-        self._sources = range(model.cfg.n_layers + 1)
+        self.source_norm = np.zeros((len(self._wiring.sources), positions))
 
     def hooks(self) -> list[Hook]:
-        """A hook on each set of weights and on each source; they only look."""
-        looks = {
-            **{n: partial(self._see_weights, key) for key, n in weights_hooks(self._model).items()},
-            **{self._model.source_hook(j): partial(self._see_source, j) for j in self._sources},
-        }
-        return [(name, Observer(look)) for name, look in looks.items()]
+        """Looks at the weights of each row and at each source."""
+        return [
+            *watch_weights(self._wiring, self._see_weights),
+            *watch_sources(self._wiring, self._see_source),
+        ]
 
-    def _see_weights(
-        self,
-        key: Aggregate,
-        weights: Float[Tensor, "1 pos source"],
-        hook: Any,  # noqa: ARG002
-    ) -> None:
-        layer, stream = key
+    def _see_weights(self, read: Read, weights: Float[Tensor, "1 pos source"]) -> None:
+        row = self.weights[self._wiring.streams.index(read.stream), read.row]
         values = wide(weights.detach()[0].cpu())
-        row = self.weights[self._model.streams.index(stream), layer]
-        row[: weights.shape[-1]] = values.numpy().T
+        row[list(self._wiring.columns(read))] = values.numpy().T
 
-    def _see_source(
-        self,
-        source: int,
-        x: Float[Tensor, "1 pos d_model"],
-        hook: Any,  # noqa: ARG002
-    ) -> None:
+    def _see_source(self, source: int, x: Float[Tensor, "1 pos d_model"]) -> None:
         self.source_norm[source] = as_float64(l2_norms(x)[0])
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,15 +11,21 @@ from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.difference import Table, minus_baseline
-from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights, weights_hooks
+from mudd_interp.analysis.edges import (
+    edge_grid,
+    edge_index,
+    static_weights,
+    watch_sources,
+    watch_weights,
+)
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
-from mudd_interp.axes import Aggregate
 from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Read
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,7 +87,7 @@ class DenseWeights(Result):
         Raises:
             ValueError: If there is no such edge, with the range of those that there are.
         """
-        at = edge_index(self.streams, self.n_layers, stream, layer, source)
+        at = edge_index(self.streams, self.present, stream, layer, source)
         tokens = self.provenance.tokens
         return {
             "mean": float(self.mean[at]),
@@ -142,57 +147,48 @@ class WeightSums(Accumulator[DenseWeights]):
     """Moments of the weights of each aggregation and stream, and sums of the sources' norms."""
 
     def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.streams, model.cfg.n_layers
-        self._static, self._hooked = static_weights(model), weights_hooks(model)
-        self._moments = {key: Moments.empty(len(self._static[key])) for key in self._hooked}
-        self._source_hooks = [model.source_hook(j) for j in range(self._n_layers + 1)]
-        self._norms = np.zeros(self._n_layers + 1)
+        self._wiring, self._static = model.wiring, static_weights(model.wiring)
+        self._moments = {
+            read: Moments.empty(len(static))
+            for read, static in self._static.items()
+            if self._wiring.weighed(read)
+        }
+        self._norms = np.zeros(len(self._wiring.sources))
 
     def hooks(self) -> list[Hook]:
-        """A hook on each set of weights and on each source."""
-        weights = [(name, partial(self._see_weights, key)) for key, name in self._hooked.items()]
-        sources = [
-            (name, partial(self._see_source, j)) for j, name in enumerate(self._source_hooks)
+        """A look at the weights of each row, and at each source."""
+        return [
+            *watch_weights(self._wiring, self._see_weights),
+            *watch_sources(self._wiring, self._see_source),
         ]
-        return [*weights, *sources]
 
-    def _see_weights(
-        self,
-        key: Aggregate,
-        weights: Float[Tensor, "batch pos source"],
-        hook: Any,  # noqa: ARG002
-    ) -> None:
+    def _see_weights(self, read: Read, weights: Float[Tensor, "batch pos source"]) -> None:
         values = weights.detach().flatten(0, 1).cpu().double().numpy()
-        self._moments[key] = self._moments[key].merge(Moments.of(values))
+        self._moments[read] = self._moments[read].merge(Moments.of(values))
 
-    def _see_source(
-        self,
-        source: int,
-        x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
-    ) -> None:
+    def _see_source(self, source: int, x: Float[Tensor, "batch pos d_model"]) -> None:
         self._norms[source] += l2_norms(x).cpu().double().sum().item()
 
     def finish(self, provenance: Provenance) -> DenseWeights:
         """The result of all batches so far."""
         constant = {
-            key: Moments(provenance.tokens, static, np.zeros_like(static))
-            for key, static in self._static.items()
+            read: Moments(provenance.tokens, static, np.zeros_like(static))
+            for read, static in self._static.items()
         }
         moments = {**constant, **self._moments}
         return DenseWeights(
             provenance=provenance,
-            streams=self._streams,
-            mean=self._grid({key: m.mean for key, m in moments.items()}),
-            m2=self._grid({key: m.m2 for key, m in moments.items()}),
+            streams=self._wiring.streams,
+            mean=self._grid({read: m.mean for read, m in moments.items()}),
+            m2=self._grid({read: m.m2 for read, m in moments.items()}),
             static=self._grid(self._static),
             source_norm_sum=self._norms.copy(),
         )
 
     def _grid(
-        self, values: Mapping[Aggregate, Float64[np.ndarray, "..."]]
+        self, values: Mapping[Read, Float64[np.ndarray, "..."]]
     ) -> Float64[np.ndarray, "stream layer source"]:
-        return edge_grid(values, self._n_layers, self._streams)
+        return edge_grid(values, self._wiring)
 
 
 def rectify(frame: pd.DataFrame) -> pd.DataFrame:

@@ -55,7 +55,9 @@ class _AnyMeans:
     @classmethod
     def of(cls, model: HookedModel) -> "_AnyMeans":
         n_layers = model.cfg.n_layers
-        return cls(model.streams, np.zeros((len(model.streams), n_layers, n_layers + 1)))
+        return cls(
+            model.wiring.streams, np.zeros((len(model.wiring.streams), n_layers, n_layers + 1))
+        )
 
 
 def _plan(study: Study, part: Part) -> _Plan:

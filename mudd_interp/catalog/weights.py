@@ -137,7 +137,7 @@ def _edge_distribution(study: Study) -> Drawn:
 
     def table(part: Part) -> pd.DataFrame:
         """The bins, and beside each the values that are lines in the figure."""
-        own = counterpart(request.stream, study.models[part].streams)
+        own = counterpart(request.stream, study.models[part].wiring.streams)
         edge = study.result(part, DenseWeightsAnalysis()).edge(own, *place[1:])
         bins = study.result(part, WeightDistributionAnalysis()).edge_frame(own, *place[1:])
         return bins.assign(**edge)

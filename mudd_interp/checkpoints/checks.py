@@ -58,8 +58,9 @@ def check_runs(model: HookedMUDDTransformer) -> tuple[str, ...]:
 def edited_hooks(model: HookedMUDDTransformer) -> tuple[list[str], list[str]]:
     """The stream inputs of the middle block, and the dense weights that made them."""
     middle = model.config.n_layers // 2
-    weights = [model.weights_hook(max(0, middle - 1), stream) for stream in STREAMS]
     inputs = [axes.stream_input(middle, stream) for stream in STREAMS]
+    rows = [read for read in model.wiring.rows if read.layer == max(1, middle)]
+    weights = [model.wiring.gate(read) for read in rows]
     return inputs, [name for name in weights if name is not None]
 
 

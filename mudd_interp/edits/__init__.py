@@ -1,12 +1,10 @@
 """Interventions: what to change in a forward pass, as values, and the hooks that change it."""
 
 from mudd_interp.edits.apply import Means as Means
-from mudd_interp.edits.apply import aggregate_hook as aggregate_hook
 from mudd_interp.edits.apply import batched_hooks as batched_hooks
 from mudd_interp.edits.apply import edit_hooks as edit_hooks
 from mudd_interp.edits.apply import edited as edited
 from mudd_interp.edits.apply import edits_by_position as edits_by_position
-from mudd_interp.edits.apply import multiplies_normed as multiplies_normed
 from mudd_interp.edits.apply import run as run
 from mudd_interp.edits.edit import ACTIONS as ACTIONS
 from mudd_interp.edits.edit import Action as Action

@@ -1,6 +1,6 @@
 """From edits to hooks: the only way in which an edit reaches a model."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,14 +11,18 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp import axes
-from mudd_interp.axes import Aggregate, Stream, n_sources
+from mudd_interp.axes import Stream
 from mudd_interp.edits.edit import Edit, Edits, as_edits, edits_text
 from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.wiring import Changed, Read, newest_source
 
 M = TypeVar("M", bound=HookedModel)
 
 Step = Callable[[Tensor], Tensor]
-"""What an edit makes of a hooked tensor: a new one of the same shape."""
+"""What an edit makes of a hooked tensor, or of weights: a new one of the same shape."""
+
+Target = str | Read
+"""What an edit changes: the tensor of a hook, or the weights of a read."""
 
 
 @runtime_checkable
@@ -69,10 +73,8 @@ def run(
 def edit_hooks(model: HookedModel, edits: Edits, means: Means | None = None) -> list[Hook]:
     """The hooks of edits, one for each tensor that they change; arguments as for :func:`edited`."""
     by_position = any(each.positions or each.action == "shuffle" for each in as_edits(edits))
-    return [
-        (name, _Apply([(None, steps)], by_position=by_position))
-        for name, steps in _steps(model, edits, means).items()
-    ]
+    targets = {target: [(None, each)] for target, each in _steps(model, edits, means).items()}
+    return _hooks(model, targets, by_position=by_position)
 
 
 def edits_by_position(model: HookedModel) -> bool:
@@ -83,22 +85,23 @@ def edits_by_position(model: HookedModel) -> bool:
     """
     handles = [handle for point in model.hook_dict.values() for handle in point.fwd_hooks]
     hooks = [handle.user_hook for handle in handles]
-    return any(isinstance(hook, _Apply) and hook.by_position for hook in hooks)
+    steps = [hook.change if isinstance(hook, Changed) else hook for hook in hooks]
+    return any(isinstance(each, _Apply) and each.by_position for each in steps)
 
 
 def batched_hooks(
     model: HookedModel, sets: Sequence[Edits], means: Means | None = None
 ) -> list[Hook]:
     """Several sets of edits in one pass: of a batch that holds the sequences once for each set."""
-    shares: dict[str, list[tuple[int | None, list[Step]]]] = {}
+    targets: dict[Target, list[tuple[int | None, list[Step]]]] = {}
     for number, edits in enumerate(sets):
-        for name, steps in _steps(model, edits, means).items():
-            shares.setdefault(name, []).append((number, steps))
-    return [(name, _Apply(each, len(sets))) for name, each in shares.items()]
+        for target, steps in _steps(model, edits, means).items():
+            targets.setdefault(target, []).append((number, steps))
+    return _hooks(model, targets, len(sets))
 
 
 class _Apply:
-    """A hook that applies steps to a tensor, or to shares of its batch.
+    """Applies steps to a tensor, or to shares of its batch: a hook, or a change of weights.
 
     Args:
         steps: For each share its number (``None`` for all of the batch), and its steps in order.
@@ -114,7 +117,7 @@ class _Apply:
     ):
         self.steps, self.shares, self.by_position = steps, shares, by_position
 
-    def __call__(self, tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
+    def __call__(self, tensor: Tensor, hook: Any = None) -> Tensor:  # noqa: ARG002 (a hook's signature)
         parts = list(tensor.chunk(self.shares))
         for number, steps in self.steps:
             for step in steps:
@@ -122,53 +125,68 @@ class _Apply:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _steps(model: HookedModel, edits: Edits, means: Means | None) -> dict[str, list[Step]]:
-    steps: dict[str, list[Step]] = {}
+def _hooks(
+    model: HookedModel,
+    targets: Mapping[Target, Sequence[tuple[int | None, Sequence[Step]]]],
+    shares: int = 1,
+    by_position: bool = False,
+) -> list[Hook]:
+    hooks: list[Hook] = []
+    for target, steps in targets.items():
+        change = _Apply(steps, shares, by_position)
+        hooks += (
+            [(target, change)] if isinstance(target, str) else model.wiring.hooks(target, change)
+        )
+    return hooks
+
+
+def _steps(model: HookedModel, edits: Edits, means: Means | None) -> dict[Target, list[Step]]:
+    steps: dict[Target, list[Step]] = {}
     for edit in as_edits(edits):
-        for name, step in _of_edit(model, edit, means):
-            steps.setdefault(name, []).append(step)
+        for target, step in _of_edit(model, edit, means):
+            steps.setdefault(target, []).append(step)
     return steps
 
 
-def _of_edit(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[str, Step]]:
+def _of_edit(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[Target, Step]]:
     _check_ranges(model, edit)
     if edit.part == "edge":
         return _of_edges(model, edit, means)
     assert edit.layer is not None
     if edit.part == "mlp":
-        return [(axes.block(edit.layer, "hook_mlp_out"), partial(_zero, edit))]
+        return [(axes.mlp_out(edit.layer), partial(_zero, edit))]
     return [(axes.attn(edit.layer, "hook_z"), partial(_zero_head, edit))]
 
 
 def _check_ranges(model: HookedModel, edit: Edit) -> None:
-    n_layers, sources = model.cfg.n_layers, model.cfg.n_layers + 1
+    wiring, n_layers = model.wiring, model.cfg.n_layers
+    sources = len(wiring.sources)
     if edit.part == "edge" and edit.layer is not None:
-        sources = n_sources(edit.layer)
+        sources = newest_source(edit.layer) + 1
     counts = {"layer": n_layers, "source": sources, "head": model.cfg.n_heads}
     for name, count in counts.items():
         value = getattr(edit, name)
         if value is not None and value >= count:
             raise ValueError(f"`{edit}`: {name} must lie in 0..{count - 1} here, got {value}.")
-    if edit.stream is not None and edit.stream not in model.streams:
+    if edit.stream is not None and edit.stream not in wiring.streams:
         raise ValueError(
-            f"`{edit}`: the streams of this model are {', '.join(model.streams)}"
-            + (", which all four inputs of a block read." if len(model.streams) == 1 else ".")
+            f"`{edit}`: the streams of this model are {', '.join(wiring.streams)}"
+            + (", which all four inputs of a block read." if len(wiring.streams) == 1 else ".")
         )
 
 
-def _of_edges(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[str, Step]]:
-    steps: list[tuple[str, Step]] = []
-    for i, stream in axes.aggregates(model.cfg.n_layers, model.streams):
-        if edit.layer not in (None, i) or edit.stream not in (None, stream):
+def _of_edges(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[Target, Step]]:
+    wiring, steps = model.wiring, list[tuple[Target, Step]]()
+    for read in wiring.rows:
+        if edit.layer not in (None, read.row) or edit.stream not in (None, read.stream):
             continue
-        newest = n_sources(i) - 1
-        if (edit.source or 0) > newest:
+        columns = wiring.columns(read)
+        if not wiring.weighed(read):
+            if edit.action != "cut" or edit.source not in (None, columns[-1]):
+                continue
+        elif edit.source is not None and edit.source not in columns:
             continue
-        name = model.weights_hook(i, stream)
-        if name is not None:
-            steps.append((name, _weights_step(model, edit, (i, stream), means)))
-        elif edit.action == "cut" and edit.source in (None, newest):
-            steps.append((aggregate_hook(model, i, stream), partial(_zero, edit)))
+        steps.append((read, _weights_step(model, edit, read, means)))
     if not steps:
         raise ValueError(_NOTHING.format(edit=edit, name=model.info.name))
     return steps
@@ -181,98 +199,92 @@ _NOTHING = (
 )
 
 
-def aggregate_hook(model: HookedModel, aggregation: int, stream: Stream) -> str:
-    """The hook on what an aggregation gives to one stream."""
-    last = aggregation == model.cfg.n_layers - 1
-    return axes.RESID_FINAL if last else axes.stream_input(aggregation + 1, stream)
-
-
-def _weights_step(model: HookedModel, edit: Edit, key: Aggregate, means: Means | None) -> Step:
+def _weights_step(model: HookedModel, edit: Edit, read: Read, means: Means | None) -> Step:
+    columns = model.wiring.columns(read)
+    at = None if edit.source is None else columns.index(edit.source)
     if edit.action == "shuffle":
-        return partial(_shuffle, edit, key)
-    values = _values(model, edit, key, means)
-    return partial(_set_weights, edit, values)
+        return partial(_shuffle, edit, at, read)
+    return partial(_set_weights, edit, at, _values(model, edit, read, means))
 
 
 def _values(
-    model: HookedModel, edit: Edit, key: Aggregate, means: Means | None
+    model: HookedModel, edit: Edit, read: Read, means: Means | None
 ) -> Float[Tensor, " source"]:
-    """What the weights of an aggregate become."""
-    i, stream = key
+    """What the weights of a row become."""
+    static = model.wiring.static(read)
+    assert static is not None
     if edit.action == "static":
-        return model.static_weights(i, stream).detach()
+        return static.detach()
     if edit.action == "mean":
-        return _mean(model, edit, key, means)
-    values = torch.zeros(n_sources(i), dtype=torch.float64)
+        return _mean(model, edit, read, means)
+    values = torch.zeros(len(static), dtype=torch.float64)
     # With PrePostDANorm the newest output is added after the aggregate.
-    if edit.action == "plain" and not multiplies_normed(model):
+    if edit.action == "plain" and model.wiring.between is None:
         values[-1] = 1.0
     return values
 
 
-def multiplies_normed(model: HookedModel) -> bool:
-    """Whether the weights multiply normed sources (PrePostDANorm)."""
-    return model.source_hook(0) != axes.source_output(0)
-
-
 def _mean(
-    model: HookedModel, edit: Edit, key: Aggregate, means: Means | None
+    model: HookedModel, edit: Edit, read: Read, means: Means | None
 ) -> Float[Tensor, " source"]:
     if means is None:
         raise ValueError(
             f"`{edit}` needs mean weights: give means=mudd_interp.analysis.dense_weights(model, "
             "batches)."
         )
-    shape = (len(model.streams), model.cfg.n_layers, model.cfg.n_layers + 1)
-    if means.streams != model.streams or means.mean.shape != shape:
+    wiring, n_layers = model.wiring, model.cfg.n_layers
+    shape = (len(wiring.streams), n_layers, len(wiring.sources))
+    if means.streams != wiring.streams or means.mean.shape != shape:
         raise ValueError(
             f"the means are of a model with streams {', '.join(means.streams)} and "
-            f"{means.mean.shape[1]} layers, this one has {', '.join(model.streams)} and "
-            f"{model.cfg.n_layers}: compute them of this model."
+            f"{means.mean.shape[1]} layers, this one has {', '.join(wiring.streams)} and "
+            f"{n_layers}: compute them of this model."
         )
-    i, stream = key
-    row = means.mean[model.streams.index(stream), i, : n_sources(i)]
-    return torch.from_numpy(row.copy())
+    row = means.mean[wiring.streams.index(read.stream), read.row]
+    return torch.from_numpy(row[list(wiring.columns(read))])
 
 
 def _set_weights(
-    edit: Edit, values: Float[Tensor, " source"], weights: Float[Tensor, "batch pos source"]
+    edit: Edit,
+    column: int | None,
+    values: Float[Tensor, " source"],
+    weights: Float[Tensor, "batch pos source"],
 ) -> Float[Tensor, "batch pos source"]:
-    return torch.where(_mask(edit, weights), values.to(weights), weights)
+    return torch.where(_mask(edit, column, weights), values.to(weights), weights)
 
 
 def _shuffle(
-    edit: Edit, key: Aggregate, weights: Float[Tensor, "batch pos source"]
+    edit: Edit, column: int | None, read: Read, weights: Float[Tensor, "batch pos source"]
 ) -> Float[Tensor, "batch pos source"]:
-    at = _rows(edit, weights)
-    i, stream = key
-    order = np.random.default_rng([i, axes.STREAMS.index(stream)]).permutation(len(at))
+    at = _positions(edit, weights)
+    seed = [read.row, axes.STREAMS.index(read.stream)]
+    order = np.random.default_rng(seed).permutation(len(at))
     moved = weights.clone()
     moved[:, at] = weights[:, at[torch.from_numpy(order).to(at.device)]]
-    return torch.where(_mask(edit, weights), moved, weights)
+    return torch.where(_mask(edit, column, weights), moved, weights)
 
 
-def _mask(edit: Edit, weights: Tensor) -> Tensor:
-    """Which weights ``[pos source]`` an edit changes."""
+def _mask(edit: Edit, column: int | None, weights: Tensor) -> Tensor:
+    """Which weights ``[pos source]`` an edit changes: of one column, or ``None`` for all."""
     mask = torch.zeros(weights.shape[1:], dtype=torch.bool, device=weights.device)
-    columns = slice(None) if edit.source is None else edit.source
-    mask[_rows(edit, weights)[:, None], torch.arange(weights.shape[2])[columns]] = True
+    columns = slice(None) if column is None else column
+    mask[_positions(edit, weights)[:, None], torch.arange(weights.shape[2])[columns]] = True
     return mask
 
 
 def _zero(edit: Edit, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-    return x.index_fill(1, _rows(edit, x), 0.0)
+    return x.index_fill(1, _positions(edit, x), 0.0)
 
 
 def _zero_head(
     edit: Edit, z: Float[Tensor, "batch pos head d_head"]
 ) -> Float[Tensor, "batch pos head d_head"]:
     changed = z.clone()
-    changed[:, _rows(edit, z), edit.head] = 0.0
+    changed[:, _positions(edit, z), edit.head] = 0.0
     return changed
 
 
-def _rows(edit: Edit, tensor: Tensor) -> Tensor:
+def _positions(edit: Edit, tensor: Tensor) -> Tensor:
     """The positions of an edit.
 
     Raises:

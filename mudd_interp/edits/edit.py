@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from mudd_interp.axes import STREAMS, Stream, aggregates, n_sources, unknown_name
+from mudd_interp.axes import STREAMS, Stream, unknown_name
 from mudd_interp.files import parse_json
 from mudd_interp.protocol import HookedModel
 from mudd_interp.schema import shown
+from mudd_interp.wiring import newest_source
 
 Action = Literal["cut", "mean", "static", "plain", "shuffle"]
 Part = Literal["edge", "head", "mlp"]
@@ -109,8 +110,8 @@ class Edit:
     def kept_outputs(self) -> int:
         """How many of the outputs X_0, X_1, ... come before anything changes."""
         if self.layer is None:
-            return n_sources(max(0, (self.source or 0) - 1))
-        return n_sources(self.layer) if self.part == "edge" else self.layer + 1
+            return newest_source(max(0, (self.source or 0) - 1)) + 1
+        return newest_source(self.layer) + 1 if self.part == "edge" else self.layer + 1
 
     def __str__(self) -> str:
         """The text form: ``cut v 5<-2 @0,4-7``."""
@@ -277,17 +278,15 @@ def every_edge(model: HookedModel, action: Action = "cut") -> tuple[Edit, ...]:
 
     A stream on the plain residual has one edge, on the newest source, and it can be cut only.
     """
-    edits: list[Edit] = []
-    for stream in model.streams:
-        for layer in (i for i, c in aggregates(model.cfg.n_layers, model.streams) if c == stream):
-            newest = n_sources(layer) - 1
-            plain = model.weights_hook(layer, stream) is None
-            if plain and action != "cut":
-                continue
-            edits += (
-                Edit(action=action, stream=stream, layer=layer, source=source)
-                for source in range(newest if plain else 0, newest + 1)
-            )
+    edits, wiring = list[Edit](), model.wiring
+    for read in sorted(wiring.rows, key=lambda read: wiring.streams.index(read.stream)):
+        columns = wiring.columns(read)
+        if not wiring.weighed(read):
+            columns = columns[-1:] if action == "cut" else ()
+        edits += (
+            Edit(action=action, stream=read.stream, layer=read.row, source=source)
+            for source in columns
+        )
     return tuple(edits)
 
 

@@ -11,7 +11,6 @@ from transformer_lens.utilities.slice import Slice
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.model.lookup import LookupCache
-from mudd_interp.wiring import Read
 
 
 class Place(NamedTuple):
@@ -31,10 +30,12 @@ class ComponentCache(LookupCache):
         wiring = getattr(self.model, "wiring", None)
         return wiring is None or wiring.additive
 
-    def mixing_weights(
+    def path_coefficients(
         self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
     ) -> Float[Tensor, "*token source _"]:
-        """What a stream of block ``layer`` multiplies X_0..X_layer by.
+        """The total coefficient of what each component wrote in a stream, all paths together.
+
+        Index 0 is the embedding, and ``l + 1`` what attention and FFN of block ``l`` wrote.
 
         Args:
             layer: The block; ``None`` or ``n_layers`` is the final norm.
@@ -42,33 +43,16 @@ class ComponentCache(LookupCache):
             pos_slice: Positions, as TransformerLens slices them.
 
         Returns:
-            The weights, dimensionless; the last axis is 1, or d_model with PrePostDANorm, where
-            norm scales are frozen. A plain residual is one-hot on X_layer.
+            The coefficients, dimensionless; the last axis is 1, or d_model with PrePostDANorm,
+            where norm scales are frozen.
 
         Raises:
             ValueError: If there is no such stream, or a hook that is needed was not kept.
         """
-        place = self._place(layer, stream)
-        return self.model.wiring.vectors(self._read(place), self._tape(pos_slice))
-
-    def path_coefficients(
-        self, layer: int | None = None, stream: Stream = "r", pos_slice: Any = None
-    ) -> Float[Tensor, "*token source _"]:
-        """The total coefficient of what each component wrote in a stream, all paths together.
-
-        Index 0 is the embedding, and ``l + 1`` what attention and FFN of block ``l`` wrote.
-        Arguments, axes and errors are those of :meth:`mixing_weights`.
-        """
-        place = self._place(layer, stream)
-        reads = [self._read(place)]
-        ((_, found),) = self.model.wiring.components(reads, self._tape(pos_slice))
+        place, wiring = self._place(layer, stream), self.model.wiring
+        reads = [wiring.read(place.layer, place.stream)]
+        ((_, found),) = wiring.components(reads, _Tape(self, as_slice(pos_slice)))
         return found
-
-    def _read(self, place: Place) -> Read:
-        return self.model.wiring.read(place.layer, place.stream)
-
-    def _tape(self, pos_slice: Any) -> "_Tape":
-        return _Tape(self, as_slice(pos_slice))
 
     def _place(
         self, layer: int | None, stream: Stream | None = None, mlp_input: bool = False
@@ -108,7 +92,7 @@ class ComponentCache(LookupCache):
         """The hook on the scale of the norm of a block that reads a stream."""
         if place.mlp_input:
             return axes.norm_scale(place.layer, "ln2")
-        if place.layer == 0 or len(self.model.streams) == 1:
+        if place.layer == 0 or len(self.model.wiring.streams) == 1:
             return axes.norm_scale(place.layer, "ln1")
         if stream is None or stream == "r":
             raise ValueError(

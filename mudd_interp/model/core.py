@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import FactoredMatrix
 
-from mudd_interp.axes import Stream
 from mudd_interp.edits import Edits, Means, edited
 from mudd_interp.model.hooking import CheckedHooks
 from mudd_interp.model.live_config import ConfigView
@@ -36,24 +35,6 @@ class HookedCore(CheckedHooks):
     def wiring(self) -> StateWiring:
         """How much of each earlier write each of its reads takes."""
         raise NotImplementedError
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The distinct input streams of a block: q k v r, or r alone when all four are one."""
-        return self.wiring.streams
-
-    def weights_hook(self, aggregation: int, stream: Stream) -> str | None:
-        """The hook on the dense weights, or ``None`` where the stream is the plain residual."""
-        read = self.wiring.row(stream, aggregation)
-        return self.wiring.gate(read) if read.stream == stream else None
-
-    def static_weights(self, aggregation: int, stream: Stream) -> Float[Tensor, " source"]:
-        """The learned bias of the weights; one-hot on the newest source for the plain residual."""
-        return self.wiring.static(self.wiring.row(stream, aggregation))
-
-    def source_hook(self, source: int) -> str:
-        """The hook on the tensor that the dense weights multiply."""
-        return self.wiring.multiplied(self.wiring.states[source])
 
     def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
         """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""

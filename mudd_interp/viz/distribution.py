@@ -132,7 +132,7 @@ def _bins(
     distribution: WeightDistribution, stream: Stream, layer: int, source: int
 ) -> pd.DataFrame:
     """The bins from the first to the last with a token in them, and how high they are drawn."""
-    edge = edge_index(distribution.streams, distribution.n_layers, stream, layer, source)
+    edge = edge_index(distribution.streams, distribution.present, stream, layer, source)
     frame, width = distribution.edge_frame(stream, layer, source), _width(distribution)
     beyond = np.isinf(frame["high"] - frame["low"])
     least, most = distribution.minimum[edge], distribution.maximum[edge]

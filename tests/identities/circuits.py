@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 import torch
 
-from mudd_interp.axes import Aggregate
+from mudd_interp.axes import Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.block import Block
@@ -17,7 +17,7 @@ FOUR_BLOCKS = replace(ModelConfig(**SMALL), n_layers=4, d_mlp=(24,) * 4)
 
 
 def planted(
-    weights: Mapping[Aggregate, list[float]], cfg: ModelConfig = FOUR_BLOCKS
+    weights: Mapping[tuple[int, Stream], list[float]], cfg: ModelConfig = FOUR_BLOCKS
 ) -> HookedMUDDTransformer:
     """A random model in float64 that reads with these weights at every token.
 
@@ -78,7 +78,9 @@ def induction_head(keys: Literal["edge", "chain", "nothing"]) -> HookedMUDDTrans
         rotary_dim=8,
         rotary_base=100.0,
     )
-    weights: dict[Aggregate, list[float]] = {(0, "r"): [0, 1] if keys == "chain" else [1, 0]}
+    weights: dict[tuple[int, Stream], list[float]] = {
+        (0, "r"): [0, 1] if keys == "chain" else [1, 0]
+    }
     if keys == "edge":
         weights[1, "k"] = [0, 1, 0]
     model = planted(weights, cfg)

@@ -142,7 +142,7 @@ def norms(model: Any, logits: Tensor, cache: Any) -> float:
     """Normed components against what each norm of each block gives, before its gain."""
     found: list[float] = []
     for layer in range(1, model.cfg.n_layers):
-        split = len(model.streams) > 1
+        split = len(model.wiring.streams) > 1
         for s in STREAMS[:3]:
             name = axes.block(layer, f"ln1_{s}" if split else "ln1")
             stack = cache.decompose_resid(layer, apply_ln=True, stream=s)

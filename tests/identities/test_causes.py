@@ -22,7 +22,7 @@ from mudd_interp.analysis import (
     weight_contribution_cause,
 )
 from mudd_interp.data import shuffled, token_batches
-from mudd_interp.edits import aggregate_hook, every_edge
+from mudd_interp.edits import every_edge
 from tests.identities.circuits import cancelled_weight
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.unit.analysis.fakes import LogitModel
@@ -57,7 +57,7 @@ def test_first_order_is_exact_for_small_weights(name):
     batches = [random_tokens(model.config, 2, 7)]
     with torch.no_grad():
         dict(model.named_parameters())["dense.1.a"][:, 0] = 1e-5
-    edges = [f"cut {stream} 1<-0" for stream in model.streams]
+    edges = [f"cut {stream} 1<-0" for stream in model.wiring.streams]
     exact = ablation_sweep(model, batches, edges).loss_change
     estimates = edge_attribution(model, batches)
     rows = estimates.frame["edits"].isin(edges).to_numpy()
@@ -110,7 +110,7 @@ def test_one_patched_edge_by_its_definition():
         cache[axes.dense_weights(0, "k")][:, :, 1, None] * cache[axes.source_output(1)]
         for cache in caches
     ]
-    hook = (aggregate_hook(model, 0, "k"), lambda x, hook: x + terms[1] - terms[0])
+    hook = (axes.stream_input(1, "k"), lambda x, hook: x + terms[1] - terms[0])
     with model.hooks([hook]):
         last = model(prompts[0])[:, -1].detach()
     expected = last.gather(1, PAIRS).numpy()
@@ -140,15 +140,16 @@ def test_sizes_are_those_of_the_whole_cache(name):
     caches = [model.run_with_cache(tokens)[1] for tokens in batches]
     rows: list[Any] = list(found.frame.itertuples())
     for row in rows:
-        weights_hook = model.weights_hook(row.layer, row.stream)
+        read = model.wiring.row(row.stream, row.layer)
+        weights_hook = model.wiring.gate(read)
         newest = float(row.source == row.layer + 1)
         sums = np.zeros(3)
         for cache in caches:
-            x = cache[model.source_hook(row.source)].norm(dim=-1)
+            x = cache[model.wiring.multiplied(model.wiring.sources[row.source])].norm(dim=-1)
             weights = torch.full_like(x, newest)
             if weights_hook is not None:
                 weights = cache[weights_hook][:, :, row.source].abs()
-            stream = cache[aggregate_hook(model, row.layer, row.stream)].norm(dim=-1)
+            stream = cache[read.hook].norm(dim=-1)
             sums += [float(each.sum()) for each in (weights, weights * x, stream)]
         expected = sums[0] / 17, sums[1] / 17, sums[1] / sums[2]
         np.testing.assert_allclose((row.weight, row.contribution, row.share), expected, rtol=1e-9)

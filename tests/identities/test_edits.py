@@ -7,7 +7,6 @@ import torch
 import mudd_interp as mi
 from mudd_interp import axes
 from mudd_interp.analysis import dense_weights
-from mudd_interp.axes import aggregates, n_sources
 from mudd_interp.edits import every_edge
 from tests.parity.family import FAMILY, random_model, random_tokens
 
@@ -39,9 +38,9 @@ def test_cutting_an_edge_of_the_last_aggregation_takes_its_term_away(name):
     logits, cache = model.run_with_cache(tokens)
     scale = cache["ln_final.hook_scale"]
     frozen = [("ln_final.hook_scale", lambda _, hook: scale)]
-    for source in range(n_sources(last)):
-        weight = cache[model.weights_hook(last, "r")][:, :, source, None]
-        term = weight * cache[model.source_hook(source)]
+    for source, write in enumerate(model.wiring.sources):
+        weight = cache[model.wiring.gate(model.wiring.at("final"))][:, :, source, None]
+        term = weight * cache[write.hook]
         with model.edited(f"cut r {last}<-{source}"), model.hooks(frozen):
             edited, after = model.run_with_cache(tokens)
         close(after[axes.RESID_FINAL], cache[axes.RESID_FINAL] - term)
@@ -73,7 +72,7 @@ def test_no_edit_and_no_hook_change_nothing(name):
 def test_the_plain_residual_everywhere_is_the_plain_twin(name):
     model, tokens = made(name)
     twin = mi.HookedMUDDTransformer(model.config.plain(), dtype=torch.float64)
-    if len(model.streams) > 1:
+    if len(model.wiring.streams) > 1:
         # The twin has one set of norm parameters in each block, a multiway model three.
         for block in model.blocks[1:]:
             block.ln1_k, block.ln1_v = block.ln1_q, block.ln1_q
@@ -199,4 +198,5 @@ def test_means_of_another_model_are_refused():
 def test_edges_of_every_aggregate_can_be_cut():
     model, _ = made("MUDDFormer")
     keys = {(edit.layer, edit.stream) for edit in every_edge(model)}
-    assert keys == set(aggregates(model.cfg.n_layers, model.streams))
+    every = {(i, stream) for i in range(model.cfg.n_layers) for stream in "qkvr"}
+    assert keys == every - {(model.cfg.n_layers - 1, stream) for stream in "qkv"}

@@ -9,7 +9,6 @@ import torch
 
 from mudd_interp import axes
 from mudd_interp.analysis import RESTORED, StatePatch, state_hooks, state_patch
-from mudd_interp.edits import multiplies_normed
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.unit.analysis.test_activations import gpt2
 
@@ -180,7 +179,7 @@ def test_a_result_is_saved_and_has_a_table(tmp_path: Any):
 
 def test_an_estimate_is_missing_where_norms_stand_between():
     model = random_model(FAMILY["PrePostDANorm, R only"])
-    assert multiplies_normed(model)
+    assert model.wiring.between is not None
     found = state_patch(model, *prompts(model), PAIRS)
     assert np.isnan(found.estimate).all()
     assert np.isnan(found.agreement)

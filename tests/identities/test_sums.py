@@ -69,7 +69,7 @@ def test_probabilities_sum_to_one_over_the_whole_vocabulary(model: Any) -> None:
 
 def test_histograms_hold_every_token(model: Any) -> None:
     found = weight_distribution(model, [TOKENS])
-    stream = model.streams[0]
+    stream = model.wiring.streams[0]
     edge = found.edge_frame(stream, 1, 0)
     assert edge["count"].to_numpy().sum() == TOKENS.numel()
     assert edge["share"].to_numpy().sum() == pytest.approx(1, **CLOSE)
@@ -86,10 +86,8 @@ def test_estimates_of_edges_sum_to_that_of_all_of_them(model: Any) -> None:
     step, sides = 1e-2, list[float]()
     for size in (-step, step):
         hooks = [
-            (model.weights_hook(layer, stream), lambda w, hook, s=size: w * (1 - s))
-            for layer in range(model.cfg.n_layers)
-            for stream in model.streams
-            if layer < model.cfg.n_layers - 1 or stream == "r"
+            (model.wiring.gate(read), lambda w, hook, s=size: w * (1 - s))
+            for read in model.wiring.rows
         ]
         with torch.no_grad(), model.hooks(hooks):
             sides.append(float(model(SEQUENCE, return_type="loss")))

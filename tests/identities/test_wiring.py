@@ -206,7 +206,7 @@ def test_a_read_of_the_newest_state_can_be_given_others(name: str) -> None:
     for read in model.wiring.rows:
         if model.wiring.gate(read) is not None:
             continue
-        first, newest = (cache[model.wiring.states[j].hook] for j in (0, read.layer))
+        first, newest = (cache[model.wiring.sources[j].hook] for j in (0, read.layer))
 
         def given(weights: Tensor) -> Tensor:
             changed = 0.5 * weights

@@ -165,7 +165,7 @@ class PrePostWiring(MUDDWiring):
 
     def multiplied(self, write: Write) -> str:
         """See :class:`StateWiring`."""
-        return axes.normed_source(self.states.index(write))
+        return axes.normed_source(self.sources.index(write))
 
     def parts(self, read: Read) -> tuple[str, ...]:
         """See :class:`StateWiring`."""

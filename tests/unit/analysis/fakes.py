@@ -46,19 +46,9 @@ class FakeModel:
         self.tensors, self.tokenizer = tensors, tokenizer
         self.cfg = Shape(n_layers, n_heads, d_vocab, n_ctx)
         self.info = ModelInfo(name="fake", digest="0" * 64)
-        self.streams, self.wiring = streams, StateWiring(n_layers, streams)
+        self.wiring = StateWiring(n_layers, streams)
         self.hook_dict = {}
         self.fwd_hooks = ()
-
-    def weights_hook(self, aggregation, stream) -> str | None:
-        read = self.wiring.row(stream, aggregation)
-        return self.wiring.gate(read) if read.stream == stream else None
-
-    def static_weights(self, aggregation, stream):
-        return self.wiring.static(self.wiring.row(stream, aggregation))
-
-    def source_hook(self, source):
-        return self.wiring.states[source].hook
 
     @contextmanager
     def hooks(self, fwd_hooks=(), bwd_hooks=()):
@@ -128,7 +118,7 @@ class EdgeModel(FakeModel):
 
     def shown(self, tokens):
         weights = {axes.dense_weights(*key): rows for key, rows in self.weights.items()}
-        sources = {self.wiring.states[j].hook: rows for j, rows in self.sources.items()}
+        sources = {self.wiring.sources[j].hook: rows for j, rows in self.sources.items()}
         return {
             name: torch.tensor(rows, dtype=self.cfg.dtype).expand(*tokens.shape, -1)
             for name, rows in {**weights, **sources}.items()

@@ -69,7 +69,7 @@ def test_histograms_are_those_of_the_whole_cache(name):
     ends = np.array([-np.inf, *np.arange(-2, 2.01, 0.125), np.inf])
     for row in distribution.frame.to_dict("records"):
         stream, layer, source = row["stream"], row["layer"], row["source"]
-        hook = model.weights_hook(layer, stream)
+        hook = model.wiring.gate(model.wiring.row(stream, layer))
         if hook is None:
             values = np.full(17, float(source == layer + 1))
         else:

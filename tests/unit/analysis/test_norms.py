@@ -39,7 +39,7 @@ def test_mean_and_spread_are_those_of_the_whole_cache(name):
     batches = [random_tokens(model.config, 2, 7), random_tokens(model.config, 1, 3, seed=2)]
     caches = [model.run_with_cache(tokens)[1] for tokens in batches]
     n_layers, expected = model.cfg.n_layers, []
-    for stream in model.streams:
+    for stream in model.wiring.streams:
         hooks = [axes.stream_input(layer, stream) for layer in range(n_layers)]
         for layer, hook in enumerate([*hooks, axes.RESID_FINAL] if stream == "r" else hooks):
             vectors = torch.cat([cache[hook].detach().flatten(0, 1) for cache in caches]).numpy()

@@ -57,6 +57,13 @@ def test_merged_results_are_those_of_one_run():
     assert np.array_equal(merged[2].active_count, whole[2].active_count)
 
 
+def test_an_array_that_lies_in_memory_by_columns_is_saved_as_it_reads(tmp_path):
+    result = run(first)[0]
+    by_columns = replace(result, cosine_sum=np.asfortranarray(result.cosine_sum))
+    by_columns.save(tmp_path / "result")
+    assert np.array_equal(type(result).load(tmp_path / "result").cosine_sum, result.cosine_sum)
+
+
 def test_sums_merge_by_exact_addition():
     a, b = run(first)[0], run(second)[0]
     assert np.array_equal(a.merge(b).cosine_sum, a.cosine_sum + b.cosine_sum)

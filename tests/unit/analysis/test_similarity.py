@@ -56,7 +56,7 @@ def test_the_mean_is_that_of_a_naive_double_loop(name):
     batches = [random_tokens(model.config, 2, 7), random_tokens(model.config, 1, 3, seed=2)]
     frame = layer_similarity(model, batches).frame
     expected = []
-    for stream in model.streams:
+    for stream in model.wiring.streams:
         for layer in range(1, model.cfg.n_layers):
             names = [axes.stream_input(layer, stream), axes.stream_input(layer - 1, stream)]
             cosines = []

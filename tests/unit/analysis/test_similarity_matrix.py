@@ -55,7 +55,7 @@ def test_the_mean_is_that_of_the_whole_cache(name):
     batches = [random_tokens(model.config, 2, 7), random_tokens(model.config, 1, 3, seed=2)]
     result = similarity_matrix(model, batches)
     caches = [model.run_with_cache(tokens)[1] for tokens in batches]
-    for row, stream in enumerate(model.streams):
+    for row, stream in enumerate(model.wiring.streams):
         for layer, other in np.ndindex(3, 3):
             names = (axes.stream_input(layer, stream), axes.stream_input(other, stream))
             a, b = (torch.cat([cache[n].detach().flatten(0, 1) for cache in caches]) for n in names)

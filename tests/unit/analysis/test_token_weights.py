@@ -67,15 +67,16 @@ def test_weights_and_norms_are_those_of_the_cache(name):
     model = random_model(FAMILY[name])
     tokens = random_tokens(model.config, 1, 7)
     weights = token_weights(model, tokens)
-    sources = [model.source_hook(j) for j in range(model.cfg.n_layers + 1)]
+    sources = [model.wiring.multiplied(source) for source in model.wiring.sources]
     _, cache = model.run_with_cache(tokens, names_filter=lambda n: n in sources or "weights" in n)
     assert weights.weights.dtype == np.float64
     for row in weights.frame_at(5).to_dict("records"):
         layer, source = row["layer"], row["source"]
-        hook = model.weights_hook(layer, row["stream"])
+        read = model.wiring.row(row["stream"], layer)
+        hook = model.wiring.gate(read)
         plain = float(source == layer + 1)
         assert row["total"] == (plain if hook is None else cache[hook][0, 5, source].item())
-        assert row["static"] == model.static_weights(layer, row["stream"])[source].item()
+        assert row["static"] == model.wiring.static(read)[source].item()
         norm = cache[sources[source]][0, 5].norm().item()
         assert row["source_norm"] == pytest.approx(norm, rel=1e-12)
 

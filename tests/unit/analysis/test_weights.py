@@ -20,13 +20,15 @@ def expected_rows(model, batches):
     """The table, straight from its definition."""
     n_layers = model.cfg.n_layers
     caches = [model.run_with_cache(tokens)[1] for tokens in batches]
-    for stream in model.streams:
+    for stream in model.wiring.streams:
         for layer in range(n_layers) if stream == "r" else range(n_layers - 1):
-            static = model.static_weights(layer, stream).detach().numpy()
-            name = model.weights_hook(layer, stream)
+            read = model.wiring.row(stream, layer)
+            static, name = model.wiring.static(read).numpy(), model.wiring.gate(read)
             values = static[None] if name is None else cached(caches, name)
             for source in range(layer + 2):
-                norms = np.linalg.norm(cached(caches, model.source_hook(source)), axis=1)
+                norms = np.linalg.norm(
+                    cached(caches, model.wiring.multiplied(model.wiring.sources[source])), axis=1
+                )
                 column = values[:, source]
                 numbers = column.mean(), column.std(), static[source], norms.mean()
                 yield stream, layer, source, *numbers

@@ -386,10 +386,11 @@ def test_stop_at_layer(baseline: BridgeBaseline, tokens: Tensor) -> None:
 
 
 def test_weights_are_one_hot_on_the_newest_source(pythia: BridgeBaseline) -> None:
-    assert pythia.streams == ("r",)
-    assert pythia.weights_hook(0, "r") is None
-    assert pythia.static_weights(1, "r").tolist() == [0, 0, 1]
-    assert [pythia.source_hook(j) for j in range(2)] == ["hook_embed", "blocks.0.hook_resid_post"]
+    assert pythia.wiring.streams == ("r",)
+    assert pythia.wiring.additive
+    assert pythia.wiring.static(pythia.wiring.row("r", 1)).tolist() == [0, 0, 1]
+    hooks = [source.hook for source in pythia.wiring.sources[:2]]
+    assert hooks == ["hook_embed", "blocks.0.hook_resid_post"]
 
 
 def test_components_sum_to_the_logit(baseline: BridgeBaseline, tokens: Tensor) -> None:

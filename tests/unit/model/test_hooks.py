@@ -80,7 +80,7 @@ def test_a_stream_input_feeds_that_stream_only(name: str, stream: str):
 def test_weights_hook_multiplies_the_sources(model, tokens):
     _, cache = model.run_with_cache(tokens)
     for i in range(model.config.n_layers - 1):
-        sources = torch.stack([cache[model.source_hook(j)] for j in range(axes.n_sources(i))], 2)
+        sources = torch.stack([cache[each.hook] for each in model.wiring.sources[: i + 2]], 2)
         for stream in axes.STREAMS:
             weights = cache[axes.dense_weights(i, stream)]
             assert weights.shape == (2, 7, i + 2)
@@ -88,7 +88,7 @@ def test_weights_hook_multiplies_the_sources(model, tokens):
             torch.testing.assert_close(
                 mixed, cache[axes.stream_input(i + 1, stream)], rtol=0, atol=1e-12
             )
-    last = torch.stack([cache[model.source_hook(j)] for j in range(model.config.n_layers + 1)], 2)
+    last = torch.stack([cache[each.hook] for each in model.wiring.sources], 2)
     weights = cache[axes.dense_weights(model.config.n_layers - 1, "r")]
     mixed = torch.einsum("bps,bpsd->bpd", weights, last)
     torch.testing.assert_close(mixed, cache["hook_resid_final"], rtol=0, atol=1e-12)
@@ -239,9 +239,9 @@ def test_pos_slice_and_remove_batch_dim(model, tokens):
 def test_a_cache_does_not_share_memory_with_the_parameters():
     model = random_model(FAMILY["+ Multiway Static Dense"])
     _, cache = model.run_with_cache(torch.zeros(1, 1, dtype=torch.int64))
-    before = model.static_weights(0, "q").clone()
+    before = model.wiring.static(model.wiring.row("q", 0)).clone()
     cache["dense.0.hook_weights_q"].fill_(9)
-    torch.testing.assert_close(model.static_weights(0, "q"), before)
+    torch.testing.assert_close(model.wiring.static(model.wiring.row("q", 0)), before)
 
 
 def test_slicing_the_batch_keeps_our_class(model, tokens):

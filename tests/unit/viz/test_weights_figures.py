@@ -35,7 +35,7 @@ def hand_made():
 
 def plain(n_layers=2):
     model = FakeModel(lambda _: sources, n_layers=n_layers)
-    sources = {model.source_hook(j): torch.tensor([[[0.0, 4.0]] * 2]) for j in range(n_layers + 1)}
+    sources = {each.hook: torch.tensor([[[0.0, 4.0]] * 2]) for each in model.wiring.sources}
     return named(model, "plain")
 
 
