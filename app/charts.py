@@ -14,7 +14,7 @@ import state
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.figures import csv_bytes
-from mudd_interp.request import PARTS, Request
+from mudd_interp.request import ROLES, Request
 from mudd_interp.study import Need, Study
 from mudd_interp.viz import alt_text, dark
 from progress import bar
@@ -90,9 +90,9 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
     if kind.single and both and kind.mode(request) == "side_by_side" and "of" not in values:
         with st.container(key=f"pair-{kind.name}"):
             columns = st.columns(2)
-        for column, part in zip(columns, PARTS, strict=True):
+        for column, role in zip(columns, ROLES, strict=True):
             with column:
-                _panel(kind, replace(request, of=part), notice, table, half=True)
+                _panel(kind, replace(request, of=role), notice, table, half=True)
     else:
         _panel(kind, request, notice, table)
 

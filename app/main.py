@@ -34,10 +34,10 @@ PAGES = [
 def start() -> dict[str, str | None]:
     """The models that the command named."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for part in ("model", "baseline"):
-        parser.add_argument(f"--{part}", default=state.FIELDS[part].default)
+    for role in ("model", "baseline"):
+        parser.add_argument(f"--{role}", default=state.FIELDS[role].default)
     given = vars(parser.parse_known_args(sys.argv[1:])[0])
-    return {part: None if name == "none" else name for part, name in given.items()}
+    return {role: None if name == "none" else name for role, name in given.items()}
 
 
 page = st.navigation(PAGES, position="hidden")

@@ -19,7 +19,7 @@ import streamlit as st
 
 from mudd_interp.edits import as_edits, edits_text
 from mudd_interp.options import Row
-from mudd_interp.request import OPTIONS, PARTS, Request, canonical
+from mudd_interp.request import OPTIONS, ROLES, Request, canonical
 from mudd_interp.values import LONGEST_PROMPT
 
 View = dict[str, Any]
@@ -262,8 +262,8 @@ def open_view(start: Mapping[str, Any]) -> None:
     """
     session, params = st.session_state, st.query_params.to_dict()
     if "view" not in session:
-        bundled = (FIELDS[part].default for part in PARTS)
-        session["named"] = {*start.items(), *product(PARTS, bundled)}
+        bundled = (FIELDS[role].default for role in ROLES)
+        session["named"] = {*start.items(), *product(ROLES, bundled)}
         session["trusted"] = set(session["named"])
         _take(decode(params) if params else Opened(default_view() | dict(start)))
     # A widget that was used while the address was on its way goes before the old address.

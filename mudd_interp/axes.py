@@ -117,7 +117,7 @@ _IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms)\.(\d+)\.")
 
 def blocks_needed(name: str) -> int | None:
     """How many blocks have run when a hook has fired; ``None`` for all, and the final norm."""
-    # X_0 may be hooked where it enters block 0: a baseline's positions are added there.
+    # X_0 may be hooked where it enters block 0: a bridged model's positions are added there.
     if name == EMBED:
         return 1
     found = _IN_BLOCKS.match(name)

@@ -24,7 +24,7 @@ from mudd_interp.files import (
     unsealed,
     write_text,
 )
-from mudd_interp.request import PARTS, Part, Request
+from mudd_interp.request import ROLES, Request, Role
 from mudd_interp.schema import validated
 from mudd_interp.study import Study
 from mudd_interp.texts import text_files
@@ -151,8 +151,8 @@ def write_figures(
                     (folder / f"{kind.name}.{suffix}").write_bytes(data)
                 digests = {suffix: sha256(data) for suffix, data in files.items()}
                 texts = {
-                    part: [source.text for source in sources]
-                    for part, sources in found.computed_on.items()
+                    role: [source.text for source in sources]
+                    for role, sources in found.computed_on.items()
                 }
                 entries.append(
                     {
@@ -191,8 +191,8 @@ def make_manifest(
         "texts": text_files(study.request) if study.reads_text() else {},
         "figures_asked": list(names),
         "formats_asked": list(formats),
-        **{part: study.provenance(part).to_dict() for part in study.parts},
-        "options": {part: _options(study.swept[part]) for part in study.parts},
+        **{role: study.provenance(role).to_dict() for role in study.roles},
+        "options": {role: _options(study.swept[role]) for role in study.roles},
         "figures": entries,
     }
 
@@ -218,7 +218,7 @@ class Manifest:
     names: tuple[str, ...]
     formats: tuple[str, ...]
     texts: dict[str, str]
-    provenance: dict[Part, Provenance]
+    provenance: dict[Role, Provenance]
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -242,9 +242,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     request, names, formats, texts = (
         validated(kind, values[name], f"`{name}` of {path}") for name, kind in _READ.items()
     )
-    parts: dict[Part, Any] = {part: values[part] for part in PARTS if part in values}
-    sources: dict[Part, Provenance] = {
-        part: Provenance.from_dict(found, f"`{part}` of {path}") for part, found in parts.items()
+    roles: dict[Role, Any] = {role: values[role] for role in ROLES if role in values}
+    sources: dict[Role, Provenance] = {
+        role: Provenance.from_dict(found, f"`{role}` of {path}") for role, found in roles.items()
     }
     return Manifest(request, tuple(names), tuple(formats), texts, sources)
 
@@ -282,12 +282,12 @@ def check_same(study: Study, manifest: Manifest) -> None:
     Raises:
         ValueError: With what differs.
     """
-    for part, then in manifest.provenance.items():
-        now = study.provenance(part) if part in study.parts else None
+    for role, then in manifest.provenance.items():
+        now = study.provenance(role) if role in study.roles else None
         for name in ("digest", "dtype", "token_digest", "version"):
             if getattr(now, name, None) != getattr(then, name):
                 raise ValueError(
-                    f"the {part}'s {name} is {getattr(now, name, None)}, but the manifest has "
+                    f"the {role}'s {name} is {getattr(now, name, None)}, but the manifest has "
                     f"{getattr(then, name)}: the figures would not be the same. Get back what it "
                     f"was made with (mudd-interp {then.version}, {then.model}), or run without "
                     "--manifest."

@@ -18,8 +18,8 @@ from mudd_interp.values import (
     Count,
     EditsText,
     Ids,
+    Index,
     Name,
-    Place,
     Position,
     Prompt,
     Rows,
@@ -27,11 +27,11 @@ from mudd_interp.values import (
     plain,
 )
 
-Part = Literal["model", "baseline"]
+Role = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
 Mode = Literal["overlay", "side_by_side", "difference"]
 Statistic = Literal["mean", "std", "static", "dynamic", "total"]
-Score = Literal[
+HeadMeasure = Literal[
     "activity",
     "entropy",
     "previous_token",
@@ -40,10 +40,10 @@ Score = Literal[
     "prefix_matching",
 ]
 
-PARTS: tuple[Part, ...] = get_args(Part)
+ROLES: tuple[Role, ...] = get_args(Role)
 MODES: tuple[Mode, ...] = get_args(Mode)
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
-SCORES: tuple[Score, ...] = get_args(Score)
+HEAD_MEASURES: tuple[HeadMeasure, ...] = get_args(HeadMeasure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +138,17 @@ class Request:
             label="Two models",
         ),
     ] = None
-    of: Annotated[Part, Option("of", "Which of the two, where one is shown.")] = "model"
+    of: Annotated[Role, Option("of", "Which of the two, where one is shown.")] = "model"
     position: Annotated[Position | None, Option("x", "A token of the prompt.", label="Token")] = (
         None
     )
     layer: Annotated[
-        Place | None, Option("l", "A block, or the aggregation after it.", label="Layer")
+        Index | None, Option("l", "A block, or the aggregation after it.", label="Layer")
     ] = None
-    head: Annotated[Place, Option("h", "A head of that layer.", label="Head")] = 0
+    head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
     source: Annotated[
-        Place,
+        Index,
         Option(
             "j", "An earlier output: 0 is the embedding, 1 that of the first block.", label="Source"
         ),
@@ -184,7 +184,7 @@ class Request:
             most=64,
         ),
     ] = 2
-    score: Annotated[Score, Option("q", "What heads are ranked by.", label="Heads by")] = (
+    score: Annotated[HeadMeasure, Option("q", "What heads are ranked by.", label="Heads by")] = (
         "induction"
     )
     answer: Annotated[

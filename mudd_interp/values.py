@@ -11,7 +11,7 @@ from annotated_types import Interval, Len, Predicate, doc
 
 from mudd_interp.encoding import LARGEST_ID, check_text
 
-MOST_PLACES = 10_000
+LAST_INDEX = 10_000
 """The last layer, head or source that may be named: more than any model has."""
 
 MOST_TOKENS = 2**17
@@ -43,8 +43,8 @@ def _is_name(text: str) -> bool:
     return "\0" not in text
 
 
-Place = Annotated[
-    int, Interval(ge=0, le=MOST_PLACES), doc(f"a whole number from 0 to {MOST_PLACES:,}")
+Index = Annotated[
+    int, Interval(ge=0, le=LAST_INDEX), doc(f"a whole number from 0 to {LAST_INDEX:,}")
 ]
 Position = Annotated[
     int, Interval(ge=0, le=MOST_TOKENS), doc(f"a whole number from 0 to {MOST_TOKENS:,}")

@@ -39,5 +39,5 @@ charts.chart("routes")
 
 st.header("How much of everything is in every stream?", anchor=False)
 widgets.choice("raw")
-for part in study.parts:
-    charts.chart("path_coefficients", of=part)
+for role in study.roles:
+    charts.chart("path_coefficients", of=role)

@@ -239,18 +239,18 @@ choose_text()
 place = st.container()
 try:
     text = study.batches("model")
-    plan = runs.passes(study, st.session_state.get("besides", ()))
+    plan = runs.goals(study, st.session_state.get("besides", ()))
 except (ValueError, OSError) as error:
     place.error(f"**This text cannot be read.** {state.plain(str(error))}")
 else:
     control(place, text)
-    if "baseline" not in study.parts:
+    if "baseline" not in study.roles:
         st.info("Losses are compared with a baseline, and there is none.")
     elif comparison := study.found([study.key(study.comparison())]):
         st.header("On what do the models differ?", anchor=False)
         charts.chart("loss_comparison", mode=None)
         (losses,) = comparison.values()
-        say_losses(losses, [study.name(part) for part in study.parts])
+        say_losses(losses, [study.name(role) for role in study.roles])
         choose_token(losses)
 list_kept()
 if run is not None and begins:

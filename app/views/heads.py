@@ -22,7 +22,7 @@ def choose_head(_: int, x: float, y: float) -> None:
 
 def choose_scored(curve: int, x: float, y: float) -> None:
     """The same for a score: behind each model's map and its ranks come the curves."""
-    if curve < 2 * len(study.parts):
+    if curve < 2 * len(study.roles):
         choose_head(curve, x, y)
 
 
@@ -75,7 +75,7 @@ def where_they_look() -> None:
 
 
 st.header("What does the strongest induction head read?", anchor=False)
-for part in study.parts:
-    place: dict[str, Any] = {"layer": None, "head": 0, "of": part}
+for role in study.roles:
+    place: dict[str, Any] = {"layer": None, "head": 0, "of": role}
     few = charts.few("head_composition", replace(study.request, **place))
     charts.chart("head_composition", **place, **few)

@@ -13,7 +13,7 @@ from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
-PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
+TARGETS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
 EVERY = "every"  # the session's note that all edges are to be cut: a click ends it
 CUTS = ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic")
 
@@ -65,7 +65,7 @@ def form(study: Any) -> None:
         height=110,
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Of", list(PARTS), format_func=PARTS.__getitem__, key="new_part", width=180)
+        st.selectbox("Of", [*TARGETS], format_func=TARGETS.__getitem__, key="new_part", width=180)
         part, cfg = st.session_state["new_part"], study.models["model"].cfg
         last = cfg.n_layers - 1
         if part == "edge":
@@ -116,8 +116,8 @@ else:
     st.caption(state.plain(state.view()["edits"]))
     st.header("On this prompt", anchor=False)
     for name in ("edited_next_tokens", "edited_losses"):
-        for part in study.parts:
-            charts.chart(name, of=part)
+        for role in study.roles:
+            charts.chart(name, of=role)
     st.header("On the text", anchor=False)
     st.caption(f"Of a long text, {CUT_SEQUENCES} sequences are taken.")
     charts.chart("edit_effects", **charts.few("edit_effects", study.request))

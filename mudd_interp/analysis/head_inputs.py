@@ -171,7 +171,7 @@ class HeadInputsAnalysis(Analysis[HeadInputs]):
         if not isinstance(model, DecomposableModel):
             raise ValueError(
                 f"{model.info.name} cannot be divided among its components: give a "
-                "HookedMUDDTransformer or a baseline of load_model."
+                "HookedMUDDTransformer or a bridged model of load_model."
             )
         check_head(model, self.layer, self.head, "q")
         return HeadInputSums(model, self.layer, self.head)

@@ -103,7 +103,7 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
 
     Raises:
         ValueError: If there is not one sequence of valid ids, or the model is in training mode.
-        NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
+        NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
     places = list(_places(model))
     names = {hook for _, _, hook in places}

@@ -154,7 +154,7 @@ def direct_logit_attribution(
     Raises:
         ValueError: If there is not one sequence of valid ids, no such position or token, the model
             is in training mode, or its blocks are not the sum of attention and FFN.
-        NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
+        NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
     n_layers, position = model.cfg.n_layers, last_position(tokens, position)
     answer, against = (

@@ -22,7 +22,7 @@ from mudd_interp.catalog.kind import FigureKind as FigureKind
 from mudd_interp.checkpoints import load_model
 from mudd_interp.edits import as_edits
 from mudd_interp.protocol import HookedModel
-from mudd_interp.request import PARTS, Request, command_line, python_lines
+from mudd_interp.request import ROLES, Request, command_line, python_lines
 from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
@@ -49,10 +49,10 @@ def draw(name: str, **values: Any) -> Drawn:
             type or out of bounds, or it cannot be drawn from these values.
     """
     kind, given = find(name), dict[str, HookedModel]()
-    for part in PARTS:
-        if isinstance(model := values.get(part), HookedModel):
-            values[part] = f"{model.info.name} ({part})"
-            given[values[part]] = model
+    for role in ROLES:
+        if isinstance(model := values.get(role), HookedModel):
+            values[role] = f"{model.info.name} ({role})"
+            given[values[role]] = model
     request = Request.of_values(values)
     kind.check(request)
     return draw_kind(

@@ -129,7 +129,7 @@ BASES = ("light", "dark")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Address:
     """Where the dashboard is served, and under which names.
 
     Attributes:
@@ -164,9 +164,9 @@ def is_loopback(host: str) -> bool:
         return host.casefold() == "localhost"
 
 
-def place_of(
+def address_of(
     host: str | None, port: int | None, headless: bool, names: Sequence[str], files: Sequence[Path]
-) -> Place:
+) -> Address:
     """Where to serve: as the command says, else a variable, else (but for the address) a file.
 
     Raises:
@@ -178,7 +178,7 @@ def place_of(
     in_files = {key: value for file in files for key, value in set_in(file).items()}
     numbers = (port, os.environ.get("STREAMLIT_SERVER_PORT"), in_files.get("server.port"))
     quiet = os.environ.get("STREAMLIT_SERVER_HEADLESS", in_files.get("server.headless"))
-    return Place(
+    return Address(
         host=host or os.environ.get("STREAMLIT_SERVER_ADDRESS") or "127.0.0.1",
         port=next((_port(each) for each in numbers if each is not None), None),
         headless=headless or (_no_screen() if quiet is None else _same(str(quiet), True)),
@@ -198,11 +198,11 @@ def _no_screen() -> bool:
     return sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
 
 
-def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
+def options_of(address: Address, files: Iterable[Path] = ()) -> dict[str, Any]:
     """Every option that is not the user's to set in a file, with its value.
 
     Args:
-        place: Where to serve.
+        address: Where to serve.
         files: Streamlit's settings files, for the base of the theme.
     """
     known = declared()
@@ -214,13 +214,13 @@ def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
         **dict.fromkeys(outside),
         **{n: os.environ.get(known[n].env_var, known[n].default_val) for n in BY_VARIABLE},
         "theme.base": base,
-        "server.address": place.host,
-        "server.port": place.port,
-        "server.headless": place.headless,
+        "server.address": address.host,
+        "server.port": address.port,
+        "server.headless": address.headless,
         # Any for all addresses: which of them was reached, the guard in front knows.
-        "server.allowedHosts": ["*"] if place.host in WILDCARDS else sorted(place.hosts),
+        "server.allowedHosts": ["*"] if address.host in WILDCARDS else sorted(address.hosts),
         "server.cookieSecret": secrets.token_hex(),
-        "browser.serverPort": place.port,
+        "browser.serverPort": address.port,
     }
 
 

@@ -13,7 +13,7 @@ from mudd_interp.protocol import HookedModel
 from mudd_interp.schema import shown
 
 Action = Literal["cut", "mean", "static", "plain", "shuffle"]
-Part = Literal["edge", "head", "mlp"]
+Target = Literal["edge", "head", "mlp"]
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -21,7 +21,7 @@ _FORMS = (
     "expected an edit such as `cut v 5<-2`, `mean q *<-*`, `static * 3<-*`, `plain r *<-0 @0,4-7`, "
     "`cut head 3.1` or `cut mlp 2`"
 )
-_FIELDS: dict[Part, tuple[str, ...]] = {
+_FIELDS: dict[Target, tuple[str, ...]] = {
     "edge": ("stream", "layer", "source"),
     "head": ("layer", "head"),
     "mlp": ("layer",),
@@ -95,7 +95,7 @@ class Edit:
     """
 
     action: Action
-    part: Part = "edge"
+    part: Target = "edge"
     stream: Stream | None = None
     layer: int | None = None
     source: int | None = None
