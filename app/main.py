@@ -18,7 +18,7 @@ if st.context.theme.type == "dark":
     st.html(HERE / "dark.css")
 
 # The folder is not called pages: Streamlit would run a page of that folder without this script,
-# when the first address that a new process serves is that page's.
+# when that page's address is the first that a new process serves.
 PAGES = [
     st.Page("views/overview.py", title="Overview", default=True),
     st.Page("views/similarity.py", title="Layer similarity", url_path="similarity"),

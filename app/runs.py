@@ -1,8 +1,8 @@
 """One run over a text: everything that the pages average over it, and the losses of both models.
 
-It goes on in the script of a session, and ends between two batches when something is clicked, for
-then Streamlit raises in the progress bar. What it says of itself is in a :class:`Run`, which is
-changed in place: so the next script finds how far it came.
+It runs in the script of a session, and ends between two batches when something is clicked, because
+Streamlit then raises in the progress bar. Its state is in a :class:`Run`, which is changed in
+place: so the next script finds out how far it came.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -61,7 +61,7 @@ class Run:
     """How far a run is.
 
     Attributes:
-        title: Of what it is.
+        title: What it is a run of.
         stage: ``asked`` until it begins; one that a later script finds ``running`` was stopped.
         sequences: How many were seen, over all walks.
         total: How many there are.
@@ -102,13 +102,13 @@ def goals(study: Study, besides: Collection[str] = ()) -> list[Goal]:
 
 
 def costly(study: Study) -> list[str]:
-    """The figures that run a model many times for each sequence, those that can be drawn."""
+    """Those figures that can be drawn and run a model many times for each sequence."""
     kinds = FIGURES.values()
     return [kind.name for kind in kinds if any(need.most for need in _needs(kind, study))]
 
 
 def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
-    """What a figure is drawn from; nothing where it cannot be drawn of this view."""
+    """What a figure is drawn from; nothing if it cannot be drawn for this view."""
     try:
         kind.check(replace(study.request, mode=None))
         return kind.needs(study)
@@ -127,7 +127,7 @@ def _goal(study: Study, name: str, needs: Iterable[Need]) -> Goal:
 
 
 def missing(study: Study, plan: Sequence[Goal]) -> list[Goal]:
-    """The goals whose results are not all there."""
+    """The goals that lack a result."""
     return [each for each in plan if len(study.found(each.keys)) < len(each.keys)]
 
 
@@ -143,7 +143,7 @@ def are_kept(plan: Sequence[Goal]) -> bool:
 
 
 def can_be_kept(study: Study) -> bool:
-    """Whether results can be found again: weights without a digest may be others next time."""
+    """Whether results can be found again: weights without a digest may differ next time."""
     return all(model.info.digest for model in study.models.values())
 
 
@@ -200,7 +200,7 @@ def _endable(batches: Batches) -> Batches:
 
 
 def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
-    """Write what is finished to the disk; where that fails, it is in memory all the same."""
+    """Write what is finished to the disk; if that fails, it is still in memory."""
     finished = [each for each in plan if each not in missing(study, plan)]
     view = {name: value for name, value in state.view().items() if name in FIELDS}
     try:
@@ -216,6 +216,6 @@ def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
 
 
 def open_view(entry: Entry) -> None:
-    """Make the view that of a kept run: its models, text and sequences."""
+    """Set the view to that of a kept run: its models, text and sequences."""
     view = state.decode(entry.link).view
     state.put(**{name: view[name] for name in FIELDS})

@@ -1,4 +1,4 @@
-"""The figures of a study as files, with their numbers and a manifest to make them again from."""
+"""The figures of a study as files, their numbers, and a manifest from which to make them again."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def check_formats(formats: Sequence[str]) -> tuple[ImageFormat, ...]:
 
 
 def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds what is not ours to replace.
+    """Refuse a folder that cannot be written, or whose contents are not ours to replace.
 
     Raises:
         ValueError: With what to do.
@@ -69,7 +69,7 @@ def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
 def refuse_contents(
     folder: Path, overwrite: bool, called: str | os.PathLike[str] | None = None
 ) -> None:
-    """Refuse to replace a folder with other things in it than figures, and those unless asked to.
+    """Refuse to replace anything but figures, and figures unless asked to.
 
     Args:
         folder: Where to look.
@@ -85,7 +85,7 @@ def refuse_contents(
     other = [name for name in held if name not in ours or (folder / name).is_dir()]
     if other:
         raise ValueError(
-            f"{called} holds {other[0]}, which is no figure: give the name of a folder to make."
+            f"{called} holds {other[0]}, which is not a figure: give the name of a folder to make."
         )
     if held and not overwrite:
         raise ValueError(f"{called} holds figures already: give --overwrite to replace them.")
@@ -97,7 +97,7 @@ def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, 
     Raises:
         ValueError: If one cannot be drawn from the study's request.
     """
-    # Those of the prompt first: what is wrong with it then shows before a long walk.
+    # Those of the prompt first: if something is wrong with it, that shows before a long walk.
     needs = {kind: kind.needs(study) for kind in kinds}
     drawn = {kind: draw_kind(kind, study) for kind in kinds if not needs[kind]}
     study.prepare([need for kind in kinds for need in needs[kind]])
@@ -120,7 +120,7 @@ def write_figures(
         target: The folder; one that holds figures, and nothing else, is replaced.
         names: Which figures were asked for; none for the standard ones.
         formats: Pictures to write beside each page.
-        overwrite: Whether it is replaced, or refused, if there are figures by then.
+        overwrite: Whether figures that are there by then are replaced, or refused.
 
     Returns:
         The manifest.
@@ -211,7 +211,7 @@ class Manifest:
         names: Which figures were asked for; none for all.
         formats: Which pictures were asked for.
         texts: The text files by path, each with its sha256; none for a text of another kind.
-        provenance: Of the model's results, and of the baseline's if there was one.
+        provenance: That of the model's results, and of the baseline's if there was one.
     """
 
     request: Request
@@ -225,18 +225,19 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read what :func:`write_figures` wrote.
 
     Raises:
-        ValueError: If the file is no manifest of ours.
+        ValueError: If the file is not a manifest of ours.
     """
     try:
         values = read_json(place_of(path))
     except ValueError as error:
         raise ValueError(f"cannot read a manifest from {path}: {error}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{path} is no manifest of figures: expected the format {FORMAT!r}.")
+        raise ValueError(f"{path} is not a manifest of figures: expected the format {FORMAT!r}.")
     for name in _READ:
         if name not in values:
             raise ValueError(
-                f"{path} is no whole manifest of figures (look at {name!r}): make the figures anew."
+                f"{path} is not a complete manifest of figures (look at {name!r}): make the "
+                "figures anew."
             )
     values = unsealed(values, str(path))
     request, names, formats, texts = (
@@ -255,11 +256,11 @@ _READ: dict[str, Any] = {
     "formats_asked": list[str],
     "texts": dict[str, str],
 }
-"""What is read of a manifest, beside the provenances."""
+"""What is read of a manifest, besides the provenances."""
 
 
 def check_texts(manifest: Manifest) -> None:
-    """Refuse text files that are not those of a manifest; to be asked before anything is computed.
+    """Refuse text files that are not those of a manifest; called before anything is computed.
 
     Raises:
         ValueError: With the first file that has changed, is missing, or is new.

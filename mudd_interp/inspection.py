@@ -30,7 +30,7 @@ PARTS = {
 norms of queries and keys belong to attention, those of the dense weights to these."""
 
 CLASSES = {"norms": r".*Norm", "embedding": r".*Embedding"}
-"""The same by the class of a module, for what stands nowhere else."""
+"""The same by the class of a module, for whatever the place does not name."""
 
 OTHER = "other"
 
@@ -117,7 +117,7 @@ SHAPE = (
 
 
 def shape_of(model: HookedModel) -> dict[str, int | tuple[int, ...]]:
-    """Sizes of a model, of each layer where they differ; what it has not is left out."""
+    """Sizes of a model, by layer where they differ; what it does not have is left out."""
     sizes = {name: getattr(model.cfg, name) for name in SHAPE}
     if isinstance(model, BridgeModel):
         sizes |= model.cfg.measured
@@ -125,7 +125,7 @@ def shape_of(model: HookedModel) -> dict[str, int | tuple[int, ...]]:
 
 
 def training_facts(name: str) -> dict[str, str]:
-    """Data, tokens and held-out loss of a bundled model, from its card; nothing of another."""
+    """Data, tokens and held-out loss of a bundled model, from its card; nothing for any other."""
     if name not in BUNDLED:
         return {}
     card = _card()

@@ -1,6 +1,6 @@
 """Two models side by side: every result that a figure is drawn from, each computed once.
 
-The command line, the dashboard, and whoever wants the same numbers in Python, go through this.
+The command line, the dashboard, and anyone who wants the same numbers in Python go through this.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ from mudd_interp.texts import (
 T = TypeVar("T")
 
 PROMPT = "the prompt"
-"""What a prompt that was given is called where its numbers are."""
+"""What a prompt that was given is called beside its numbers."""
 
 Text = Literal["scope", "corpus", "repeated"]
 """What an analysis walks over: the text of the request's scope, the corpus whatever the scope, or
@@ -58,7 +58,7 @@ random tokens that repeat (:func:`mudd_interp.data.repeated_batches`)."""
 
 @runtime_checkable
 class Given(Protocol):
-    """A dataclass that becomes an analysis when another result is there."""
+    """A dataclass that becomes an analysis once another result is there."""
 
     def given(self, result: Any) -> Analysis[Any]:
         """The analysis."""
@@ -71,10 +71,10 @@ class Need:
 
     Attributes:
         role: The model.
-        analysis: What to compute; after another result an object whose ``given`` makes it.
+        analysis: What to compute; with ``after``, an object whose ``given`` makes it.
         most: How many sequences at most, where the request does not say; ``None`` for all.
         text: What to compute it on.
-        after: Another result, of which the analysis is made: ``analysis.given(result)``.
+        after: Another result, from which the analysis is made: ``analysis.given(result)``.
     """
 
     role: Role
@@ -91,15 +91,15 @@ class Study:
 
     Args:
         request: What to look at.
-        load: Makes a model of a name, as :func:`mudd_interp.load_model` does.
+        load: Makes a model from a name, as :func:`mudd_interp.load_model` does.
         kept: Where results are kept. A key is a sha256 over everything that changes the value, so
             one mapping can serve any number of studies; by default each has its own.
         progress: Called after each batch of a sweep with the sequences and tokens seen by this
             process, of both models together.
         lock: Held during every forward pass, and free between the batches of a sweep: studies in
             several threads may share models if they share it.
-        states: A folder in which the sweeps keep what they have, each in a folder of its own, to go
-            on from after an interruption.
+        states: A folder in which the sweeps keep what they have, each in a folder of its own, to
+            resume from after an interruption.
 
     Raises:
         ValueError: If a model or the text cannot be had.
@@ -166,7 +166,7 @@ class Study:
             walks.setdefault(one, {})[key] = need
         return [
             walks[one] for one in sorted(walks, key=lambda one: one[0])
-        ]  # what others come after is first
+        ]  # first those that others come after
 
     def _walk(self, missing: Mapping[str, Need]) -> None:
         """Compute what one walk gives, each process its share."""
@@ -242,7 +242,7 @@ class Study:
         return found
 
     def comparison(self) -> Need:
-        """The losses of both models on the corpus, held against one another.
+        """The losses of both models on the corpus, compared.
 
         Raises:
             ValueError: If there is no baseline.
@@ -263,13 +263,13 @@ class Study:
         return self._key(need.role, type(need.analysis).__name__, what)
 
     def _plain(self, value: Any) -> Any:
-        """An option as it enters a key: a model by what it is, a result by where it is from."""
+        """An option as it enters a key: a model by its identity, a result by its provenance."""
         if isinstance(value, HookedModel):
             return _identity(value)
         return value.provenance.to_dict() if isinstance(value, Result) else value
 
     def found(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Those results of some keys that are there already."""
+        """The results that are there already, of some keys."""
         return {key: self._kept[key] for key in keys if key in self._kept}
 
     def batches(self, role: Role) -> Batches:
@@ -286,12 +286,12 @@ class Study:
         if role not in self._prompts:
             models = list(self.models.values())
             if self.prompt_name(role) != PROMPT:
-                self._corpus_key(role)  # the text is what it is now
+                self._corpus_key(role)  # takes note of the text as it is now
             self._prompts[role] = prompt_of(self.request, self.models[role], models)
         return self._prompts[role]
 
     def prompt_name(self, role: Role) -> str:
-        """What the prompt is, in words: without one it is the beginning of the text."""
+        """What the prompt is, in words: the beginning of the text, if none was given."""
         if self.request.prompt is not None or self.request.prompt_ids is not None:
             return PROMPT
         return f"the first tokens of {self._corpus(role).description}"
@@ -347,9 +347,9 @@ class Study:
         return token_texts(self.models[role], self.prompt(role)[0])
 
     def provenance(self, role: Role) -> Provenance:
-        """What one model's numbers come from: of several texts the one with the most sequences.
+        """What one model's numbers come from: of several texts, the one with the most sequences.
 
-        Where nothing was computed yet that is the prompt.
+        If nothing has been computed yet, that is the prompt.
         """
         used = self.used[role]
         if used:
@@ -370,7 +370,7 @@ class Study:
 
     @contextmanager
     def noting(self) -> Generator[dict[Role, list[Provenance]]]:
-        """What is asked for in a block, by model: on what each result was computed, once."""
+        """What is asked for in a block, by model: what each result was computed on, once."""
         before = {role: len(used) for role, used in self.used.items()}
         noted: dict[Role, list[Provenance]] = {}
         yield noted
@@ -380,7 +380,7 @@ class Study:
                 noted[role] = list(texts.values())
 
     def reads_text(self) -> bool:
-        """Whether anything was computed on the text that the request names."""
+        """Whether anything has been computed on the text that the request names."""
         return bool(self._read)
 
     def require_same_text(self) -> None:
@@ -392,8 +392,8 @@ class Study:
         for (role, request), key in self._read.items():
             if key != self._text_of(role, request):
                 raise ValueError(
-                    f"{request.text} has changed while it was read: what was computed is of "
-                    "no one text. Run it again."
+                    f"{request.text} has changed while it was read: the results are not of one and "
+                    "the same text. Run it again."
                 )
 
     def _text_key(self, need: Need) -> dict[str, Any]:
@@ -453,7 +453,7 @@ def join_process_group() -> None:
 
 
 def _device(name: str | None) -> str | None:
-    """The device of a name; under ``torchrun`` each process has a CUDA device of its own."""
+    """The device that a name means; under ``torchrun`` each process has its own CUDA device."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name

@@ -50,9 +50,9 @@ def what_they_do() -> None:
     """The heads by score."""
     st.header("What do they do?", anchor=False)
     st.markdown(
-        "Scores are attention probabilities on random tokens that come three times over; activity "
-        "and entropy are over the text. The table below the picture holds them all: click a column "
-        "to sort."
+        "Scores are attention probabilities on random tokens that are repeated three times; "
+        "activity and entropy are over the text. The table below the picture holds them all: click "
+        "a column to sort."
     )
     widgets.choice("score", width=220)
     charts.chart("head_scores", table=True)

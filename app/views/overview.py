@@ -34,10 +34,10 @@ def summary(found: dict[str, Any]) -> None:
 
 study = frame.open_page(
     "What are these two models?",
-    "What each of them is; what it expects after the chosen token; and what every token of the "
+    "What each of them is, what it expects after the chosen token, and what every token of the "
     "prompt cost it.",
-    "Loss is −log of the probability that a model gave to the token that came, in nats; the first "
-    "token of a prompt is not predicted.",
+    "Loss is −log of the probability that a model gave to the actual next token, in nats; the "
+    "first token of a prompt is not predicted.",
     scope=False,
 )
 described = {role: describe_model(model) for role, model in study.models.items()}
