@@ -39,7 +39,7 @@ def draw(name: str, **values: Any) -> Drawn:
     Args:
         name: The figure, one of :data:`FIGURES`.
         **values: The fields of ``mudd_interp.request.Request``: models, text, prompt, place. A
-            model may also be given itself instead of its name: then it is not loaded again.
+            model itself may be given instead of its name: then it is not loaded again.
 
     Returns:
         The figure and its numbers, those of ``mudd-interp figures --only NAME``.
@@ -88,8 +88,8 @@ def choose(names: Sequence[str], request: Request) -> tuple[FigureKind, ...]:
     """The figures of a list of names; for an empty list the standard ones that can be drawn.
 
     Raises:
-        ValueError: If one is unknown or cannot be drawn from the request, or the edits are none,
-            whether or not a figure makes them.
+        ValueError: If one is unknown or cannot be drawn from the request, or the edits are not
+            valid, whether or not a figure uses them.
     """
     as_edits(request.edits or "")
     if not names:
@@ -108,5 +108,5 @@ def shell_command(kind: FigureKind, request: Request) -> str:
 
 
 def python_code(kind: FigureKind, request: Request) -> str:
-    """The Python lines that do."""
+    """The Python lines that make a figure and its numbers."""
     return python_lines(kind.name, request, kind.depends_on(request))

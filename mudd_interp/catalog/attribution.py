@@ -1,4 +1,4 @@
-"""What wrote this prediction, and by which way?"""
+"""What wrote this prediction, and by which route?"""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ NO_LAYER_AGAINST_LAYER: dict[Mode, str] = {
 
 
 def _attribution(study: Study) -> Drawn:
-    """Both models on one token: where none is asked for, the one that the model expects most."""
+    """Both models on one token: if none is asked for, the one that the model expects most."""
     request = study.request
     options: dict[str, Any] = {"answer": request.answer, "against": request.against}
     found = {"model": _attributed(study, "model", options)}
@@ -111,7 +111,7 @@ KINDS = (
     ),
     FigureKind(
         name="routes",
-        title="The strongest ways from a component to a stream",
+        title="The strongest routes from a component to a stream",
         draw=_routes,
         uses=(*PROMPT, "position", "layer", "stream", "source"),
         why_not=NO_LAYER_AGAINST_LAYER,

@@ -47,7 +47,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _AnyMeans:
-    """Stands in for mean weights, where it is only asked whether an edit can be done."""
+    """Stands in for mean weights where the only question is whether an edit can be done."""
 
     streams: tuple[Stream, ...]
     mean: Float64[np.ndarray, "stream layer source"]
@@ -85,7 +85,7 @@ def _plan(study: Study, role: Role) -> _Plan:
 
 
 def _plans(study: Study) -> tuple[dict[Role, _Plan], list[str]]:
-    """The plan of each model in which an edit has a meaning; and what is left out."""
+    """The plan of each model in which an edit has a meaning, and what is left out."""
     plans, left_out = dict[Role, _Plan](), list[str]()
     for role in study.roles:
         try:

@@ -86,19 +86,19 @@ def _scores_of(role: Role) -> Need:
 
 
 def _ranking(study: Study, role: Role) -> list[Need]:
-    """What all scores of one model's heads are read from."""
+    """The results that all scores of one model's heads are read from."""
     of_text = _activity_analysis(study.request), HeadEntropyAnalysis()
     return [*(Need(role, each) for each in of_text), _scores_of(role)]
 
 
 def _scored(study: Study, role: Role) -> Need:
-    """What the score that is asked for is read from."""
+    """The result that the score asked for is read from."""
     activity, entropy, scores = _ranking(study, role)
     return {"activity": activity, "entropy": entropy}.get(study.request.score, scores)
 
 
 def _scores(study: Study) -> Drawn:
-    """All scores of every head; the figure shows the one that is asked for."""
+    """All scores of every head; the figure shows the one asked for."""
     score, request = study.request.score, study.request
     if score == "activity":
         figure = head_heatmap_figure(*results(study, _activity_analysis(request)))
@@ -135,7 +135,7 @@ def _composition(study: Study) -> Drawn:
 
 
 def _inputs(study: Study) -> Need:
-    """Of the head that is asked for, or of the one with the highest induction score.
+    """The inputs of the head asked for, or of the one with the highest induction score.
 
     Raises:
         ValueError: If the model has no such layer or head, or a head is given without its layer.

@@ -89,7 +89,7 @@ def _first_order(study: Study) -> Drawn:
 
 
 def _without_dynamics(study: Study) -> Need:
-    """The means are those of the same few sequences."""
+    """Its means are over the same few sequences."""
     edits = tuple(map(str, static_edits(study.models["model"])))
     return _few(AblationAnalysis(edits), after=_few(DenseWeightsAnalysis()))
 
@@ -126,9 +126,9 @@ def _words(study: Study, role: Role, found: EdgePatch | StatePatch) -> tuple[str
 
 
 def _against_corrupted(study: Study, role: Role, compute: Callable[..., Any]) -> Any:
-    """The prompt held against the corrupted one; both models are asked for the same tokens.
+    """The prompt compared with the corrupted one; both models are asked for the same tokens.
 
-    Where one is not given, it is the one that the model expects most.
+    If one is not given, it is the one that the model expects most.
     """
     request, chooser = study.request, role
     if role == "baseline" and (request.answer is None or request.against is None):
@@ -159,14 +159,14 @@ def _answers(
     """The two tokens that are compared; those that are not given are the likeliest.
 
     Raises:
-        ValueError: If both tokens are one, with its text.
+        ValueError: If both are the same token, with its text.
     """
     other = torch.tensor(corrupted)
     chosen = [
         _likeliest(model, tokens) if token is None else token_id(model, token)
         for token, tokens in ((answer, clean), (against, other))
     ]
-    # Prompts that cannot be compared at all are refused where they are patched.
+    # Prompts that cannot be compared at all are refused by the patching itself.
     if chosen[0] == chosen[1] and clean.shape == other.shape:
         text = token_texts(model, other.new_tensor(chosen))[0]
         raise ValueError(

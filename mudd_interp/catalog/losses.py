@@ -53,7 +53,7 @@ KINDS = (
         uses=(*PROMPT, "position"),
         why_not={
             "overlay": "the bars of one model would hide the other's",
-            "difference": "the two models' likeliest tokens are not the same ones",
+            "difference": "the two models' likeliest tokens differ",
         },
     ),
     FigureKind(

@@ -96,7 +96,7 @@ KINDS = (
         needs=of_parts(SimilarityMatrixAnalysis()),
         uses=SCOPED,
         modes=("side_by_side", "difference"),
-        why_not={"overlay": "two squares of colours would hide one another"},
+        why_not={"overlay": "two squares of colours would hide each other"},
     ),
     FigureKind(
         name="stream_norms",

@@ -42,10 +42,10 @@ EDGE = ("layer", "stream", "source")
 
 
 def _statistics(request: Request) -> tuple[Any, ...]:
-    """What is drawn of the weights over a text.
+    """The statistics of the weights over a text that are drawn.
 
     Raises:
-        ValueError: If the request asks for what there is at one token only.
+        ValueError: If the request asks for what exists at one token only.
     """
     if request.statistic == "total":
         raise ValueError("total is the weight at one token: ask for the figure token_weights.")
@@ -76,10 +76,10 @@ def _fixed(**values: Any) -> Callable[[Study], Drawn]:
 
 
 def _token_statistic(request: Request) -> Any:
-    """What is drawn of the weights at a token.
+    """The part of the weights at a token that is drawn.
 
     Raises:
-        ValueError: If the request asks for what there is over many tokens only.
+        ValueError: If the request asks for what exists over many tokens only.
     """
     if request.statistic in ("mean", "std"):
         raise ValueError(

@@ -24,7 +24,7 @@ from mudd_interp.dashboard.options import (
 # What is slow to import (Streamlit, and the server under it) is imported where it is used.
 
 FIRST_PORT, PORTS = 8501, 100
-"""The port, and how many are tried from there on where none was chosen."""
+"""The first port, and how many are tried from there if none was chosen."""
 
 MOST_CONNECTIONS = 512
 
@@ -58,7 +58,7 @@ def serve(
         host: The address to listen on; ``None`` for this machine alone.
         port: ``None`` for 8501, or the next one that is free.
         headless: Whether to open no browser.
-        names: Names besides this machine's own that the server answers to, a proxy's for instance.
+        names: Names besides this machine's own that the server answers to, for instance a proxy's.
 
     Raises:
         ValueError: If the host or the port cannot be had.
@@ -98,15 +98,15 @@ def serve(
         proxy_headers=False,
     )
     server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):  # by which the server hands on the signal that ended it
+    with suppress(KeyboardInterrupt):  # through which the server passes on the signal that ended it
         server.run(sockets=[listener])
     if not server.started:
-        raise ChildProcessError("the dashboard could not start: what is wrong stands above.")
+        raise ChildProcessError("the dashboard could not start: the reason is above.")
     _end(0.0 if server.force_exit else PATIENCE)
 
 
 def _set_options(address: Address, files: Sequence[Path]) -> None:
-    """Fix Streamlit's options, and say what of somebody's settings is not taken."""
+    """Fix Streamlit's options, and say which of the user's settings are not taken."""
     from streamlit.config import get_config_options
 
     for sentence in not_taken(files):
@@ -116,7 +116,7 @@ def _set_options(address: Address, files: Sequence[Path]) -> None:
 
 @asynccontextmanager
 async def _running(address: Address, base: str) -> AsyncGenerator[None]:
-    """What goes around the time in which the server runs."""
+    """What is done before and after the server runs."""
     import streamlit as st
     from streamlit import runtime
     from streamlit.cli_util import open_browser
@@ -144,7 +144,7 @@ def _end(patience: float) -> None:
         for thread in _pages():
             thread.join(max(0.0, until - time.monotonic()))
     if _pages():
-        # An ordinary exit would pull the floor from under them, with an abort. Files are written
+        # An ordinary exit would abort while they still run. Files are written
         # whole or not at all, whenever a process ends.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -157,7 +157,7 @@ def _pages() -> list[threading.Thread]:
 
 
 def _bind(address: Address) -> socket.socket:
-    """A socket that listens; on the port that was chosen, or on the first one that is free.
+    """A listening socket, on the port that was chosen or on the first one that is free.
 
     Raises:
         ValueError: If there is none.

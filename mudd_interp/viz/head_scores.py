@@ -31,7 +31,7 @@ NUMBERED = 5
 
 @dataclass(frozen=True)
 class _Words:
-    """How a measure is called and defined; plain text."""
+    """What a measure is called, and its definition; plain text."""
 
     name: str
     definition: str

@@ -159,7 +159,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "cache in a file": (["app", "--cache", "EMPTY_FILE"], ["cannot write to EMPTY_FILE"]),
     "no manifest": ([*OUT, "--manifest", "nowhere.json"], ["cannot read a manifest from nowhere"]),
-    "no manifest": ([*OUT, "--manifest", "EMPTY_FILE"], ["cannot read a manifest"]),
+    "empty manifest": ([*OUT, "--manifest", "EMPTY_FILE"], ["cannot read a manifest"]),
     "half a manifest": ([*OUT, "--manifest", "HALF"], ["complete manifest", "look at 'request'"]),
     "manifest and model": ([*OUT, "--manifest", "HALF", "--model", "x"], ["give no others"]),
     # Training, and the command itself.
