@@ -28,13 +28,13 @@ ACTIVITY = HeadActivityAnalysis()
 def cosines(study: Study) -> pd.DataFrame:
     """Mean cosine by layer: a column for each stream and one for the baseline."""
     frames = [
-        study.result(part, SIMILARITY)
-        .frame.assign(part=part)
-        .query("part == 'model' or stream == 'r'")
-        for part in study.parts
+        study.result(role, SIMILARITY)
+        .frame.assign(role=role)
+        .query("role == 'model' or stream == 'r'")
+        for role in study.roles
     ]
     table = pd.concat(frames)
-    table["stream"] = table["stream"].where(table["part"] == "model", "baseline")
+    table["stream"] = table["stream"].where(table["role"] == "model", "baseline")
     by_layer = table.pivot(index="layer", columns="stream", values="cosine")
     return by_layer.reindex(columns=["q", "k", "v", "r", "baseline"])
 
@@ -43,8 +43,8 @@ def activity(study: Study) -> pd.DataFrame:
     """Share of active tokens by layer, a column for each model."""
     return pd.concat(
         {
-            study.name(part): study.result(part, ACTIVITY).layer_frame.set_index("layer")["active"]
-            for part in study.parts
+            study.name(role): study.result(role, ACTIVITY).layer_frame.set_index("layer")["active"]
+            for role in study.roles
         },
         axis=1,
     )
@@ -80,7 +80,7 @@ def main() -> None:
     request = Request(model=given.model, baseline=given.baseline, sequences=given.sequences)
     study = Study(request)
     analyses = (SIMILARITY, WEIGHTS, ACTIVITY)
-    study.prepare([Need(part, each) for part in study.parts for each in analyses])
+    study.prepare([Need(role, each) for role in study.roles for each in analyses])
     print(f"{study.provenance('model').tokens:,} tokens each\n")
 
     table = cosines(study)

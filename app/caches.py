@@ -48,7 +48,7 @@ _LARGE = ("z", "x", "y", "text", "customdata")  # of a trace
 def failing(say: Callable[[str], object]) -> Generator[None]:
     """The boundary of what a page computes: whatever fails within ends it with a sentence.
 
-    Streamlit's own signals, which end a script or begin it anew, pass.
+    Streamlit's own signals, which end or restart a script, pass through.
 
     Args:
         say: Called with the sentence, as text.
@@ -62,7 +62,7 @@ def failing(say: Callable[[str], object]) -> Generator[None]:
 
 
 def failure(error: BaseException) -> str:
-    """The sentence for an error; of one that nobody foresaw the log has where it came from."""
+    """The sentence for an error; where an unforeseen one came from is in the log."""
     if isinstance(error, _FORESEEN):
         return str(error)
     logging.getLogger(__name__).error("an unexpected error", exc_info=error)
@@ -82,7 +82,7 @@ def study(request: Request, progress: Progress | None = None) -> Study:
 
 
 def shelf() -> Shelf:
-    """The runs that are kept on disk, those that this page may see."""
+    """The runs kept on disk that this page may see."""
     own = sessions.own_folder()
     return _shared().shelf if own is None else Shelf(own / "runs")
 
@@ -143,7 +143,7 @@ def model_key(name: str, device: str | None, dtype: str | None) -> str:
 
 
 def _signature(folder: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a folder's files; nothing for what is no folder."""
+    """Names, sizes and times of a folder's files; nothing if it is not a folder."""
     if not folder.is_dir():
         return []
     stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.is_file()}
@@ -180,7 +180,7 @@ class Results:
             return self._held[key][0]
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value, and drop the oldest ones that are too much then.
+        """Keep a value, and drop the oldest ones if that is too much.
 
         One that is too much by itself is not kept: it would drive out all others.
         """
@@ -195,7 +195,7 @@ class Results:
                 self._drop(next(iter(self._held)))
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Forget the values of some keys, those that there are."""
+        """Forget the values of some keys, as far as they are there."""
         with self._lock:
             for key in keys:
                 self._drop(key)
@@ -205,11 +205,11 @@ class Results:
 
 
 class Borrowed(MutableMapping[str, Any]):
-    """One study's view of the shared results: what it has seen stays, whoever crowds it out.
+    """One study's view of the shared results: what it has seen stays, even if others crowd it out.
 
     Args:
         results: The shared ones.
-        shelf: Where those are that earlier processes left.
+        shelf: Where the results of earlier processes are.
     """
 
     def __init__(self, results: Results, shelf: Shelf | None = None):
@@ -246,7 +246,7 @@ class Borrowed(MutableMapping[str, Any]):
 
 
 class Frozen(go.Figure):
-    """A figure that nobody changes: what Streamlit makes of it at each rerun is made once.
+    """A figure that nobody changes: what Streamlit makes of it at every rerun is made once.
 
     Args:
         figure: The figure; its traces and layout are in :meth:`to_dict` only, see ``specs.py``.
@@ -264,7 +264,7 @@ class Frozen(go.Figure):
 def bytes_of(value: Any) -> int:
     """About how much memory a result takes."""
     if value is None or isinstance(value, int | float):
-        return 64  # at once: a prompt's predictions have thousands of them
+        return 64  # first, for speed: a prompt's predictions have thousands of them
     if isinstance(value, str):
         return max(64, len(value))
     if isinstance(value, Frozen):
@@ -287,9 +287,9 @@ def bytes_of(value: Any) -> int:
 
 
 class Turn(AbstractContextManager[None]):
-    """The lock of all forward passes, which is a place where a script ends that nobody waits for.
+    """The lock of all forward passes, and a place where a script that nobody waits for ends.
 
-    A page that was closed, or on which something else was clicked, does not come to its turn:
+    A page that was closed, or on which something else was clicked, does not get its turn:
     Streamlit raises before, between two steps of a computation.
     """
 

@@ -1,4 +1,4 @@
-"""A figure of the catalog on a page: drawn, told, tabulated, and ready to be taken home."""
+"""A figure of the catalog on a page: drawn, described, tabulated, and ready to be reproduced."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ import state
 from mudd_interp.catalog import Drawn, FigureKind, draw_kind, find, python_code, shell_command
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.figures import csv_bytes
-from mudd_interp.request import PARTS, Request
+from mudd_interp.request import ROLES, Request
 from mudd_interp.study import Need, Study
 from mudd_interp.viz import alt_text, dark
 from progress import bar
@@ -23,13 +23,13 @@ TITLE_HEIGHT, LINE_HEIGHT = 40, 15
 """Pixels of a figure's title, and of each line below it, which a page writes itself."""
 
 SQUARE_HEIGHT = 460
-"""Pixels of a figure with square cells where it has half of the page."""
+"""Pixels of a figure with square cells that has half of the page."""
 
 LONG_TEXT = 128
-"""Of more sequences than these no average is begun unasked; of fewer, where they are long."""
+"""No average over more sequences than this begins unasked; nor over fewer, if they are long."""
 
 USUAL_CONTEXT = 256
-"""Tokens of a sequence, as a request has them that does not say."""
+"""Tokens of a sequence in a request that does not say."""
 
 CONFIG = {"displaylogo": False}
 
@@ -41,8 +41,8 @@ class Panel:
     Attributes:
         title: The figure's title, as Markdown.
         lines: The definition and what it was computed on, likewise.
-        figure: The figure without them, for a light or a dark page; frozen.
-        alt: It in words.
+        figure: The figure without title and lines, for a light or a dark page; frozen.
+        alt: The figure in words.
         drawn: The figure of the catalog and its numbers.
     """
 
@@ -56,7 +56,7 @@ class Panel:
 def prepare(*names: str) -> None:
     """Compute what several figures of the view need, with one walk for each model and text.
 
-    What fails is said by the charts themselves, and what is long waits there.
+    The charts themselves say what fails, and what takes long waits there.
     """
     with caches.failing(lambda _: None):
         study = caches.study(state.request())
@@ -69,8 +69,8 @@ def prepare(*names: str) -> None:
 def chart(name: str, *, table: bool = False, **values: Any) -> None:
     """Draw a figure of the catalog from the view.
 
-    A figure of one model is drawn of each when they stand side by side. What cannot be drawn is
-    said in its place.
+    A figure of one model is drawn of each when they stand side by side. Where one cannot be drawn,
+    the page says so.
 
     Args:
         name: The figure's name in the catalog.
@@ -80,7 +80,7 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
     kind, request = find(name), replace(state.request(), **values)
     notice, both = "", request.baseline is not None
     if kind.of_baseline and not both:
-        st.info(f"**{kind.title}**: it is of the baseline, and there is none.")
+        st.info(f"**{kind.title}**: it shows the baseline, and there is none.")
         return
     if not both:
         request = replace(request, mode=None, of="model")
@@ -90,9 +90,9 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
     if kind.single and both and kind.mode(request) == "side_by_side" and "of" not in values:
         with st.container(key=f"pair-{kind.name}"):
             columns = st.columns(2)
-        for column, part in zip(columns, PARTS, strict=True):
+        for column, role in zip(columns, ROLES, strict=True):
             with column:
-                _panel(kind, replace(request, of=part), notice, table, half=True)
+                _panel(kind, replace(request, of=role), notice, table, half=True)
     else:
         _panel(kind, request, notice, table)
 
@@ -116,7 +116,7 @@ def _panel(
         kind.check(request)
         study = caches.study(request)
         if waits(study, kind.needs(study)):
-            st.info(f"**{kind.title}** is over a long text that was not read yet.")
+            st.info(f"**{kind.title}** is over a long text that has not been read yet.")
             st.page_link("views/corpus.py", label="Run it on the page Corpus")
             return
         panel = _drawn(kind, request, half)
@@ -144,7 +144,7 @@ def is_drawn(name: str, **values: Any) -> bool:
 
 
 def is_there(name: str, request: Request | None = None) -> bool:
-    """Whether all that a figure of the view, or of a request, is computed from is there."""
+    """Whether everything that a figure is computed from is there already."""
     with caches.failing(lambda _: None):  # the chart says what fails
         study = caches.study(request or state.request())
         return not study.walks(find(name).needs(study))
@@ -160,7 +160,7 @@ def _place(half: bool) -> str:
 
 
 def waits(study: Study, needs: Iterable[Need]) -> bool:
-    """Whether a walk is missing that is long: then a run on the page Corpus makes it, if asked."""
+    """Whether a long walk is missing: a run on the page Corpus makes it, if asked."""
     walks = [next(iter(walk.values())) for walk in study.walks(needs)]
     return any(_is_long(study, need) for need in walks)
 
@@ -173,7 +173,7 @@ def _is_long(study: Study, need: Need) -> bool:
 
 
 def few(name: str, request: Request) -> dict[str, Any]:
-    """Few sequences of a long text, for a figure that is costly, unless all of it is there."""
+    """A few sequences of a long text, for a costly figure, unless everything is there already."""
     if request.sequences is not None and request.sequences <= _most(request):
         return {}
     return {} if is_there(name, request) else {"sequences": CUT_SEQUENCES}
@@ -185,7 +185,7 @@ def _most(request: Request) -> int:
 
 
 def _as_panel(drawn: Drawn, page: str, half: bool) -> Panel:
-    """Take title and definition out of a figure: as text of the page their lines can break."""
+    """Take title and definition out of a figure: as text of the page, their lines can break."""
     figure: Any = dark(drawn.figure) if page == "dark" else drawn.figure
     alt, layout = alt_text(figure), figure.layout
     heading = _as_text(layout.title.text)
@@ -214,7 +214,7 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
             icon=":material/download:",
             key=f"csv-{key}",
         )
-        # What is closed is not sent: of all that a page holds, these are the most elements.
+        # What is closed is not sent: these are most of a page's elements.
         taken = st.popover(
             "Link, Python, command",
             icon=":material/link:",
@@ -236,7 +236,7 @@ def _footer(kind: FigureKind, request: Request, drawn: Drawn, key: str, table: b
 
 
 def _sequences(study: Study, needs: Iterable[Need]) -> int:
-    """How many sequences there are to see, of all walks together; 0 where that is not known."""
+    """How many sequences there are to see in all walks together; 0 where that is not known."""
     walks = [next(iter(walk.values())) for walk in study.walks(needs)]
     counts = [study.walked(need).n_sequences for need in walks]
     return sum(count or 0 for count in counts) if all(counts) else 0

@@ -99,7 +99,7 @@ def chips(tokens: Sequence[str], position: int, key: str, on_pick: Callable[[int
         tokens: The text of each token.
         position: The one that is chosen now.
         key: The component's name on the page.
-        on_pick: Called with the position of another one, when it was chosen.
+        on_pick: Called with the position of another one when it is chosen.
     """
 
     def picked() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import streamlit as st
 from streamlit.components.v2 import component
 
-# Streamlit calls the function anew when its data change, and may end an earlier call after a later
-# one has begun: a call ends what it began, no more. Plotly forgets who listens when it draws a
-# chart anew, at times in the same node: whatever changes on the page, the listener is set again.
+# Streamlit calls the function again when its data change, and may end an earlier call after a later
+# one has begun: a call ends what it began and nothing else. Plotly forgets its listeners when it
+# redraws a chart, at times in the same node: whatever changes on the page, the listener is set
+# again.
 JS = """
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;

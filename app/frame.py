@@ -66,7 +66,7 @@ def _name_input(label: str, key: str, known: tuple[str, ...]) -> None:
 
 
 def _draft_from_view() -> None:
-    """Show what is looked at, when something other than this form has changed it."""
+    """Show the current view when something other than this form has changed it."""
     session, view = st.session_state, state.view()
     if session.get("drafted") == (drafted := tuple(view[name] for name in _DRAFT)):
         return
@@ -116,7 +116,7 @@ def _prompt(text: str, as_ids: bool) -> tuple[str | None, tuple[int, ...] | None
     """The prompt that was typed.
 
     Raises:
-        ValueError: If it is empty, too long, or no list of ids.
+        ValueError: If it is empty, too long, or not a list of ids.
     """
     if not text:
         raise ValueError("The prompt is empty: give at least one token.")
@@ -146,7 +146,7 @@ def _check_wanted(prompt: str | None, ids: tuple[int, ...] | None) -> None:
     wanted, given = state.wanted(state.PROMPT), state.digest([prompt, ids])
     if wanted not in (None, given):
         raise ValueError(
-            f"This is another prompt (sha256 {given[:12]}…) than the link means "
+            f"This is a different prompt (sha256 {given[:12]}…) than the link means "
             f"({wanted[:12]}…). Paste that one, or go on without it."
         )
 
@@ -191,7 +191,7 @@ def open_page(
 
 
 def say_notices() -> None:
-    """Say what was ignored of the link, or of what was typed."""
+    """Say what was ignored in the link, or in what was typed."""
     for notice in state.notices():
         st.warning(state.plain(notice))
 
@@ -218,7 +218,7 @@ def _refuse_files() -> None:
         return
     st.error(
         f"**Others reach this dashboard.** So it does not take {state.plain(reason)}. Choose a "
-        "name of the hub at the side, and upload a text on the page Corpus."
+        "model of the hub at the side, and upload a text on the page Corpus."
     )
     _without(state.unnamed())
     st.stop()
@@ -234,9 +234,9 @@ def _ask_first() -> None:
         return
     said = "\n".join(f"- {ASKED[name]} {_named(value)}" for name, value in names.items())
     st.warning(
-        f"This link means\n\n{said}\n\nNothing of it was read, loaded or computed yet. Files and "
+        f"This link means\n\n{said}\n\nNone of it has been read, loaded or computed yet. Files and "
         "folders would be read from this machine, and a model or a dataset that is not here would "
-        "be downloaded from the Hugging Face hub; it may have gigabytes."
+        "be downloaded from the Hugging Face hub, which may be gigabytes."
     )
     with st.container(horizontal=True):
         if st.button("Go on", key="agree"):
@@ -247,7 +247,7 @@ def _ask_first() -> None:
 
 
 def _without(names: Iterable[str]) -> None:
-    """A button that puts what is bundled in the place of some values."""
+    """A button that replaces some values with what is bundled."""
     if st.button("Go on without", key="without"):
         state.put(**{name: state.FIELDS[name].default for name in names})
         st.rerun()
@@ -259,7 +259,7 @@ def _named(value: str) -> str:
 
 
 def ask_for(key: str, what: str) -> None:
-    """Say that a link means a text that only its sender has, where there is a field for it."""
+    """Say that only a link's sender has a text that it means, where there is a field for it."""
     if wanted := state.wanted(key):
         st.warning(
             f"This link was made with {what} too long to carry (sha256 `{wanted[:12]}`…): paste "
@@ -284,7 +284,7 @@ def _say(what: str, reason: str) -> None:
 
 
 def guarded(body: Callable[[], object]) -> None:
-    """Run a page, or a part of it; where that fails, a sentence stands in the place of the rest."""
+    """Run a page, or a part of it; if that fails, a sentence takes the place of the rest."""
     with caches.failing(lambda reason: _say("The rest cannot be shown:", reason)):
         body()
 
@@ -301,7 +301,7 @@ def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
 
 
 def _cursor(study: Study) -> int | None:
-    """The tokens of the prompt, one of them chosen; how many they are, if it can be read."""
+    """The tokens of the prompt, one of them chosen; how many there are, if it can be read."""
     try:
         texts = study.token_texts("model")
     except ValueError as error:
@@ -317,7 +317,7 @@ def _pick(position: int) -> None:
 
 
 def section(body: Callable[[], object]) -> None:
-    """A part of a page that is drawn at once, and anew without the rest when its choices change.
+    """A part of a page that is drawn at once, and redrawn by itself when its choices change.
 
     Args:
         body: Draws it; no other part may depend on what is chosen in it.
@@ -340,7 +340,7 @@ def choose_edge(study: Study, sources: int, final: bool = False) -> None:
 
 
 def choose_layer(study: Study, final: bool = False) -> None:
-    """A layer that both models have, or behind the last one the final norm."""
+    """A layer that both models have, or, behind the last one, the final norm."""
     default = caches.study(replace(study.request, layer=None)).layer("model")
     depths = {model.cfg.n_layers for model in study.models.values()}
     last = min(depths) - (not final)

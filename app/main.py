@@ -18,7 +18,7 @@ if st.context.theme.type == "dark":
     st.html(HERE / "dark.css")
 
 # The folder is not called pages: Streamlit would run a page of that folder without this script,
-# when the first address that a new process serves is that page's.
+# when that page's address is the first that a new process serves.
 PAGES = [
     st.Page("views/overview.py", title="Overview", default=True),
     st.Page("views/similarity.py", title="Layer similarity", url_path="similarity"),
@@ -34,10 +34,10 @@ PAGES = [
 def start() -> dict[str, str | None]:
     """The models that the command named."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for part in ("model", "baseline"):
-        parser.add_argument(f"--{part}", default=state.FIELDS[part].default)
+    for role in ("model", "baseline"):
+        parser.add_argument(f"--{role}", default=state.FIELDS[role].default)
     given = vars(parser.parse_known_args(sys.argv[1:])[0])
-    return {part: None if name == "none" else name for part, name in given.items()}
+    return {role: None if name == "none" else name for role, name in given.items()}
 
 
 page = st.navigation(PAGES, position="hidden")

@@ -18,7 +18,7 @@ def bar(total: Callable[[], int], what: str = "Sweeping the text") -> Generator[
 
     Args:
         total: How many sequences there will be, 0 if that is not known; asked when it is needed.
-        what: What goes on.
+        what: What is being done.
     """
     place, pace, known = st.empty(), Pace(), None
 
@@ -35,7 +35,7 @@ def bar(total: Callable[[], int], what: str = "Sweeping the text") -> Generator[
 
 
 def line(sequences: int, total: int, tokens: int, pace: Pace) -> str:
-    """How far it is, how fast it goes, and how long it will go on."""
+    """How far it is, how fast it goes, and how long it will take."""
     seen = f"{sequences:,} of {total:,}" if total else f"{sequences:,}"
     left = f", {pace.left(sequences, total)} left" if total else ""
     return f"{seen} sequences, {tokens:,} tokens, {pace.per_second(tokens):,.0f} tokens/s{left}"

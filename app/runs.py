@@ -1,8 +1,8 @@
 """One run over a text: everything that the pages average over it, and the losses of both models.
 
-It goes on in the script of a session, and ends between two batches when something is clicked, for
-then Streamlit raises in the progress bar. What it says of itself is in a :class:`Run`, which is
-changed in place: so the next script finds how far it came.
+It runs in the script of a session, and ends between two batches when something is clicked, because
+Streamlit then raises in the progress bar. Its state is in a :class:`Run`, which is changed in
+place: so the next script finds out how far it came.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ import state
 from mudd_interp.catalog import FIGURES, FigureKind
 from mudd_interp.data import Batches, count_sequences
 from mudd_interp.files import sha256
-from mudd_interp.request import Part, Request, canonical
+from mudd_interp.request import Request, Role, canonical
 from mudd_interp.study import Need, Study
 from progress import bar
 from shelf import Entry
@@ -61,9 +61,9 @@ class Run:
     """How far a run is.
 
     Attributes:
-        title: Of what it is.
+        title: What it is a run of.
         stage: ``asked`` until it begins; one that a later script finds ``running`` was stopped.
-        sequences: How many were seen, over all passes.
+        sequences: How many were seen, over all walks.
         total: How many there are.
         message: What went wrong.
         besides: Costly figures whose results are computed too.
@@ -82,8 +82,8 @@ def of_corpus(request: Request) -> Request:
     return replace(request, scope="corpus")
 
 
-def passes(study: Study, besides: Collection[str] = ()) -> list[Goal]:
-    """The passes of a run: all that any figure averages for each model, and the losses.
+def goals(study: Study, besides: Collection[str] = ()) -> list[Goal]:
+    """The goals of a run: all that any figure averages for each model, and the losses.
 
     Args:
         study: What the run is of.
@@ -92,23 +92,23 @@ def passes(study: Study, besides: Collection[str] = ()) -> list[Goal]:
     needs = [need for kind in FIGURES.values() for need in _needs(kind, study)]
     averages = [need for need in needs if need.most is None and need.text == "scope"]
     found = [
-        _pass(study, f"the averages of {study.name(part)}", part_of(averages, part))
-        for part in study.parts
+        _goal(study, f"the averages of {study.name(role)}", of_role(averages, role))
+        for role in study.roles
     ]
-    if "baseline" in study.parts:
-        found.append(_pass(study, "the losses of both", [study.comparison()]))
-    found += [_pass(study, FIGURES[name].title, _needs(FIGURES[name], study)) for name in besides]
+    if "baseline" in study.roles:
+        found.append(_goal(study, "the losses of both", [study.comparison()]))
+    found += [_goal(study, FIGURES[name].title, _needs(FIGURES[name], study)) for name in besides]
     return found
 
 
 def costly(study: Study) -> list[str]:
-    """The figures that run a model many times for each sequence, those that can be drawn."""
+    """Those figures that can be drawn and run a model many times for each sequence."""
     kinds = FIGURES.values()
     return [kind.name for kind in kinds if any(need.most for need in _needs(kind, study))]
 
 
 def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
-    """What a figure is drawn from; nothing where it cannot be drawn of this view."""
+    """What a figure is drawn from; nothing if it cannot be drawn for this view."""
     try:
         kind.check(replace(study.request, mode=None))
         return kind.needs(study)
@@ -116,18 +116,18 @@ def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
         return ()
 
 
-def part_of(needs: Iterable[Need], part: Part) -> list[Need]:
+def of_role(needs: Iterable[Need], role: Role) -> list[Need]:
     """Those of one model."""
-    return [need for need in needs if need.part == part]
+    return [need for need in needs if need.role == role]
 
 
-def _pass(study: Study, name: str, needs: Iterable[Need]) -> Goal:
+def _goal(study: Study, name: str, needs: Iterable[Need]) -> Goal:
     by_key = {study.key(need): need for need in needs}
     return Goal(name, tuple(by_key.values()), tuple(by_key))
 
 
 def missing(study: Study, plan: Sequence[Goal]) -> list[Goal]:
-    """The passes whose results are not all there."""
+    """The goals that lack a result."""
     return [each for each in plan if len(study.found(each.keys)) < len(each.keys)]
 
 
@@ -143,12 +143,12 @@ def are_kept(plan: Sequence[Goal]) -> bool:
 
 
 def can_be_kept(study: Study) -> bool:
-    """Whether results can be found again: weights without a digest may be others next time."""
+    """Whether results can be found again: weights without a digest may differ next time."""
     return all(model.info.digest for model in study.models.values())
 
 
 def go(request: Request, run: Run) -> None:
-    """Compute what is missing, pass by pass, and keep it after each; what fails is in ``run``."""
+    """Compute what is missing, goal by goal, and keep it after each; what fails is in ``run``."""
     with caches.failing(partial(setattr, run, "message")):
         _go(request, run)
     run.stage = "done"
@@ -156,7 +156,7 @@ def go(request: Request, run: Run) -> None:
 
 def _go(request: Request, run: Run) -> None:
     study = caches.study(request)
-    plan = passes(study, run.besides)
+    plan = goals(study, run.besides)
     with st.spinner("Counting the sequences"):
         run.total = _to_see(study, missing(study, plan))
 
@@ -174,13 +174,13 @@ def _go(request: Request, run: Run) -> None:
 
 
 def _to_see(study: Study, todo: Iterable[Goal]) -> int:
-    """How many sequences the walks of some passes see; each text is counted once."""
-    counts: dict[tuple[Part, int | None], int] = {}
+    """How many sequences the walks of some goals see; each text is counted once."""
+    counts: dict[tuple[Role, int | None], int] = {}
     total = 0
     for each in todo:
         for walk in study.walks(each.needs):
             need = next(iter(walk.values()))
-            text = need.part, need.most
+            text = need.role, need.most
             if text not in counts:
                 counts[text] = count_sequences(_endable(study.walked(need)))
             total += counts[text]
@@ -200,7 +200,7 @@ def _endable(batches: Batches) -> Batches:
 
 
 def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
-    """Write what is finished to the disk; where that fails, it is in memory all the same."""
+    """Write what is finished to the disk; if that fails, it is still in memory."""
     finished = [each for each in plan if each not in missing(study, plan)]
     view = {name: value for name, value in state.view().items() if name in FIELDS}
     try:
@@ -208,7 +208,7 @@ def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
             name_of(plan),
             study.found(key for each in finished for key in each.keys),
             state.encode(state.default_view() | view),
-            [study.name(part) for part in study.parts],
+            [study.name(role) for role in study.roles],
             [each.name for each in finished],
         )
     except OSError as error:
@@ -216,6 +216,6 @@ def _keep(study: Study, plan: Sequence[Goal], run: Run) -> None:
 
 
 def open_view(entry: Entry) -> None:
-    """Make the view that of a kept run: its models, text and sequences."""
+    """Set the view to that of a kept run: its models, text and sequences."""
     view = state.decode(entry.link).view
     state.put(**{name: view[name] for name in FIELDS})

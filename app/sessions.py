@@ -19,13 +19,13 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 def is_shared() -> bool:
-    """Whether others than who started the dashboard may reach it."""
+    """Whether anyone but the person who started the dashboard may reach it."""
     names = [st.get_option("server.address"), *st.get_option("server.allowedHosts")]
     return not all(is_loopback(name) for name in names if name is not None)
 
 
 def own_folder() -> Path | None:
-    """Where this page keeps what it keeps, if it is not where everything else is."""
+    """Where this page keeps its files, if not where everything else is."""
     return Path(_folder().name) if is_shared() else None
 
 
@@ -38,7 +38,7 @@ def why_not_here(wanted: Mapping[str, Any]) -> str | None:
     """Why a shared dashboard does not do what is wanted: it would read files of the machine.
 
     Args:
-        wanted: By its field what was not named by who started the dashboard.
+        wanted: By field, what the person who started the dashboard did not name.
     """
     own = own_folder()
     if own is None:
@@ -46,7 +46,8 @@ def why_not_here(wanted: Mapping[str, Any]) -> str | None:
     for field in ("model", "baseline", "dataset"):
         name = wanted.get(field)
         if name is not None and (not _HUB_ID.fullmatch(name) or Path(name).exists()):
-            return f"{field} {name}: no name of the hub, and no folder of this machine is read"
+            why = "it is not a name of the hub, and no folder of this machine is read"
+            return f"{field} {name}: {why}"
     text = wanted.get("text")
     # As it is spelled: nothing is looked up for a name that somebody sent.
     if text is not None and (not Path(text).is_relative_to(own) or ".." in Path(text).parts):

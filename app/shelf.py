@@ -31,13 +31,13 @@ VARIABLE = "MUDD_INTERP_CACHE"
 """The environment variable that says where the cache folder is."""
 
 RUNS_LIMIT = 2**30
-"""Bytes of all kept runs together; beyond it the oldest go."""
+"""Bytes of all kept runs together; beyond that the oldest go."""
 
 _FORMAT = "mudd-interp run 1"
 _ENTRY = "entry.json"
 _MARKS = ("format", "version")
 _OURS = re.compile(r"\.?[0-9a-f]{16,64}(\.[0-9a-f]{32}\.(tmp|old))?")
-"""Folders that are named by a digest, and what was left of one when a process was killed."""
+"""Folders named by a digest, and what was left of one when a process was killed."""
 
 
 def cache_folder() -> Path:
@@ -60,7 +60,7 @@ class Entry:
         sequences: How many sequences of it each model saw.
         tokens: How many tokens.
         passes: Which passes over the text are finished.
-        when: The time when the last one was, in UTC.
+        when: When the last of them finished, in UTC.
         files: The sha256 of each result's file, by the result's key.
         n_bytes: The size of these files together.
     """
@@ -97,10 +97,10 @@ class Shelf:
         models: Sequence[str],
         passes: Sequence[str],
     ) -> None:
-        """Write a run, in place of what was kept of it before; the oldest go if it is too much.
+        """Write a run in place of what was kept of it before; the oldest runs go if it is too much.
 
         Raises:
-            OSError: If it cannot be written; nothing has changed then.
+            OSError: If it cannot be written; then nothing has changed.
         """
         seen = next(iter(results.values())).provenance
         with replacing_folder(self.folder / name) as folder:
@@ -154,14 +154,14 @@ class Shelf:
         return sorted(found, key=lambda entry: entry.when, reverse=True), ignored
 
     def delete(self, name: str) -> None:
-        """Remove a run; one that is gone already is no mistake."""
+        """Remove a run; it is no error if it is gone already."""
         assert _OURS.fullmatch(name)
         self._ignored.pop(name, None)
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 def prune(folder: Path, limit: int) -> None:
-    """Remove the oldest of our folders in a folder, until the rest takes at most so many bytes."""
+    """Remove the oldest of our folders in a folder, until the rest is small enough."""
     held = sorted(_ours(folder))
     total = sum(size for _, size, _ in held)
     for _, size, path in held:
@@ -187,7 +187,7 @@ def _read(folder: Path) -> Entry:
     """The entry of a folder.
 
     Raises:
-        ValueError: If it is none of ours, damaged, or of another version.
+        ValueError: If it is not ours, damaged, or of another version.
     """
     if not (folder / _ENTRY).is_file():
         raise ValueError(f"it has no {_ENTRY}")
@@ -208,7 +208,7 @@ def _read(folder: Path) -> Entry:
 
 
 def _check_files(entry: Entry, folder: Path) -> None:
-    """Refuse an entry whose files are not all there, or are of another size together."""
+    """Refuse an entry with missing files, or whose files differ in total size."""
     files = [folder / f"{key}.safetensors" for key in entry.files]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(f"{missing[0]} is missing")

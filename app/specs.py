@@ -1,9 +1,9 @@
 """Figures as dicts that a browser draws once.
 
 Streamlit's front end draws each chart, then sets the same figure again, parsed anew. Plotly would
-draw all of it a second time: it takes for changed a template, ``meta`` and typed arrays, for they
-are other objects, and lists too unless ``datarevision`` says that they are the same. Here a figure
-has none of the three, and a ``datarevision``.
+draw all of it a second time: it takes a template, ``meta`` and typed arrays as changed, because
+they are other objects, and lists too unless ``datarevision`` says that they are the same. Here a
+figure has none of the three, and a ``datarevision``.
 """
 
 from base64 import b64decode
@@ -39,7 +39,7 @@ def spec(figure: go.Figure) -> Fields:
     layout = merged(defaults, layout)
     for kind in ("xaxis", "yaxis"):
         layout.setdefault(kind, {})
-        # A colour of its own would have Plotly draw the line.
+        # With a colour of its own, Plotly would draw the line.
         axes[kind] = {"showline": False, **axes[kind]}
     for name, value in layout.items():
         if (kind := name.rstrip("0123456789")) in axes:
@@ -53,7 +53,7 @@ def spec(figure: go.Figure) -> Fields:
 
 
 def _untyped(value: Any) -> Any:
-    """The same with a list of numbers for each array of them that Plotly has encoded."""
+    """The same, with lists of numbers in place of the arrays that Plotly has encoded."""
     if isinstance(value, list):
         return [_untyped(each) for each in cast(list[Any], value)]
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """The view, and the link that reopens it.
 
 A view is one flat dictionary, of the fields of a ``Request``. It lives in the session, so it
-survives a change of page; what is not the default is in the URL.
+survives a change of page; whatever is not the default is in the URL.
 """
 
 import base64
@@ -19,7 +19,7 @@ import streamlit as st
 
 from mudd_interp.edits import as_edits, edits_text
 from mudd_interp.options import Row
-from mudd_interp.request import OPTIONS, PARTS, Request, canonical
+from mudd_interp.request import OPTIONS, ROLES, Request, canonical
 from mudd_interp.values import LONGEST_PROMPT
 
 View = dict[str, Any]
@@ -47,12 +47,12 @@ LONGEST_LINK = 1900
 """Characters of the query: with the address before it the link stays under 2 kB."""
 
 LONGEST_NAME = 400
-"""Characters of a name there, where what is no letter or digit may take three for each byte."""
+"""Characters of a name in a link, where anything but a letter or digit may take three per byte."""
 
 MOST_VALUES = 64
-"""Values of a link that are read."""
+"""How many values of a link are read."""
 
-_UNASKED_EDITS = 8  # each is a pass over the text of its own
+_UNASKED_EDITS = 8  # each is a pass of its own over the text
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _word(row: Row) -> str | None:
 
 
 STARTS: Mapping[str, Any] = {"sequences": 32, "prompt": next(iter(EXAMPLES.values()))}
-"""What a page begins with instead of the default of a request."""
+"""What a page begins with instead of a request's defaults."""
 
 FIELDS: dict[str, Field] = {
     row.name: Field(
@@ -151,7 +151,7 @@ FIELDS: dict[str, Field] = {
 
 PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
 DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
-"""By the key of a digest the values that it stands for where they do not fit into the link."""
+"""By the key of a digest, the values that it stands for if they do not fit into the link."""
 
 ASKED = ("model", "baseline", "text", "dataset", "device", "dtype", "edits")
 """What makes the server read, load or compute more than it was started for."""
@@ -167,7 +167,7 @@ def default_view() -> View:
 def encode(view: View) -> dict[str, str]:
     """The query parameters of a view: what is not the default.
 
-    If that is too long, digests stand for the longest texts, as many as it takes.
+    If that is too long, digests stand for as many of the longest texts as it takes.
     """
     changed = {name for name, field in FIELDS.items() if view[name] != field.default}
     if view["prompt_ids"] is not None:
@@ -182,17 +182,17 @@ def encode(view: View) -> dict[str, str]:
 
 
 def digest(values: Sequence[Any]) -> str:
-    """sha256 by which values are known that do not fit into a link."""
+    """The sha256 that stands for values that do not fit into a link."""
     return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 
 def _keys(key: str) -> set[str]:
-    """Under which the link has what a digest stands for."""
+    """The keys under which a link has what a digest stands for."""
     return {FIELDS[name].key for name in DIGESTED[key]}
 
 
 def _digested(params: Mapping[str, str], digests: Mapping[str, str]) -> dict[str, str]:
-    """Query parameters with digests in the place of what they stand for."""
+    """Query parameters with digests in place of what they stand for."""
     dropped = set[str]().union(*map(_keys, digests))
     return {key: text for key, text in params.items() if key not in dropped} | dict(digests)
 
@@ -204,7 +204,7 @@ class Opened:
     Attributes:
         view: The view, with the default for whatever it does not say or says wrongly.
         notices: A sentence for each value that was ignored.
-        digests: By its key in :data:`DIGESTED`, the digest of what was too long for the link.
+        digests: By key in :data:`DIGESTED`, the digest of what was too long for the link.
     """
 
     view: View
@@ -249,9 +249,9 @@ def _short(text: str, quoted: bool = True) -> str:
     return short if quoted else short[1:-1]
 
 
-# The session. "view", "notices" and "wanted" (digests) are what a link said last; "trusted" are the
-# values that a person gave, and "named" those that the dashboard was started with, each with its
-# name; "written" is the query that this session last put into the browser's address.
+# The session. "view", "notices" and "wanted" (digests) are what the last link said; "trusted" are
+# the values that a person gave, and "named" those that the dashboard was started with, each with
+# its name; "written" is the query that this session last put into the browser's address.
 
 
 def open_view(start: Mapping[str, Any]) -> None:
@@ -262,11 +262,11 @@ def open_view(start: Mapping[str, Any]) -> None:
     """
     session, params = st.session_state, st.query_params.to_dict()
     if "view" not in session:
-        bundled = (FIELDS[part].default for part in PARTS)
-        session["named"] = {*start.items(), *product(PARTS, bundled)}
+        bundled = (FIELDS[role].default for role in ROLES)
+        session["named"] = {*start.items(), *product(ROLES, bundled)}
         session["trusted"] = set(session["named"])
         _take(decode(params) if params else Opened(default_view() | dict(start)))
-    # A widget that was used while the address was on its way goes before the old address.
+    # A widget used while the address was on its way takes precedence over the old address.
     elif params and params != session["written"] and not session["touched"]:
         _take(decode(params))
     session["touched"] = False
@@ -286,7 +286,7 @@ def _take(opened: Opened) -> None:
 
 
 def write_link() -> None:
-    """Put the view into the browser's address; also at the end of a run, for what it changed."""
+    """Put the view into the browser's address; also at the end of a run, which may change it."""
     params = link_params()
     if params != st.query_params.to_dict():
         st.query_params.from_dict(params)
@@ -315,12 +315,12 @@ def request() -> Request:
 
 
 def notices() -> tuple[str, ...]:
-    """What was ignored of the link that was opened last."""
+    """What was ignored in the link that was opened last."""
     return st.session_state["notices"]
 
 
 def wanted(key: str) -> str | None:
-    """The digest of what the link means and does not carry, by its key in :data:`DIGESTED`."""
+    """The digests of what the link means and does not carry, by key in :data:`DIGESTED`."""
     return st.session_state["wanted"].get(key)
 
 
@@ -347,12 +347,12 @@ def trust(names: Iterable[str]) -> None:
 
 
 def unasked() -> dict[str, Any]:
-    """By its name in :data:`ASKED` what only a link gave."""
+    """By name in :data:`ASKED`, what only a link gave."""
     return {name: view()[name] for name, _ in _to_ask("trusted")}
 
 
 def unnamed() -> dict[str, Any]:
-    """Likewise what the dashboard was not started with, whoever gave it."""
+    """Likewise, what the dashboard was not started with, whoever gave it."""
     return {name: view()[name] for name, _ in _to_ask("named")}
 
 
@@ -380,10 +380,10 @@ def _changed(name: str) -> None:
 
 
 def ignore(notice: str) -> None:
-    """Have the page say, when it opens next, that a value was ignored."""
+    """Have the page say, the next time it opens, that a value was ignored."""
     st.session_state["notices"] = (*notices(), notice)
 
 
 def plain(text: str) -> str:
-    """Text as it stands, for Streamlit's Markdown: no picture, formula or colour comes of it."""
+    """Text as it stands, for Streamlit's Markdown: it makes no picture, formula or colour."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))

@@ -47,7 +47,7 @@ def choose_text() -> None:
             "it: elsewhere the link asks for the file."
         )
     if error := session.pop("text_error", None):
-        st.error(f"**The text is the one before.** {state.plain(error)}")
+        st.error(f"**The text is still the one before.** {state.plain(error)}")
     session["all_sequences"] = view["sequences"] is None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         widgets.number("sequences", width=180, disabled=session["all_sequences"])

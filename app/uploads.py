@@ -13,14 +13,14 @@ LARGEST = LARGEST_UPLOAD * 2**20
 """Bytes of an upload; the server takes no more."""
 
 UPLOADS_LIMIT = 100 * 10**6
-"""Bytes of all uploads together; beyond it the oldest go."""
+"""Bytes of all uploads together; beyond that the oldest go."""
 
 
 def keep(name: str, data: bytes) -> Path:
     """Check an uploaded text and keep it, under its digest and a plain form of its name.
 
     Raises:
-        ValueError: If it is empty, too large, or no UTF-8 text.
+        ValueError: If it is empty, too large, or not UTF-8 text.
         OSError: If it cannot be written.
     """
     _check(name, data)
@@ -43,12 +43,12 @@ def _check(name: str, data: bytes) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that is safe as a file's and in a link."""
+    """A name that is safe for a file and in a link."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-60:].lstrip(".") or "upload.txt"
 
 
 def digest_of(text: str | None) -> str | None:
-    """The first digits of an upload's sha256, or ``None`` if the text is no upload."""
+    """The first digits of an upload's sha256, or ``None`` if the text is not an upload."""
     folder = Path(text or "").parent
     is_upload = folder.parent.name == "uploads" and re.fullmatch("[0-9a-f]{16}", folder.name)
     return folder.name if is_upload else None

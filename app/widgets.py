@@ -12,7 +12,7 @@ _FEW = 4  # choices that stand side by side
 
 
 def choice(name: str, *, known: tuple[str, ...] = (), **how: Any) -> None:
-    """One of the words of an option, or some of them; or whether, for one that is on or off."""
+    """One of the words of an option, or some of them; a switch for one that is on or off."""
     row = OPTIONS[name]
     how = {"help": row.option.help, **how, **state.bound(name)}
     label, known = row.option.label, known or row.choices
@@ -26,7 +26,7 @@ def choice(name: str, *, known: tuple[str, ...] = (), **how: Any) -> None:
 
 
 def number(name: str, high: int | None = None, default: int | None = None, **how: Any) -> None:
-    """A number up to the highest there is here, which the label says if it is given.
+    """A number up to the highest possible here, which the label says if it is given.
 
     ``None`` in the view, or a number out of range, is the default; the latter is named in a notice.
     """
@@ -59,7 +59,7 @@ def token(name: str, nothing: str) -> None:
 
 
 def ids(name: str, nothing: str) -> None:
-    """Token ids; an empty field means nothing, which is said in its place."""
+    """Token ids; what an empty field means is said in its place."""
     row, value, key = OPTIONS[name], state.view()[name], f"{name}_text"
     if key not in st.session_state or st.session_state[f"{name}_of"] != value:
         st.session_state[key] = "" if value is None else row.to_text(value, ", ")
@@ -86,7 +86,7 @@ def _take_ids(row: Row) -> None:
 
 
 def _take(row: Row, text: str | None) -> bool:
-    """Put what was typed into the view, or say why it is as before."""
+    """Put what was typed into the view, or say why the view is as before."""
     try:
         value = None if text is None else row.asked(row.of_text(text))
     except ValueError as error:

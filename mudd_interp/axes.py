@@ -114,7 +114,7 @@ _IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms)\.(\d+)\.")
 
 def blocks_needed(name: str) -> int | None:
     """How many blocks have run when a hook has fired; ``None`` for all, and the final norm."""
-    # X_0 may be hooked where it enters block 0: a baseline's positions are added there.
+    # X_0 may be hooked where it enters block 0: a bridged model's positions are added there.
     if name == EMBED:
         return 1
     found = _IN_BLOCKS.match(name)
@@ -176,11 +176,11 @@ def counterpart(name: str) -> str:
     return place + _ELSEWHERE.get(rest, rest)
 
 
-_LONGEST_NAME = 200  # to look for near ones takes longer than a name is long
+_LONGEST_NAME = 200  # the search for near names takes time that grows faster than their length
 
 
 def short(name: str) -> str:
-    """A name in a message; of a long one the beginning."""
+    """A name in a message; only the beginning of a long one."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 

@@ -1,4 +1,4 @@
-"""The command line: one verb, one job. Whatever is wrong with the input is one message, exit 2."""
+"""The command line: one verb, one job. Anything wrong with the input is one message, exit 2."""
 
 import io
 import json
@@ -36,12 +36,12 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Open a MUDDFormer, look inside, and hold it against a Transformer.",
+    help="Open a MUDDFormer, look inside, and compare it with a Transformer.",
 )
 
 
 def _place(given: str) -> str:
-    """The path of an option; an empty one, as of a shell variable that is not set, is no path."""
+    """The path of an option; an empty one, as from an unset shell variable, is refused."""
     if not given:
         raise typer.BadParameter("it is empty: give a path, or leave the option out.")
     return given
@@ -55,7 +55,7 @@ def main() -> None:
     # A process that is told to stop cleans up first, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
-        # What the terminal's encoding has not is shown by other signs, and stops nothing.
+        # What the terminal's encoding lacks is shown by other characters, and stops nothing.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
     try:
@@ -90,7 +90,7 @@ def _run() -> None:
 
 
 def _unexpected(error: BaseException) -> str:
-    """What is said of an error that nobody foresaw; the log has where it came from."""
+    """What is said of an unforeseen error; where it came from is in the log."""
     logging.getLogger(__name__).info("an unexpected error", exc_info=error)
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
@@ -170,7 +170,7 @@ def _request(values: Mapping[str, Any]) -> Request:
 
 
 def _absolute(place: str | None) -> str | None:
-    """A path that is there, as it is spelled from any folder; names as they are."""
+    """A path that exists, spelled so that it holds from any folder; names as they are."""
     from mudd_interp.checkpoints.names import BUNDLED
 
     if not place or place in BUNDLED or not Path(place).exists():
@@ -221,7 +221,7 @@ def _draw(
 
 
 def _say_left_out(left_out: Mapping[Path, str], most: int = 10) -> None:
-    """Name on stderr what of a folder of texts is not read; the figures have only how much."""
+    """Name on stderr what is not read in a folder of texts; the figures say only how much."""
     for path, reason in islice(left_out.items(), most):
         typer.echo(f"left out: {path} ({reason})", err=True)
     if len(left_out) > most:
@@ -235,7 +235,7 @@ def _is_first_process() -> bool:
 
 @contextmanager
 def _progress(what: str) -> Generator["Progress"]:
-    """A progress line on stderr, while it is a terminal; one, where there are several processes."""
+    """A progress line on stderr, if it is a terminal; one for all processes together."""
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -260,7 +260,7 @@ def dashboard(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port [8501].")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name it answers to besides, of a proxy.")
+        list[str] | None, typer.Option(help="Another name it answers to, such as a proxy's.")
     ] = None,
     cache: Annotated[
         str | None, _path(help="Folder of kept runs and uploads [~/.cache/mudd-interp].")
@@ -282,7 +282,7 @@ def dashboard(
 
 
 def _app_folder() -> Path:
-    """Where the dashboard is: in the checkout, or else where the wheel puts its copy."""
+    """Where the dashboard is: in the checkout, or else in the wheel's copy."""
     package = Path(__file__).parent
     checkout = package.parent
     return checkout / "app" if (checkout / "pyproject.toml").is_file() else package / "_app"
@@ -307,15 +307,15 @@ def inspect(
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
-    out: Annotated[str, _path(help="Folder of the runs; a run there goes on.")],
+    out: Annotated[str, _path(help="Folder of the runs; one that is there continues.")],
     data: Annotated[str | None, _path(help="Folder of the prepared tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads a process.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
     compile: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
-    parallel: Annotated[bool, typer.Option(help="A group's models at once.")] = False,
+    parallel: Annotated[bool, typer.Option(help="All models of a group at once.")] = False,
 ) -> None:
-    """Train the bundled pair, or one of it, from the Python sources installed here."""
+    """Train the bundled pair, or one of the two, from the Python sources installed here."""
     from mudd_interp.files import place_of
     from mudd_interp.training.run import RunOptions, run_preset
 

@@ -6,8 +6,8 @@ fill a batch, then the last, shorter row by itself. So no position is padding an
 
 Each document follows one ``<|endoftext|>`` if the tokenizer has that token (the models of this
 project, and Pythia, were trained so), and nothing otherwise. The paper does not say how its
-sequences were joined, so the separator is a parameter. Where a document spells the separator, that
-is text; a byte order mark at its start is dropped.
+sequences were joined, so the separator is a parameter. A separator that is spelled out in a
+document is text; a byte order mark at its start is dropped.
 
 Documents are read and encoded in pieces, so memory does not grow with them.
 """
@@ -40,7 +40,7 @@ BUNDLED_PACK = Path(__file__).parent / "bundled" / "validation.safetensors"
 
 TokenBatches = Iterable[Any]
 """Batches from anywhere: int64 tensors ``[batch pos]``, without padding. The elements have no type
-here because what a caller brings is checked, and named, where it is used."""
+here because what a caller passes is checked where it is used."""
 
 _Documents = Callable[[], Iterable[Iterable[str]]]
 """Starts a new walk over documents, each of which comes in pieces."""
@@ -54,7 +54,7 @@ class Batches:
         source: Starts a new walk.
         description: What the tokens are, in words: it is written on every figure.
         n_sequences: How many rows a walk yields, or ``None`` if that is not known beforehand.
-        left_out: What is not read of a folder: the reason, by path.
+        left_out: What is not read in a folder: the reason, by path.
     """
 
     source: Callable[[], Iterator[Int64[Tensor, "batch pos"]]]
@@ -125,7 +125,7 @@ def id_batches(
 
 
 def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) -> Batches:
-    """Batches of text files, one document a file, read as they are needed.
+    """Batches of text files, one document per file, read as they are needed.
 
     Raises:
         ValueError: If no file is named, or one is missing or can be read only once (a pipe). While
@@ -136,7 +136,11 @@ def file_batches(paths: Sequence[str | Path], tokenizer: Any, packing: Packing) 
         raise ValueError("expected at least one text file, got none: name one.")
     for file in files:
         if not file.is_file():
-            why = "it is not a file, and a text is read more than once" if file.exists() else ""
+            why = (
+                "it is not a regular file, and a text is read more than once"
+                if file.exists()
+                else ""
+            )
             raise ValueError(f"no text file {file}: {why or 'check the path'}.")
     description = files[0].name if len(files) == 1 else f"{len(files)} files"
     return _text_source(lambda: map(_read_nonempty, files), tokenizer, packing, description)
@@ -213,7 +217,7 @@ def dataset_batches(
 
 
 def token_batches(tokens: Any, batch_size: int = 8, description: str = "token ids") -> Batches:
-    """Batches of given token ids, one sequence a row.
+    """Batches of given token ids, one sequence per row.
 
     Args:
         tokens: Ids ``[sequence pos]``: see :func:`mudd_interp.ids.id_tensor`.
@@ -260,7 +264,7 @@ def repeated_batches(
 ) -> Batches:
     """Batches of random tokens that repeat, on which induction heads show.
 
-    A sequence is the separator, where the tokenizer has one, and then the same ``length`` different
+    A sequence is the separator, where the tokenizer has one, and then the same ``length`` distinct
     tokens ``repeats`` times. Special tokens are left out, and so are ids without a text (a
     vocabulary is often padded). Each sequence is drawn by ordering all other ids by the next raw
     64-bit numbers of NumPy's ``PCG64(seed)``, whose stream is the same on every machine and in
@@ -337,7 +341,7 @@ def shuffled(batches: Batches, seed: int = 0) -> Batches:
 def count_sequences(batches: Batches) -> int:
     """How many rows a walk yields, which tells how much of a sweep is left.
 
-    This takes no time if ``n_sequences`` says so. Otherwise one walk counts them, which reads and
+    This takes no time if ``n_sequences`` is known. Otherwise one walk counts them, which reads and
     encodes the text (and downloads a dataset, as far as :func:`take` lets it) but runs no model;
     keep the number, or ``dataclasses.replace(batches, n_sequences=...)``.
     """
@@ -347,12 +351,12 @@ def count_sequences(batches: Batches) -> int:
 
 
 def describe(batches: TokenBatches) -> str:
-    """What batches are, in words; of a plain iterable only that they are token ids."""
+    """What batches are, in words; for a plain iterable just "token ids"."""
     return batches.description if isinstance(batches, Batches) else "token ids"
 
 
 def shard(batches: TokenBatches, rank: int, world_size: int) -> Batches:
-    """The share of one process: every ``world_size``-th batch, from the ``rank``-th on.
+    """The share of one process: every ``world_size``-th batch, starting from the ``rank``-th.
 
     Raises:
         ValueError: If the rank is not one of ``0..world_size-1``.
@@ -450,7 +454,7 @@ def _dataset_rows(
 ) -> Callable[[], Iterator[dict[str, Any]]]:
     if not name:
         raise ValueError("the dataset's name is empty: give one, such as Salesforce/wikitext.")
-    try:  # Here, not above: it is slow to import, and an extra.
+    try:  # Here, not above: it is slow to import, and comes with an extra.
         from datasets import load_dataset
     except ImportError as error:
         raise ValueError(
@@ -471,7 +475,7 @@ def _dataset_rows(
 
 @contextmanager
 def _silent_hub() -> Generator[None]:
-    """Silence the client's warning at every attempt: what is wrong is one message, our own."""
+    """Silence the client's warning at every attempt: what is wrong is said once, by us."""
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()

@@ -30,7 +30,7 @@ class TextFiles:
     left_out: dict[Path, str]
 
     def left_out_in_words(self) -> str:
-        """How much is left out for which reason: ``2 empty, 1 hidden``; empty for nothing."""
+        """How much is left out for which reason: ``2 empty, 1 hidden``; empty if nothing is."""
         counts = Counter(self.left_out.values())
         return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
 
@@ -39,7 +39,7 @@ def text_files_of(root: Path, pattern: str = "**/*") -> TextFiles:
     """The files of a folder that match a pattern, each once; those of linked folders too.
 
     Of what matches, these are left out: hidden files and folders (the name begins with a dot),
-    unless a part of the pattern begins with a dot too; files without a character; links that lead
+    unless a part of the pattern begins with a dot too; empty files; links that lead
     nowhere, and links to what is read anyway, so that folders that link to one another are read
     once; and whatever is not a file, such as a pipe.
 
@@ -53,7 +53,7 @@ def text_files_of(root: Path, pattern: str = "**/*") -> TextFiles:
     parts = PurePath(pattern).parts
     top, found, left_out = _real(root), dict[Path, tuple[bool, Path]](), dict[Path, str]()
     folders, seen = [root], {top}
-    for folder in folders:  # grows on the way
+    for folder in folders:  # grows during the loop
         for path in _entries(folder):
             inner, real, is_folder = path.relative_to(root).parts, _real(path), path.is_dir()
             if not (_leads_on(inner, parts) if is_folder else _fits(inner, parts)):
@@ -110,7 +110,7 @@ def _leads_on(inner: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _readable(found: dict[Path, tuple[bool, Path]], left_out: dict[Path, str]) -> list[Path]:
-    """The files that can be read, each once; a file itself goes before links to it."""
+    """The files that can be read, each once; a file itself comes before links to it."""
     files, seen = list[Path](), set[Path]()
     for (_, real), path in sorted((how, path) for path, how in found.items()):
         if reason := _why_not(path, real, seen):
@@ -135,7 +135,7 @@ def read_pieces(path: Path) -> Iterator[str]:
     """The text of a file in pieces, its line ends as they stand.
 
     Raises:
-        ValueError: On the way, if the file cannot be read, or as :func:`decoded` says.
+        ValueError: While reading, if the file cannot be read; and as :func:`decoded` does.
     """
     try:
         with path.open("rb") as file:
@@ -157,8 +157,8 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
         name: What they are, for the message.
 
     Raises:
-        ValueError: On the way, if they are not UTF-8, or hold a NUL character, as binary files do,
-            and UTF-16 when it is read as UTF-8.
+        ValueError: While reading, if they are not UTF-8, or hold a NUL character, as binary files
+            do, and as UTF-16 does when read as UTF-8.
     """
     decoder, n_bytes, n_characters = codecs.getincrementaldecoder("utf-8")(), 0, 0
     for chunk in chain(chunks, [b""]):

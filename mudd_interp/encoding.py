@@ -1,8 +1,8 @@
 """Text -> token ids, and the text of a token: for every tokenizer, in one place.
 
-There are two kinds of text. A document, of a file or a dataset, is nothing but text: where it
-spells ``<|endoftext|>``, it means these characters, as in the training of the models here. A prompt
-is an instruction: there ``<|endoftext|>`` is that token, as in TransformerLens.
+There are two kinds of text. A document, from a file or a dataset, is nothing but text: if it
+contains ``<|endoftext|>``, that means these characters, as in the training of the models here. A
+prompt is an instruction: there ``<|endoftext|>`` is that token, as in TransformerLens.
 
 A long document is encoded in windows, so that memory does not grow with it. Windows overlap, and
 are joined between two words where both agree: on every token in the middle half of the overlap,
@@ -23,7 +23,7 @@ from typing import Any
 from mudd_interp.panics import is_panic
 
 LARGEST_ID = 2**31 - 1
-"""Larger than any vocabulary; a number beyond it is no token id."""
+"""Larger than any vocabulary; a number beyond it is not a token id."""
 
 _WINDOW = 2**16  # characters
 _SHARED = 2**12  # characters that two neighbouring windows share
@@ -52,7 +52,7 @@ def encode_document(tokenizer: Any, pieces: Iterable[str]) -> Iterator[list[int]
     token in the text, the document is encoded as a whole.
 
     Raises:
-        ValueError: On the way, if the tokenizer cannot encode it.
+        ValueError: While encoding, if the tokenizer cannot encode it.
     """
     if not getattr(tokenizer, "is_fast", False):
         yield list(_encoded(tokenizer, "".join(pieces), documents=True)["input_ids"])
@@ -140,7 +140,7 @@ def _makes_no_words(tokenizer: Any) -> bool:
 
 
 class _Reader:
-    """Pieces of text, read as many characters at a time as one asks for."""
+    """Pieces of text, read in as many characters at a time as are asked for."""
 
     def __init__(self, pieces: Iterable[str]):
         cut_up = (p[i : i + _WINDOW] for p in pieces for i in range(0, len(p), _WINDOW))
@@ -258,7 +258,7 @@ def _lost(tokenizer: Any, text: str, encoded: Any) -> str | None:
 
 
 def _knows_all(backend: Any, model: Any) -> bool:
-    """Whether nothing can be lost: there is a token for the unknown, or one for each byte."""
+    """Whether nothing can be lost: there is a token for unknown text, or one for each byte."""
     if model.unk_token is not None or model.byte_fallback:
         return True
     from tokenizers.pre_tokenizers import ByteLevel
@@ -269,8 +269,8 @@ def _knows_all(backend: Any, model: Any) -> bool:
 def decode(tokenizer: Any, ids: list[int]) -> str:
     """The text of several tokens, special ones included.
 
-    For the tokens of a text it is that text, if the tokenizer keeps all of it: some change letters,
-    or drop spaces. Ids without a token are skipped.
+    For the tokens of a text it is that text, unless the tokenizer changes letters or drops spaces,
+    as some do. Ids without a token are skipped.
 
     Raises:
         ValueError: If a number cannot be an id.
@@ -297,5 +297,5 @@ def token_text(tokenizer: Any, token: int) -> str:
 
 
 def token_ids(tokenizer: Any, d_vocab: int) -> list[int]:
-    """The ids below a size that stand for a token, in order; embeddings are often padded."""
+    """The ids below a size that stand for a token, in order: embeddings are often padded."""
     return sorted(i for i in tokenizer.get_vocab().values() if i < d_vocab)

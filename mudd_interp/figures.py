@@ -1,4 +1,4 @@
-"""The figures of a study as files, with their numbers and a manifest to make them again from."""
+"""The figures of a study as files, their numbers, and a manifest from which to make them again."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from mudd_interp.files import (
     unsealed,
     write_text,
 )
-from mudd_interp.request import PARTS, Part, Request
+from mudd_interp.request import ROLES, Request, Role
 from mudd_interp.schema import validated
 from mudd_interp.study import Study
 from mudd_interp.texts import text_files
@@ -48,7 +48,7 @@ def check_formats(formats: Sequence[str]) -> tuple[ImageFormat, ...]:
 
 
 def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds what is not ours to replace.
+    """Refuse a folder that cannot be written, or whose contents are not ours to replace.
 
     Raises:
         ValueError: With what to do.
@@ -69,7 +69,7 @@ def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
 def refuse_contents(
     folder: Path, overwrite: bool, called: str | os.PathLike[str] | None = None
 ) -> None:
-    """Refuse to replace a folder with other things in it than figures, and those unless asked to.
+    """Refuse to replace anything but figures, and figures unless asked to.
 
     Args:
         folder: Where to look.
@@ -85,7 +85,7 @@ def refuse_contents(
     other = [name for name in held if name not in ours or (folder / name).is_dir()]
     if other:
         raise ValueError(
-            f"{called} holds {other[0]}, which is no figure: give the name of a folder to make."
+            f"{called} holds {other[0]}, which is not a figure: give the name of a folder to make."
         )
     if held and not overwrite:
         raise ValueError(f"{called} holds figures already: give --overwrite to replace them.")
@@ -97,7 +97,7 @@ def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, 
     Raises:
         ValueError: If one cannot be drawn from the study's request.
     """
-    # Those of the prompt first: what is wrong with it then shows before a long walk.
+    # Those of the prompt first: if something is wrong with it, that shows before a long walk.
     needs = {kind: kind.needs(study) for kind in kinds}
     drawn = {kind: draw_kind(kind, study) for kind in kinds if not needs[kind]}
     study.prepare([need for kind in kinds for need in needs[kind]])
@@ -120,7 +120,7 @@ def write_figures(
         target: The folder; one that holds figures, and nothing else, is replaced.
         names: Which figures were asked for; none for the standard ones.
         formats: Pictures to write beside each page.
-        overwrite: Whether it is replaced, or refused, if there are figures by then.
+        overwrite: Whether figures that are there by then are replaced, or refused.
 
     Returns:
         The manifest.
@@ -151,8 +151,8 @@ def write_figures(
                     (folder / f"{kind.name}.{suffix}").write_bytes(data)
                 digests = {suffix: sha256(data) for suffix, data in files.items()}
                 texts = {
-                    part: [source.text for source in sources]
-                    for part, sources in found.computed_on.items()
+                    role: [source.text for source in sources]
+                    for role, sources in found.computed_on.items()
                 }
                 entries.append(
                     {
@@ -191,8 +191,8 @@ def make_manifest(
         "texts": text_files(study.request) if study.reads_text() else {},
         "figures_asked": list(names),
         "formats_asked": list(formats),
-        **{part: study.provenance(part).to_dict() for part in study.parts},
-        "options": {part: _options(study.swept[part]) for part in study.parts},
+        **{role: study.provenance(role).to_dict() for role in study.roles},
+        "options": {role: _options(study.swept[role]) for role in study.roles},
         "figures": entries,
     }
 
@@ -211,40 +211,41 @@ class Manifest:
         names: Which figures were asked for; none for all.
         formats: Which pictures were asked for.
         texts: The text files by path, each with its sha256; none for a text of another kind.
-        provenance: Of the model's results, and of the baseline's if there was one.
+        provenance: That of the model's results, and of the baseline's if there was one.
     """
 
     request: Request
     names: tuple[str, ...]
     formats: tuple[str, ...]
     texts: dict[str, str]
-    provenance: dict[Part, Provenance]
+    provenance: dict[Role, Provenance]
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read what :func:`write_figures` wrote.
 
     Raises:
-        ValueError: If the file is no manifest of ours.
+        ValueError: If the file is not a manifest of ours.
     """
     try:
         values = read_json(place_of(path))
     except ValueError as error:
         raise ValueError(f"cannot read a manifest from {path}: {error}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{path} is no manifest of figures: expected the format {FORMAT!r}.")
+        raise ValueError(f"{path} is not a manifest of figures: expected the format {FORMAT!r}.")
     for name in _READ:
         if name not in values:
             raise ValueError(
-                f"{path} is no whole manifest of figures (look at {name!r}): make the figures anew."
+                f"{path} is not a complete manifest of figures (look at {name!r}): make the "
+                "figures anew."
             )
     values = unsealed(values, str(path))
     request, names, formats, texts = (
         validated(kind, values[name], f"`{name}` of {path}") for name, kind in _READ.items()
     )
-    parts: dict[Part, Any] = {part: values[part] for part in PARTS if part in values}
-    sources: dict[Part, Provenance] = {
-        part: Provenance.from_dict(found, f"`{part}` of {path}") for part, found in parts.items()
+    roles: dict[Role, Any] = {role: values[role] for role in ROLES if role in values}
+    sources: dict[Role, Provenance] = {
+        role: Provenance.from_dict(found, f"`{role}` of {path}") for role, found in roles.items()
     }
     return Manifest(request, tuple(names), tuple(formats), texts, sources)
 
@@ -255,11 +256,11 @@ _READ: dict[str, Any] = {
     "formats_asked": list[str],
     "texts": dict[str, str],
 }
-"""What is read of a manifest, beside the provenances."""
+"""What is read of a manifest, besides the provenances."""
 
 
 def check_texts(manifest: Manifest) -> None:
-    """Refuse text files that are not those of a manifest; to be asked before anything is computed.
+    """Refuse text files that are not those of a manifest; called before anything is computed.
 
     Raises:
         ValueError: With the first file that has changed, is missing, or is new.
@@ -282,12 +283,12 @@ def check_same(study: Study, manifest: Manifest) -> None:
     Raises:
         ValueError: With what differs.
     """
-    for part, then in manifest.provenance.items():
-        now = study.provenance(part) if part in study.parts else None
+    for role, then in manifest.provenance.items():
+        now = study.provenance(role) if role in study.roles else None
         for name in ("digest", "dtype", "token_digest", "version"):
             if getattr(now, name, None) != getattr(then, name):
                 raise ValueError(
-                    f"the {part}'s {name} is {getattr(now, name, None)}, but the manifest has "
+                    f"the {role}'s {name} is {getattr(now, name, None)}, but the manifest has "
                     f"{getattr(then, name)}: the figures would not be the same. Get back what it "
                     f"was made with (mudd-interp {then.version}, {then.model}), or run without "
                     "--manifest."

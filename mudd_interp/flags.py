@@ -11,7 +11,7 @@ from mudd_interp.request import OPTIONS
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with a flag for each option in the place of its ``**values``."""
+    """A command with a flag for each option in place of its ``**values``."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     known: Any = command  # Typer asks for its signature
@@ -40,7 +40,7 @@ def of_flag(row: Row, given: Any) -> Any:
     """The value of a flag; choices and bounds are the request's to check.
 
     Raises:
-        ValueError: If it is not written as such a value is, with what was expected.
+        ValueError: If it is not written like such a value, with what was expected.
     """
     if not isinstance(given, str) or row.choices:
         return given

@@ -1,4 +1,4 @@
-"""Token ids, in whatever form they come, as one: an int64 tensor."""
+"""Token ids, whatever form they come in, as an int64 tensor."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mudd_interp.values import plain_ids
 
 
 def id_tensor(given: Any, what: str = "token ids") -> Int64[Tensor, "..."]:
-    """Ids as an int64 tensor of the shape that they have, where they are; int64 is not copied.
+    """Ids as an int64 tensor of the same shape, on the same device; int64 is not copied.
 
     Args:
         given: A tensor or NumPy array of any integer type, an integer, or (nested) lists or tuples
@@ -18,7 +18,7 @@ def id_tensor(given: Any, what: str = "token ids") -> Int64[Tensor, "..."]:
         what: What they are, for the message.
 
     Raises:
-        ValueError: If they are no integers (booleans are none), rows differ in length, or one does
+        ValueError: If they are not integers (booleans are not), rows differ in length, or one does
             not fit int64.
     """
     if not isinstance(given, Tensor) or given.dtype == torch.uint64:

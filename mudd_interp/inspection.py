@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mudd_interp.axes import STREAM_NAMES
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.model.bridge.parameters import placed_parameters
 from mudd_interp.model.core import HookedCore
 from mudd_interp.protocol import HookedModel
@@ -30,7 +30,7 @@ PARTS = {
 norms of queries and keys belong to attention, those of the dense weights to these."""
 
 CLASSES = {"norms": r".*Norm", "embedding": r".*Embedding"}
-"""The same by the class of a module, for what stands nowhere else."""
+"""The same by the class of a module, for whatever the place does not name."""
 
 OTHER = "other"
 
@@ -45,7 +45,7 @@ def part_of(place: str, module: nn.Module) -> str:
 
 def _placed(model: HookedModel) -> Iterator[tuple[str, nn.Module, Tensor]]:
     """Every parameter at every place where it stands: the place, the module, the parameter."""
-    if isinstance(model, BridgeBaseline):
+    if isinstance(model, BridgeModel):
         yield from placed_parameters(model.bridge)
         return
     for place, module in cast(HookedCore, model).named_modules():
@@ -117,15 +117,15 @@ SHAPE = (
 
 
 def shape_of(model: HookedModel) -> dict[str, int | tuple[int, ...]]:
-    """Sizes of a model, of each layer where they differ; what it has not is left out."""
+    """Sizes of a model, by layer where they differ; what it does not have is left out."""
     sizes = {name: getattr(model.cfg, name) for name in SHAPE}
-    if isinstance(model, BridgeBaseline):
+    if isinstance(model, BridgeModel):
         sizes |= model.cfg.measured
     return {name: size for name, size in sizes.items() if size is not None}
 
 
 def training_facts(name: str) -> dict[str, str]:
-    """Data, tokens and held-out loss of a bundled model, from its card; nothing of another."""
+    """Data, tokens and held-out loss of a bundled model, from its card; nothing for any other."""
     if name not in BUNDLED:
         return {}
     card = _card()

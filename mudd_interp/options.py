@@ -26,8 +26,8 @@ class Option:
         label: What a page calls it; empty where no widget shows it.
         word: A word for a value that has no text of its own, and that value.
         most: The largest number that a page or a link may ask for, or the most characters or ids,
-            where that is less than the type allows: there nobody has named it.
-        packed: Whether a link has it compressed.
+            where that is less than the type allows, because there the user may not have chosen it.
+        packed: Whether a link holds it compressed.
     """
 
     key: str
@@ -45,10 +45,10 @@ class Row:
 
     Attributes:
         name: The field.
-        option: What is said of it.
+        option: What the annotation says of it.
         whole: Its type, as it is annotated.
         kind: The same without ``None``.
-        default: Its value where nothing is said.
+        default: Its value if none is given.
     """
 
     name: str
@@ -100,14 +100,14 @@ class Row:
         return next(each for each in get_args(self.kind) if isinstance(each, of))
 
     def of_text(self, text: str, separator: str = ",") -> Any:
-        """The value that a text spells; what has no other form stays as it is.
+        """The value that a text spells; plain text stays as it is.
 
         Args:
-            text: As a person writes it, or a link.
+            text: As a person or a link writes it.
             separator: Between ids; besides a comma there may be spaces.
 
         Raises:
-            ValueError: If it spells none, with what was expected.
+            ValueError: If it does not spell one, with what was expected.
         """
         if self.option.word is not None and text == self.option.word[0]:
             return self.option.word[1]

@@ -1,4 +1,4 @@
-"""How fast something long goes, and how long it will go on. Standard library only."""
+"""How fast something long goes, and how long it will take. Standard library only."""
 
 import time
 
@@ -14,7 +14,7 @@ class Pace:
         self._first, self._started = done, time.monotonic()
 
     def per_second(self, count: int) -> float:
-        """What was counted since then, by the second."""
+        """Units per second since then."""
         return count / max(1e-9, time.monotonic() - self._started)
 
     def left(self, done: int, total: int) -> str:

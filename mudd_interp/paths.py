@@ -1,8 +1,8 @@
 """The strongest routes by which what a component wrote reaches a stream, at one token.
 
 With ``out_0`` the embedding and ``out_{l+1}`` what block ``l`` wrote, a block's output is ``X_{l+1}
-= R_l + out_{l+1}``, and ``R_l`` is a weighted sum of ``X_0..X_l`` again. So a route passes from X_j
-to X_j, and its coefficient is the product of the weights along the way.
+= R_l + out_{l+1}``, and ``R_l`` is a weighted sum of ``X_0..X_l`` again. So a route goes from one
+X_j to another, and its coefficient is the product of the weights along the way.
 """
 
 import heapq

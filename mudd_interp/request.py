@@ -18,8 +18,8 @@ from mudd_interp.values import (
     Count,
     EditsText,
     Ids,
+    Index,
     Name,
-    Place,
     Position,
     Prompt,
     Rows,
@@ -27,11 +27,11 @@ from mudd_interp.values import (
     plain,
 )
 
-Part = Literal["model", "baseline"]
+Role = Literal["model", "baseline"]
 Scope = Literal["corpus", "prompt"]
 Mode = Literal["overlay", "side_by_side", "difference"]
 Statistic = Literal["mean", "std", "static", "dynamic", "total"]
-Score = Literal[
+HeadMeasure = Literal[
     "activity",
     "entropy",
     "previous_token",
@@ -40,10 +40,10 @@ Score = Literal[
     "prefix_matching",
 ]
 
-PARTS: tuple[Part, ...] = get_args(Part)
+ROLES: tuple[Role, ...] = get_args(Role)
 MODES: tuple[Mode, ...] = get_args(Mode)
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
-SCORES: tuple[Score, ...] = get_args(Score)
+HEAD_MEASURES: tuple[HeadMeasure, ...] = get_args(HeadMeasure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Request:
         head: An attention head of that layer.
         stream: An input stream.
         source: An earlier output X_source: 0 is the embedding, 1 the first block's output.
-        statistic: What of the dense weights; ``None`` for mean and standard deviation.
+        statistic: Which statistic of the dense weights; ``None`` for mean and standard deviation.
         raw: Dense weights as they are, not multiplied by the mean norm of their source.
         sinks: Token ids that count as attention sinks; ``None`` for those of the paper.
         sink_positions: How many first positions count as sinks.
@@ -82,8 +82,8 @@ class Request:
         answer: The token whose prediction is explained, as text (as an id where the model has no
             tokenizer); ``None`` for the likeliest one.
         against: A token whose logit is subtracted from the answer's.
-        corrupted: A prompt with as many tokens, whose run is held against the prompt's, as text (as
-            ids such as ``5,17,9`` where the model has no tokenizer).
+        corrupted: A prompt with as many tokens, whose run is compared with the prompt's, as text
+            (as ids such as ``5,17,9`` where the model has no tokenizer).
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
     """
 
@@ -110,7 +110,7 @@ class Request:
         Count | None,
         Option(
             "n",
-            "At most so many.",
+            "At most this many.",
             label="Sequences at most",
             word=("all", None),
             most=100_000,
@@ -134,21 +134,21 @@ class Request:
         Mode | None,
         Option(
             "o",
-            "How two models share a figure; in its own way if not said.",
+            "How two models share a figure; the figure's own way if not given.",
             label="Two models",
         ),
     ] = None
-    of: Annotated[Part, Option("of", "Which of the two, where one is shown.")] = "model"
+    of: Annotated[Role, Option("of", "Which of the two, where one is shown.")] = "model"
     position: Annotated[Position | None, Option("x", "A token of the prompt.", label="Token")] = (
         None
     )
     layer: Annotated[
-        Place | None, Option("l", "A block, or the aggregation after it.", label="Layer")
+        Index | None, Option("l", "A block, or the aggregation after it.", label="Layer")
     ] = None
-    head: Annotated[Place, Option("h", "A head of that layer.", label="Head")] = 0
+    head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
     source: Annotated[
-        Place,
+        Index,
         Option(
             "j", "An earlier output: 0 is the embedding, 1 that of the first block.", label="Source"
         ),
@@ -157,7 +157,7 @@ class Request:
         Statistic | None,
         Option(
             "k",
-            "What of the weights; mean and standard deviation if not said.",
+            "Which statistic of the weights; mean and standard deviation if not given.",
             label="Statistic",
         ),
     ] = None
@@ -169,7 +169,7 @@ class Request:
         Ids | None,
         Option(
             "z",
-            "Sink token ids, such as 0,13, or none; those of the paper if not said.",
+            "Sink token ids, such as 0,13, or none; the paper's if not given.",
             label="Sink token ids",
             word=("none", ()),
             most=64,
@@ -184,7 +184,7 @@ class Request:
             most=64,
         ),
     ] = 2
-    score: Annotated[Score, Option("q", "What heads are ranked by.", label="Heads by")] = (
+    score: Annotated[HeadMeasure, Option("q", "What heads are ranked by.", label="Heads by")] = (
         "induction"
     )
     answer: Annotated[
@@ -208,14 +208,14 @@ class Request:
         ),
     ] = None
     corrupted: Annotated[
-        Prompt | None, Option("cp", "A prompt to hold against it.", packed=True)
+        Prompt | None, Option("cp", "A prompt to compare with it.", packed=True)
     ] = None
     edits: Annotated[
         EditsText | None, Option("e", "Edits, such as `cut v 5<-2; cut head 7.2`.", packed=True)
     ] = None
 
     def __post_init__(self) -> None:
-        """Hold each value against its type and bound.
+        """Check each value against its type and bounds.
 
         Raises:
             ValueError: If one is of another type or out of bounds, a choice is unknown, a name or
@@ -238,7 +238,7 @@ class Request:
         arguments: dict[str, Any] = {
             n: plain(n, v, OPTIONS[n].plain is tuple) for n, v in values.items()
         }
-        _check(arguments)  # before their types are
+        _check(arguments)  # before their types are assumed
         return cls(**arguments)
 
 
@@ -285,7 +285,7 @@ def _option(name: str, value: Any) -> list[str]:
     if value is True:
         return [flag]
     text = OPTIONS[name].to_text(value)
-    # With "=", so that a prompt that begins with a dash is no option of its own.
+    # With "=", so that a prompt that begins with a dash is not taken for an option.
     return [f"{flag}={text}"] if text.startswith("-") or not text else [flag, text]
 
 
@@ -300,7 +300,7 @@ def python_lines(figure: str, request: Request, names: Sequence[str]) -> str:
 
 
 def canonical(values: Any) -> str:
-    """One text for equal values, whatever order they came in: to hash, and to compare."""
+    """The same text for equal values, whatever order they came in: to hash and to compare."""
     if isinstance(values, Request):
         values = asdict(values)
     return json.dumps(values, sort_keys=True, separators=(",", ":"), default=list)

@@ -1,4 +1,4 @@
-"""Values from outside as dataclasses: every field there, of its type, and nothing else."""
+"""Values from outside as dataclasses: every field present, of its type, and nothing else."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from annotated_types import DocInfo
 def validated(kind: Any, values: Any, what: str) -> Any:
     """JSON values as a dataclass, or as another type.
 
-    Types are taken literally: ``true`` is no number, ``1.0`` no integer, ``"1"`` neither.
+    Types are taken literally: ``true`` is not a number, ``1.0`` not an integer, ``"1"`` neither.
 
     Args:
         kind: The dataclass, whose annotations are the schema; or a type such as ``list[str]``.
@@ -41,12 +41,12 @@ def validated(kind: Any, values: Any, what: str) -> Any:
 
 
 def _is_of_type(error: Any) -> bool:
-    """Whether a value is there that should be another; not a field that is missing or unknown."""
+    """Whether the value itself is wrong, rather than a field missing or unknown."""
     return error["type"] not in ("missing", "missing_keyword_only_argument", "value_error")
 
 
 def checked(kind: Any, value: Any, name: str) -> Any:
-    """A value of Python, if it is of a type and within its bounds; taken as literally.
+    """A Python value, if it is of a type and within its bounds; taken just as literally.
 
     Args:
         kind: The type; one of :mod:`mudd_interp.values` says in words what is meant.
@@ -79,7 +79,7 @@ def _expected(kind: Any) -> Iterator[str]:
 
 
 def shown(value: Any) -> str:
-    """A value in a message; of a long one the beginning."""
+    """A value in a message; only the beginning of a long one."""
     return _REPR.repr(value)
 
 

@@ -1,6 +1,6 @@
 """Two models side by side: every result that a figure is drawn from, each computed once.
 
-The command line, the dashboard, and whoever wants the same numbers in Python, go through this.
+The command line, the dashboard, and anyone who wants the same numbers in Python go through this.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from mudd_interp.checkpoints import load_model
 from mudd_interp.data import Batches, repeated_batches, take, token_batches
 from mudd_interp.files import place_of, sha256
 from mudd_interp.protocol import HookedModel, Observer
-from mudd_interp.request import PARTS, Part, Request, canonical
+from mudd_interp.request import ROLES, Request, Role, canonical
 from mudd_interp.texts import (
     corpus_of,
     packing,
@@ -49,7 +49,7 @@ from mudd_interp.texts import (
 T = TypeVar("T")
 
 PROMPT = "the prompt"
-"""What a prompt that was given is called where its numbers are."""
+"""What a prompt that was given is called beside its numbers."""
 
 Text = Literal["scope", "corpus", "repeated"]
 """What an analysis walks over: the text of the request's scope, the corpus whatever the scope, or
@@ -58,7 +58,7 @@ random tokens that repeat (:func:`mudd_interp.data.repeated_batches`)."""
 
 @runtime_checkable
 class Given(Protocol):
-    """A dataclass that becomes an analysis when another result is there."""
+    """A dataclass that becomes an analysis once another result is there."""
 
     def given(self, result: Any) -> Analysis[Any]:
         """The analysis."""
@@ -70,14 +70,14 @@ class Need:
     """A result that is wanted of one of the models.
 
     Attributes:
-        part: The model.
-        analysis: What to compute; after another result an object whose ``given`` makes it.
+        role: The model.
+        analysis: What to compute; with ``after``, an object whose ``given`` makes it.
         most: How many sequences at most, where the request does not say; ``None`` for all.
         text: What to compute it on.
-        after: Another result, of which the analysis is made: ``analysis.given(result)``.
+        after: Another result, from which the analysis is made: ``analysis.given(result)``.
     """
 
-    part: Part
+    role: Role
     analysis: "Analysis[Any] | Given"
     most: int | None = None
     text: Text = "scope"
@@ -91,15 +91,15 @@ class Study:
 
     Args:
         request: What to look at.
-        load: Makes a model of a name, as :func:`mudd_interp.load_model` does.
+        load: Makes a model from a name, as :func:`mudd_interp.load_model` does.
         kept: Where results are kept. A key is a sha256 over everything that changes the value, so
             one mapping can serve any number of studies; by default each has its own.
         progress: Called after each batch of a sweep with the sequences and tokens seen by this
             process, of both models together.
         lock: Held during every forward pass, and free between the batches of a sweep: studies in
             several threads may share models if they share it.
-        states: A folder in which the sweeps keep what they have, each in a folder of its own, to go
-            on from after an interruption.
+        states: A folder in which the sweeps keep what they have, each in a folder of its own, to
+            resume from after an interruption.
 
     Raises:
         ValueError: If a model or the text cannot be had.
@@ -116,22 +116,22 @@ class Study:
     ):
         join_process_group()
         self.request = request
-        self.models: dict[Part, HookedModel] = {
-            part: load(name, device=_device(request.device), dtype=request.dtype)
-            for part in PARTS
-            if (name := getattr(request, part)) is not None
+        self.models: dict[Role, HookedModel] = {
+            role: load(name, device=_device(request.device), dtype=request.dtype)
+            for role in ROLES
+            if (name := getattr(request, role)) is not None
         }
-        self.swept: dict[Part, dict[str, Result]] = {part: {} for part in self.models}
+        self.swept: dict[Role, dict[str, Result]] = {role: {} for role in self.models}
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._counter = _Counter(progress)
         self._lock = nullcontext() if lock is None else lock
         self._states = None if states is None else place_of(states)
-        self._read: dict[tuple[Part, Request], str] = {}
-        self._prompts: dict[Part, Int64[Tensor, "1 pos"]] = {}
-        self.used: dict[Part, list[Provenance]] = {part: [] for part in self.models}
+        self._read: dict[tuple[Role, Request], str] = {}
+        self._prompts: dict[Role, Int64[Tensor, "1 pos"]] = {}
+        self.used: dict[Role, list[Provenance]] = {role: [] for role in self.models}
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def roles(self) -> tuple[Role, ...]:
         """Which models there are: ``model``, and ``baseline`` unless there is none."""
         return tuple(self.models)
 
@@ -144,9 +144,9 @@ class Study:
         study.request, study._prompts = request, {}
         return study
 
-    def name(self, part: Part) -> str:
+    def name(self, role: Role) -> str:
         """What one of the models is called in figures and tables."""
-        return model_name(self.models[part])
+        return model_name(self.models[role])
 
     def prepare(self, needs: Iterable[Need]) -> None:
         """Compute the results that are not there yet, with one walk for each model and text."""
@@ -154,7 +154,7 @@ class Study:
         for walked in self.walks(wanted.values()):
             self._walk(walked)
         for key, need in wanted.items():
-            self._note(need.part, self._kept[key])
+            self._note(need.role, self._kept[key])
 
     def walks(self, needs: Iterable[Need]) -> list[dict[str, Need]]:
         """The walks that :meth:`prepare` would make: what each of them computes, by its key."""
@@ -162,17 +162,17 @@ class Study:
         missing = {key: need for need in every if (key := self.key(need)) not in self._kept}
         walks: dict[Any, dict[str, Need]] = {}
         for key, need in missing.items():
-            one = need.after is not None, need.part, self._limit(need), need.text
+            one = need.after is not None, need.role, self._limit(need), need.text
             walks.setdefault(one, {})[key] = need
         return [
             walks[one] for one in sorted(walks, key=lambda one: one[0])
-        ]  # what others come after is first
+        ]  # first those that others come after
 
     def _walk(self, missing: Mapping[str, Need]) -> None:
         """Compute what one walk gives, each process its share."""
         need = next(iter(missing.values()))
         found = sweep_over_ranks(
-            self.models[need.part],
+            self.models[need.role],
             self.walked(need),
             [self._analysis(each) for each in missing.values()],
             self._counter.next(),
@@ -198,10 +198,10 @@ class Study:
 
     def walked(self, need: Need) -> Batches:
         """The tokens that a need's walk goes over."""
-        model = self.models[need.part]
+        model = self.models[need.role]
         if need.text == "repeated":
             return repeated_batches(model)
-        batches = self.batches(need.part) if need.text == "scope" else self._corpus(need.part)
+        batches = self.batches(need.role) if need.text == "scope" else self._corpus(need.role)
         limit = self._limit(need)
         return batches if limit is None else take(batches, limit)
 
@@ -211,18 +211,18 @@ class Study:
             return None
         return self._states / sha256("".join(keys).encode())[:16]
 
-    def result(self, part: Part, analysis: Analysis[Any], **how: Any) -> Any:
+    def result(self, role: Role, analysis: Analysis[Any], **how: Any) -> Any:
         """The result of an analysis of one of the models; ``how`` are fields of :class:`Need`."""
-        return self.of(Need(part, analysis, **how))
+        return self.of(Need(role, analysis, **how))
 
     def of(self, need: Need) -> Any:
         """The result that is wanted."""
         self.prepare([need])
         return self._kept[self.key(need)]
 
-    def of_prompt(self, part: Part, compute: Callable[..., T], **options: Any) -> T:
+    def of_prompt(self, role: Role, compute: Callable[..., T], **options: Any) -> T:
         """``compute(model, tokens, **options)`` on the prompt, kept under the function's name."""
-        tokens, name = self.prompt(part), self.prompt_name(part)
+        tokens, name = self.prompt(role), self.prompt_name(role)
 
         def of_named(model: HookedModel) -> T:
             found: Any = compute(model, tokens, **options)
@@ -233,16 +233,16 @@ class Study:
 
         plain = {option: self._plain(value) for option, value in options.items()}
         values = {"prompt": tokens.tolist(), "name": name, "options": plain}
-        key = self._key(part, f"{compute.__module__}.{compute.__qualname__}", values)
+        key = self._key(role, f"{compute.__module__}.{compute.__qualname__}", values)
         if key not in self._kept:
             with self._lock:
-                self._kept[key] = of_named(self.models[part])
+                self._kept[key] = of_named(self.models[role])
         found = self._kept[key]
-        self.used[part].append(getattr(found, "provenance", None) or self._prompt_provenance(part))
+        self.used[role].append(getattr(found, "provenance", None) or self._prompt_provenance(role))
         return found
 
     def comparison(self) -> Need:
-        """The losses of both models on the corpus, held against one another.
+        """The losses of both models on the corpus, compared.
 
         Raises:
             ValueError: If there is no baseline.
@@ -260,127 +260,127 @@ class Study:
             what.append({"most": limit})
         if need.after is not None:
             what.append({"after": self.key(need.after)})
-        return self._key(need.part, type(need.analysis).__name__, what)
+        return self._key(need.role, type(need.analysis).__name__, what)
 
     def _plain(self, value: Any) -> Any:
-        """An option as it enters a key: a model by what it is, a result by where it is from."""
+        """An option as it enters a key: a model by its identity, a result by its provenance."""
         if isinstance(value, HookedModel):
             return _identity(value)
         return value.provenance.to_dict() if isinstance(value, Result) else value
 
     def found(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Those results of some keys that are there already."""
+        """The results that are there already, of some keys."""
         return {key: self._kept[key] for key in keys if key in self._kept}
 
-    def batches(self, part: Part) -> Batches:
+    def batches(self, role: Role) -> Batches:
         """The text that averages are over."""
         if self.request.scope == "prompt":
-            return token_batches(self.prompt(part), description=self.prompt_name(part))
-        return self._corpus(part)
+            return token_batches(self.prompt(role), description=self.prompt_name(role))
+        return self._corpus(role)
 
-    def _corpus(self, part: Part) -> Batches:
-        return corpus_of(self.request, self.models[part], list(self.models.values()))
+    def _corpus(self, role: Role) -> Batches:
+        return corpus_of(self.request, self.models[role], list(self.models.values()))
 
-    def prompt(self, part: Part) -> Int64[Tensor, "1 pos"]:
+    def prompt(self, role: Role) -> Int64[Tensor, "1 pos"]:
         """The prompt in the tokens of one of the models."""
-        if part not in self._prompts:
+        if role not in self._prompts:
             models = list(self.models.values())
-            if self.prompt_name(part) != PROMPT:
-                self._corpus_key(part)  # the text is what it is now
-            self._prompts[part] = prompt_of(self.request, self.models[part], models)
-        return self._prompts[part]
+            if self.prompt_name(role) != PROMPT:
+                self._corpus_key(role)  # takes note of the text as it is now
+            self._prompts[role] = prompt_of(self.request, self.models[role], models)
+        return self._prompts[role]
 
-    def prompt_name(self, part: Part) -> str:
-        """What the prompt is, in words: without one it is the beginning of the text."""
+    def prompt_name(self, role: Role) -> str:
+        """What the prompt is, in words: the beginning of the text, if none was given."""
         if self.request.prompt is not None or self.request.prompt_ids is not None:
             return PROMPT
-        return f"the first tokens of {self._corpus(part).description}"
+        return f"the first tokens of {self._corpus(role).description}"
 
-    def position(self, part: Part) -> int:
+    def position(self, role: Role) -> int:
         """The token of the prompt that is looked at.
 
         Raises:
             ValueError: If the prompt is shorter.
         """
-        length, wanted = self.prompt(part).shape[1], self.request.position
+        length, wanted = self.prompt(role).shape[1], self.request.position
         position = length - 1 if wanted is None else wanted
         if not 0 <= position < length:
             raise ValueError(f"position must lie in 0..{length - 1} of this prompt, got {wanted}.")
         return position
 
-    def layer(self, part: Part, final: bool = False) -> int:
+    def layer(self, role: Role, final: bool = False) -> int:
         """The layer that is looked at.
 
         Args:
-            part: In which model.
+            role: In which model.
             final: Whether the final norm may be looked at too, as the layer behind the last one.
 
         Raises:
             ValueError: If the model has no such layer.
         """
-        n_layers, wanted = self.models[part].cfg.n_layers, self.request.layer
+        n_layers, wanted = self.models[role].cfg.n_layers, self.request.layer
         layer = min(n_layers - 1, round(n_layers * 25 / 32)) if wanted is None else wanted
         last = n_layers if final else n_layers - 1
         if not 0 <= layer <= last:
-            what = f"{self.name(part)} ({last} is the final norm)" if final else self.name(part)
+            what = f"{self.name(role)} ({last} is the final norm)" if final else self.name(role)
             raise ValueError(f"layer must lie in 0..{last} for {what}, got {wanted}.")
         return layer
 
-    def head(self, part: Part) -> int:
+    def head(self, role: Role) -> int:
         """The head that is looked at.
 
         Raises:
             ValueError: If the model has no such head.
         """
-        n_heads, wanted = self.models[part].cfg.n_heads, self.request.head
+        n_heads, wanted = self.models[role].cfg.n_heads, self.request.head
         if not 0 <= wanted < n_heads:
-            name = self.name(part)
+            name = self.name(role)
             raise ValueError(f"head must lie in 0..{n_heads - 1} for {name}, got {wanted}.")
         return wanted
 
-    def pattern(self, part: Part) -> Float[Tensor, "head query key"]:
+    def pattern(self, role: Role) -> Float[Tensor, "head query key"]:
         """The attention patterns of that layer on the prompt."""
-        return self.of_prompt(part, attention_pattern, layer=self.layer(part))
+        return self.of_prompt(role, attention_pattern, layer=self.layer(role))
 
-    def token_texts(self, part: Part) -> tuple[str, ...]:
+    def token_texts(self, role: Role) -> tuple[str, ...]:
         """The text of each token of the prompt."""
-        return token_texts(self.models[part], self.prompt(part)[0])
+        return token_texts(self.models[role], self.prompt(role)[0])
 
-    def provenance(self, part: Part) -> Provenance:
-        """What one model's numbers come from: of several texts the one with the most sequences.
+    def provenance(self, role: Role) -> Provenance:
+        """What one model's numbers come from: of several texts, the one with the most sequences.
 
-        Where nothing was computed yet that is the prompt.
+        If nothing has been computed yet, that is the prompt.
         """
-        used = self.used[part]
+        used = self.used[role]
         if used:
             return max(used, key=lambda source: source.sequences)
-        return self._prompt_provenance(part)
+        return self._prompt_provenance(role)
 
-    def _prompt_provenance(self, part: Part) -> Provenance:
+    def _prompt_provenance(self, role: Role) -> Provenance:
         seen = TokensSeen()
-        seen.add(self.prompt(part))
-        return provenance(self.models[part], self.prompt_name(part), seen, {})
+        seen.add(self.prompt(role))
+        return provenance(self.models[role], self.prompt_name(role), seen, {})
 
-    def _note(self, part: Part, found: Result) -> None:
+    def _note(self, role: Role, found: Result) -> None:
         """Remember what was asked for: a manifest says on what it was computed, and how."""
-        self.swept[part][type(found).__name__] = found
-        self.used[part].append(found.provenance)
+        self.swept[role][type(found).__name__] = found
+        self.used[role].append(found.provenance)
         if isinstance(found, LossComparison):
             self.used["baseline"].append(found.baseline_provenance)
 
     @contextmanager
-    def noting(self) -> Generator[dict[Part, list[Provenance]]]:
-        """What is asked for in a block, by model: on what each result was computed, once."""
-        before = {part: len(used) for part, used in self.used.items()}
-        noted: dict[Part, list[Provenance]] = {}
+    def noting(self) -> Generator[dict[Role, list[Provenance]]]:
+        """What is asked for in a block, by model: what each result was computed on, once."""
+        before = {role: len(used) for role, used in self.used.items()}
+        noted: dict[Role, list[Provenance]] = {}
         yield noted
-        for part, used in self.used.items():
-            texts = {canonical(source.text): source for source in used[before[part] :]}
+        for role, used in self.used.items():
+            texts = {canonical(source.text): source for source in used[before[role] :]}
             if texts:
-                noted[part] = list(texts.values())
+                noted[role] = list(texts.values())
 
     def reads_text(self) -> bool:
-        """Whether anything was computed on the text that the request names."""
+        """Whether anything has been computed on the text that the request names."""
         return bool(self._read)
 
     def require_same_text(self) -> None:
@@ -389,36 +389,36 @@ class Study:
         Raises:
             ValueError: If a text file has changed since.
         """
-        for (part, request), key in self._read.items():
-            if key != self._text_of(part, request):
+        for (role, request), key in self._read.items():
+            if key != self._text_of(role, request):
                 raise ValueError(
-                    f"{request.text} has changed while it was read: what was computed is of "
-                    "no one text. Run it again."
+                    f"{request.text} has changed while it was read: the results are not of one and "
+                    "the same text. Run it again."
                 )
 
     def _text_key(self, need: Need) -> dict[str, Any]:
         """What a walk goes over."""
-        part = need.part
+        role = need.role
         if need.text == "repeated":
-            return {"repeated": tokenizer_digest(self.models[part].tokenizer)}
+            return {"repeated": tokenizer_digest(self.models[role].tokenizer)}
         if need.text == "scope" and self.request.scope == "prompt":
-            return {"prompt": self.prompt(part).tolist(), "name": self.prompt_name(part)}
-        return {"corpus": self._corpus_key(part)}
+            return {"prompt": self.prompt(role).tolist(), "name": self.prompt_name(role)}
+        return {"corpus": self._corpus_key(role)}
 
-    def _corpus_key(self, part: Part) -> str:
+    def _corpus_key(self, role: Role) -> str:
         request = text_only(self.request)
-        if (part, request) not in self._read:
-            self._read[part, request] = self._text_of(part, request)
-        return self._read[part, request]
+        if (role, request) not in self._read:
+            self._read[role, request] = self._text_of(role, request)
+        return self._read[role, request]
 
-    def _text_of(self, part: Part, request: Request) -> str:
+    def _text_of(self, role: Role, request: Request) -> str:
         n_ctx = packing(request, list(self.models.values())).n_ctx
-        reader = tokenizer_digest(self.models[part].tokenizer)
+        reader = tokenizer_digest(self.models[role].tokenizer)
         return canonical([text_digest(request), n_ctx, reader])
 
-    def _key(self, part: Part, what: str, values: Any) -> str:
+    def _key(self, role: Role, what: str, values: Any) -> str:
         """sha256 over everything that changes a value."""
-        identity, where = _identity(self.models[part])
+        identity, where = _identity(self.models[role])
         return hashlib.sha256(canonical([what, identity, where, values]).encode()).hexdigest()
 
 
@@ -453,7 +453,7 @@ def join_process_group() -> None:
 
 
 def _device(name: str | None) -> str | None:
-    """The device of a name; under ``torchrun`` each process has a CUDA device of its own."""
+    """The device that a name means; under ``torchrun`` each process has its own CUDA device."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name

@@ -82,8 +82,9 @@ def _named_text(request: Request, tokenizer: Any, how: Packing) -> Batches:
 def _bundled_text(model: HookedModel, how: Packing) -> Batches:
     """The bundled held-out text.
 
-    In the context that it was cut for it is as it is. In another one each of its sequences, an
-    excerpt of a file, is a document: for the bundled tokenizer its ids, else its text encoded anew.
+    In the context that it was cut for, it is used as it is. In another one, each of its sequences,
+    an excerpt of a file, is a document: its ids for the bundled tokenizer, else its text encoded
+    anew.
     """
     pack = bundled_batches(batch_size=how.batch_size)
     reader, tokenizer = load_tokenizer(BUNDLED_FOLDER / "tokenizer.json"), require_tokenizer(model)
@@ -91,7 +92,7 @@ def _bundled_text(model: HookedModel, how: Packing) -> Batches:
     rows = [row for tokens in pack for row in tokens.tolist()]
     if is_readers and how.n_ctx == len(rows[0]):
         return pack
-    separator = reader.get_vocab()[END_OF_TEXT]  # before an excerpt that a file begins with
+    separator = reader.get_vocab()[END_OF_TEXT]  # stands before an excerpt that begins a file
     documents = [row[row[0] == separator :] for row in rows]
     if is_readers:
         return id_batches(documents, tokenizer, how, f"{pack.description}, cut anew")
@@ -142,7 +143,9 @@ def corrupted_of(
     """
     text = request.corrupted
     if text is None:
-        raise ValueError("there is no corrupted prompt: give one, as many tokens as the prompt.")
+        raise ValueError(
+            "there is no corrupted prompt: give one with as many tokens as the prompt."
+        )
     if model.tokenizer is not None:
         return prompt_of(replace(request, prompt=text, prompt_ids=None), model, models)
     if not all(word.strip().isdecimal() for word in text.split(",")):
@@ -152,19 +155,19 @@ def corrupted_of(
 
 
 _TEXT = ("dataset", "dataset_config", "split", "column", "sequences", "context")
-"""What makes a text, besides its files."""
+"""What defines a text, besides its files."""
 
 
 def text_only(request: Request) -> Request:
-    """What a request says of its text, and nothing else of it."""
+    """What a request says about its text, and nothing else."""
     return Request(**{name: getattr(request, name) for name in ("text", *_TEXT)})
 
 
 def text_digest(request: Request) -> str:
-    """sha256 over everything that makes the text of a request, before it becomes tokens."""
+    """sha256 over everything that defines the text of a request, before it becomes tokens."""
     values: dict[str, Any] = {name: getattr(request, name) for name in _TEXT}
     if request.dataset is None:
-        # A text that is missing is not the bundled one.
+        # A missing text is not the bundled one.
         bundled = request.text is None
         values["files"] = known_sha256(BUNDLED_PACK) if bundled else text_files(request)
     return hashlib.sha256(canonical(values).encode()).hexdigest()

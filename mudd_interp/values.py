@@ -1,7 +1,7 @@
 """The values of a request: the type and the bound of each, and how it becomes plain.
 
 A command, a link, a manifest and a caller in Python all pass through this one table. A link has
-bounds of its own only where a number is work that nobody at the page asked for.
+bounds of its own only where a number means work that nobody at the page asked for.
 """
 
 import os
@@ -11,7 +11,7 @@ from annotated_types import Interval, Len, Predicate, doc
 
 from mudd_interp.encoding import LARGEST_ID, check_text
 
-MOST_PLACES = 10_000
+LAST_INDEX = 10_000
 """The last layer, head or source that may be named: more than any model has."""
 
 MOST_TOKENS = 2**17
@@ -43,8 +43,8 @@ def _is_name(text: str) -> bool:
     return "\0" not in text
 
 
-Place = Annotated[
-    int, Interval(ge=0, le=MOST_PLACES), doc(f"a whole number from 0 to {MOST_PLACES:,}")
+Index = Annotated[
+    int, Interval(ge=0, le=LAST_INDEX), doc(f"a whole number from 0 to {LAST_INDEX:,}")
 ]
 Position = Annotated[
     int, Interval(ge=0, le=MOST_TOKENS), doc(f"a whole number from 0 to {MOST_TOKENS:,}")
@@ -88,7 +88,7 @@ def plain(name: str, value: Any, is_ids: bool = False) -> Any:
     """A value as a request keeps it: ids as a tuple, paths as text, numbers as Python's.
 
     Raises:
-        ValueError: If a text is none, or ids are not one sequence of whole numbers.
+        ValueError: If a text is not valid, or ids are not one sequence of whole numbers.
     """
     if is_ids and value is not None:
         return _one_sequence(name, value)
@@ -115,7 +115,7 @@ def _one_sequence(name: str, value: Any) -> tuple[Any, ...]:
 
 def _check_count(name: str, value: Any) -> None:
     """Refuse more ids than a prompt may have, before a walk over them: ``range`` makes many."""
-    most = MOST_IDS + _DEEPEST  # each list counts too, which may be the only one in another
+    most = MOST_IDS + _DEEPEST  # each list counts too, since it may be the only item of another
     left, count = [(value, 0)], 0
     while left:
         each, depth = left.pop()
@@ -131,13 +131,13 @@ def plain_ids(given: Any, what: str = "token ids", depth: int = 0) -> Any:
     """Ids as Python's integers: a number, or (nested) lists of them. Needs no torch.
 
     Args:
-        given: What has ``tolist`` (a tensor, a NumPy array or number), an integer, or lists, tuples
-            and ranges of such.
+        given: Something with ``tolist`` (a tensor, a NumPy array or number), an integer, or lists,
+            tuples and ranges of these.
         what: What they are, for the message.
-        depth: In how many lists they are already.
+        depth: How many lists they are already nested in.
 
     Raises:
-        ValueError: If one is no integer (booleans are none), or larger than any vocabulary.
+        ValueError: If one is not an integer (booleans are not), or larger than any vocabulary.
     """
     given = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(given, list | tuple | range) and depth < _DEEPEST:

@@ -7,15 +7,15 @@ import frame
 import widgets
 
 study = frame.open_page(
-    "What wrote this prediction, and by which way?",
+    "What wrote this prediction, and by which route?",
     "A bar is what one component added to the logit after the chosen token, over all paths; the "
     "bars and one constant add up to it exactly.",
     r"With the weights of each token as they are, the final stream is $\sum_k c_k\, u_k$: the "
     r"outputs $u_k$ of the embedding, of every attention and every FFN, each with a total "
     r"coefficient $c_k$ that sums over all ways through the dense connections. A contribution is "
     r"$c_k\, u_k$ divided by the scale of the final norm, times its gain, onto the direction of "
-    "the token in the unembedding. A contribution is no cause: without the component, the weights "
-    "and all that comes later would be others.",
+    "the token in the unembedding. A contribution is not a cause: without the component, the "
+    "weights and everything later would be different.",
     scope=False,
 )
 st.header("Who wrote it?", anchor=False)
@@ -27,10 +27,10 @@ charts.chart("logit_attribution")
 st.header("What would each output predict?", anchor=False)
 charts.chart("logit_lens")
 
-st.header("What is in one stream, and how did it come there?", anchor=False)
+st.header("What is in one stream, and how did it get there?", anchor=False)
 st.markdown(
     "Choose the stream of a block (the layer behind the last block is the final norm), and a "
-    "source whose ways to it are drawn."
+    "source whose routes to it are drawn."
 )
 last = min(model.cfg.n_layers for model in study.models.values())
 frame.choose_edge(study, last, final=True)
@@ -39,5 +39,5 @@ charts.chart("routes")
 
 st.header("How much of everything is in every stream?", anchor=False)
 widgets.choice("raw")
-for part in study.parts:
-    charts.chart("path_coefficients", of=part)
+for role in study.roles:
+    charts.chart("path_coefficients", of=role)

@@ -23,13 +23,13 @@ from shelf import RUNS_LIMIT, VARIABLE
 from text_choice import choose_text
 
 LONGEST_CONTEXT = 200  # tokens of a ranked token's context that a link can carry
-LONGEST_TEXT = 60  # characters of it that the table shows
+LONGEST_TEXT = 60  # characters of that context in the table
 
 FINDINGS = ("better", "rank", "difference", "before", "token", "after", "loss", "baseline_loss")
 
 
 def ask(title: str) -> None:
-    """Called when a run was asked for: it begins in the script that follows."""
+    """Called when a run is asked for: it begins in the script that follows."""
     st.session_state["corpus_run"] = Run(title, besides=tuple(st.session_state["besides"]))
 
 
@@ -46,9 +46,9 @@ def control(place: Any, text: Batches) -> None:
     else:
         place.text("All of it is there: no page has to compute an average over this text.")
     if not can_be_kept:
-        place.text("Not kept on disk: these weights have no digest to know them by.")
+        place.text("Not kept on disk: these weights have no digest to recognise them by.")
     place.multiselect(
-        "Besides, if chosen",
+        "Also, if chosen",
         runs.costly(study),
         key="besides",
         format_func=lambda name: FIGURES[name].title,
@@ -71,7 +71,7 @@ def control(place: Any, text: Batches) -> None:
 
 
 def sequences_of(text: Batches) -> str:
-    """How many sequences are taken, as far as it is known before."""
+    """How many sequences are taken, as far as is known beforehand."""
     if text.n_sequences is not None:
         return f"{text.n_sequences:,} sequences"
     wanted = state.view()["sequences"]
@@ -82,12 +82,12 @@ def say_run(run: Run, finished: list[str]) -> None:
     """How a run of this session ended.
 
     Args:
-        run: One that goes on no more.
+        run: One that is over.
         finished: What there is of the view's text now.
     """
     title = f"{state.plain(run.title)}, {run.sequences:,} of {run.total:,} sequences"
     if run.message:
-        st.error(f"**Not all went well.** {state.plain(run.message)}")
+        st.error(f"**Something went wrong.** {state.plain(run.message)}")
     elif run.stage == "done":
         st.success(f"**Finished**: {title}.")
     else:
@@ -115,21 +115,21 @@ def say_losses(comparison: LossComparison, names: list[str]) -> None:
     values = pd.Series(rows, name="value").str.replace("-", "−")
     st.table(values.rename(state.plain))
     st.caption(
-        "The interval takes sequences for independent. They are not: a document runs over several "
-        "sequences, and so the interval is narrower than one over files would be. It says nothing "
-        "about other seeds of the training."
+        "The interval assumes that sequences are independent. They are not: a document runs over "
+        "several sequences, and so the interval is narrower than one over files would be. It says "
+        "nothing about other training seeds."
     )
 
 
 def choose_token(comparison: LossComparison) -> None:
-    """The ranked tokens, of which each can be opened in its context."""
+    """The ranked tokens, each of which can be opened in its context."""
     st.subheader("Open a token in its context", anchor=False)
     st.markdown(
         "Choose a row, or give its number: its context, at most the last "
         f"{LONGEST_CONTEXT} tokens, becomes the prompt of all pages, with the cursor on the token "
         "before it, where it was predicted."
     )
-    # A new key after each opening: the choice of a row is not there to fire again on return.
+    # A new key after each opening, so that the chosen row does not fire again on return.
     turn = st.session_state.setdefault("tokens_opened", 0)
     table = ranked_texts(comparison, study.models["model"])
     table["before"] = table["before"].str[-LONGEST_TEXT:]
@@ -162,7 +162,7 @@ def open_token(token: RankedToken) -> None:
 
 
 def _from_home(folder: Path) -> str:
-    """A folder as a shell knows it."""
+    """A folder as one writes it in a shell."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
@@ -219,16 +219,16 @@ begins = run is not None and run.stage == "asked"
 if run is not None and begins:
     run.stage = "running"
 study = frame.open_page(
-    "What text are the averages over, and on what do the models differ?",
-    "Every average on the other pages is over this text, when it is not over the prompt; in the "
+    "What text are the averages over, and where do the models differ?",
+    "Every average on the other pages is over this text, unless it is over the prompt; in the "
     "comparison, negative numbers mean that the model is better than the baseline.",
     r"A run walks over the text once for each model, for all averages, and once for the losses of "
     r"both. A loss is $-\log p$ of the token that came, in nats. The difference of the models is "
     r"$\Delta = \sum_s D_s / \sum_s n_s$, where $D_s$ is the sum of the differences in sequence "
     r"$s$ and $n_s$ the number of its predicted tokens, all but the first. Its standard error is "
     r"$\sqrt{\tfrac{S}{S-1}\sum_s (D_s - \Delta\, n_s)^2}\,/\sum_s n_s$ over $S$ sequences, each "
-    "seen by both models (paired); the interval is 1.96 of them to either side. The paper's "
-    "Table 5 gives perplexities, the exponential of a mean loss, without an interval.",
+    "seen by both models (paired); the interval is 1.96 standard errors to either side. The "
+    "paper's Table 5 gives perplexities, the exponential of a mean loss, without an interval.",
     tokens=False,
     mode=False,
     scope=False,
@@ -239,18 +239,18 @@ choose_text()
 place = st.container()
 try:
     text = study.batches("model")
-    plan = runs.passes(study, st.session_state.get("besides", ()))
+    plan = runs.goals(study, st.session_state.get("besides", ()))
 except (ValueError, OSError) as error:
     place.error(f"**This text cannot be read.** {state.plain(str(error))}")
 else:
     control(place, text)
-    if "baseline" not in study.parts:
+    if "baseline" not in study.roles:
         st.info("Losses are compared with a baseline, and there is none.")
     elif comparison := study.found([study.key(study.comparison())]):
-        st.header("On what do the models differ?", anchor=False)
+        st.header("Where do the models differ?", anchor=False)
         charts.chart("loss_comparison", mode=None)
         (losses,) = comparison.values()
-        say_losses(losses, [study.name(part) for part in study.parts])
+        say_losses(losses, [study.name(role) for role in study.roles])
         choose_token(losses)
 list_kept()
 if run is not None and begins:

@@ -22,7 +22,7 @@ def choose_head(_: int, x: float, y: float) -> None:
 
 def choose_scored(curve: int, x: float, y: float) -> None:
     """The same for a score: behind each model's map and its ranks come the curves."""
-    if curve < 2 * len(study.parts):
+    if curve < 2 * len(study.roles):
         choose_head(curve, x, y)
 
 
@@ -50,9 +50,9 @@ def what_they_do() -> None:
     """The heads by score."""
     st.header("What do they do?", anchor=False)
     st.markdown(
-        "Scores are attention probabilities on random tokens that come three times over; activity "
-        "and entropy are over the text. The table below the picture holds them all: click a column "
-        "to sort."
+        "Scores are attention probabilities on random tokens that are repeated three times; "
+        "activity and entropy are over the text. The table below the picture holds them all: click "
+        "a column to sort."
     )
     widgets.choice("score", width=220)
     charts.chart("head_scores", table=True)
@@ -75,7 +75,7 @@ def where_they_look() -> None:
 
 
 st.header("What does the strongest induction head read?", anchor=False)
-for part in study.parts:
-    place: dict[str, Any] = {"layer": None, "head": 0, "of": part}
+for role in study.roles:
+    place: dict[str, Any] = {"layer": None, "head": 0, "of": role}
     few = charts.few("head_composition", replace(study.request, **place))
     charts.chart("head_composition", **place, **few)

@@ -13,13 +13,13 @@ from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
-PARTS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
+TARGETS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
 EVERY = "every"  # the session's note that all edges are to be cut: a click ends it
 CUTS = ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic")
 
 
 def put(edits: str) -> None:
-    """Take a list of edits; what is none is said, and all stays as it is."""
+    """Take a list of edits; if it is not one, say so and leave everything as it is."""
     try:
         text = edits_text(edits.replace("\n", ";"))
     except ValueError as error:
@@ -29,7 +29,7 @@ def put(edits: str) -> None:
 
 
 def put_corrupted(text: str) -> None:
-    """Take a corrupted prompt; one that is too long is said, and all stays as it is."""
+    """Take a corrupted prompt; if it is too long, say so and leave everything as it is."""
     try:
         frame.check_length("The corrupted prompt", text)
     except ValueError as error:
@@ -53,19 +53,19 @@ def add() -> None:
 
 
 def form(study: Any) -> None:
-    """The edits as text, and a form for who does not know how they are written."""
+    """The edits as text, and a form for people who do not know the notation."""
     session, edits = st.session_state, state.view()["edits"]
     if "edits_text" not in session or session["edits_of"] != edits:
         session["edits_text"], session["edits_of"] = (edits or "").replace("; ", "\n"), edits
     st.text_area(
-        "Edits, one in a line",
+        "Edits, one per line",
         key="edits_text",
         placeholder="\n".join(EXAMPLES),
         on_change=lambda: put(st.session_state["edits_text"]),
         height=110,
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Of", list(PARTS), format_func=PARTS.__getitem__, key="new_part", width=180)
+        st.selectbox("Of", [*TARGETS], format_func=TARGETS.__getitem__, key="new_part", width=180)
         part, cfg = st.session_state["new_part"], study.models["model"].cfg
         last = cfg.n_layers - 1
         if part == "edge":
@@ -103,10 +103,10 @@ study = frame.open_page(
     "The same edits are made in both models, where they have a meaning: below, what they do to "
     "this prompt, and on average to a text.",
     "`cut v 7<-2`: stream V that enters block 8 (it follows block 7) no longer reads $X_2$; "
-    "everybody else still does. `cut` sets a weight to 0, `mean` to its mean over the text, "
-    "`static` to its learned bias, `plain` to the plain residual, `shuffle` moves the weights of "
-    "a stream to other tokens; `*` means all; `@3-5` at the end, at these tokens only. "
-    "A plain Transformer has heads, FFNs, and the edge on the newest output.",
+    "everything else still does. `cut` sets a weight to 0, `mean` to its mean over the text, "
+    "`static` to its learned bias, `plain` to the plain residual, `shuffle` moves the weights of a "
+    "stream to other tokens; `*` means all; `@3-5` at the end, at these tokens only. A plain "
+    "Transformer has heads, FFNs, and the edge from the newest output.",
 )
 frame.ask_for(state.EDITS, "a list of edits")
 form(study)
@@ -116,8 +116,8 @@ else:
     st.caption(state.plain(state.view()["edits"]))
     st.header("On this prompt", anchor=False)
     for name in ("edited_next_tokens", "edited_losses"):
-        for part in study.parts:
-            charts.chart(name, of=part)
+        for role in study.roles:
+            charts.chart(name, of=role)
     st.header("On the text", anchor=False)
     st.caption(f"Of a long text, {CUT_SEQUENCES} sequences are taken.")
     charts.chart("edit_effects", **charts.few("edit_effects", study.request))
@@ -126,14 +126,14 @@ st.header("What differs between two prompts?", anchor=False)
 frame.ask_for(state.CORRUPTED, "a corrupted prompt")
 st.session_state["corrupted_text"] = state.view()["corrupted"] or ""
 st.text_area(
-    "The prompt, corrupted: with as many tokens",
+    "The prompt, corrupted, with the same number of tokens",
     key="corrupted_text",
     placeholder="the prompt with another name or number in it",
     on_change=lambda: put_corrupted(st.session_state["corrupted_text"]),
     height=80,
 )
 if state.view()["corrupted"] is None:
-    st.info("Write a corrupted prompt, and each edge carries what it carries there, in turn.")
+    st.info("Write a corrupted prompt: each edge in turn then carries what it carries there.")
 else:
     with st.container(horizontal=True):
         widgets.token("answer", "the likeliest of the prompt")

@@ -14,7 +14,7 @@ from mudd_interp.inspection import describe_model
 def summary(found: dict[str, Any]) -> None:
     """A model in a few lines: what it is, what it learned from, whether it is sound."""
     shape, streams = found["shape"], len(found["streams"])
-    heads = shape.get("n_heads")  # not every layer of a baseline has attention, or as many heads
+    heads = shape.get("n_heads")  # not of every bridged model: layers may differ
     connections = (
         "plain residual"
         if found["dense"] == "none"
@@ -34,25 +34,25 @@ def summary(found: dict[str, Any]) -> None:
 
 study = frame.open_page(
     "What are these two models?",
-    "What each of them is; what it expects after the chosen token; and what every token of the "
+    "What each of them is, what it expects after the chosen token, and what every token of the "
     "prompt cost it.",
-    "Loss is −log of the probability that a model gave to the token that came, in nats; the first "
-    "token of a prompt is not predicted.",
+    "Loss is −log of the probability that a model gave to the actual next token, in nats; the "
+    "first token of a prompt is not predicted.",
     scope=False,
 )
-described = {part: describe_model(model) for part, model in study.models.items()}
+described = {role: describe_model(model) for role, model in study.models.items()}
 for column, each in zip(st.columns(len(described)), described.values(), strict=True):
     with column:
         summary(each)
 with st.expander("Shapes, parameters of each part, and checks"):
     rows = {
-        part: {"name": each["name"], "digest": (each["digest"] or "none")[:12]}
+        role: {"name": each["name"], "digest": (each["digest"] or "none")[:12]}
         | {"dense weights": each["dense"], "streams": ", ".join(each["streams"])}
         | each["shape"]
         | {f"parameters: {name}": count for name, count in each["parameters"].items()}
         | {f"parameters: {name}": f"tied, counted as {of}" for name, of in each["tied"].items()}
         | each["training"]
-        for part, each in described.items()
+        for role, each in described.items()
     }
     st.dataframe(pd.DataFrame(rows).dropna(how="all").fillna("").astype(str))
     for each in described.values():

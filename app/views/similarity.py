@@ -11,7 +11,7 @@ frame.open_page(
     "falls, a stream brings something new.",
     "The mean over sequences and positions of "
     r"$\cos(x_l, x_{l-1})$, where $x_l$ is the input of block $l$ on one stream, before its norm: "
-    "Figure 6 of the paper. A plain Transformer has one input for all, drawn as stream R.",
+    "Figure 6 of the paper. A plain Transformer has one input for all four, drawn as stream R.",
 )
 st.header("Blocks, one after another", anchor=False)
 charts.prepare("layer_similarity", "stream_norms", "similarity_matrix")

@@ -11,12 +11,12 @@ from mudd_interp.request import Statistic
 
 
 def at_token(statistic: Statistic | None) -> Statistic | None:
-    """What of a statistic over many tokens there is at one."""
+    """What a statistic over many tokens is at a single one."""
     return statistic if statistic in ("static", "dynamic") else None
 
 
 def choose_edge(curve: int, x: float, y: float) -> None:
-    """Called when a cell was clicked: each triangle is one stream, of one statistic."""
+    """Called when a cell is clicked: each triangle is one stream, of one statistic."""
     streams = study.models["model"].wiring.streams
     state.put(stream=streams[curve % len(streams)], layer=int(y), source=int(x))
 
@@ -27,8 +27,8 @@ study = frame.open_page(
     "output that it reads; a plain Transformer reads the newest output only.",
     r"$X^{s}_{i} = \sum_j W^{s}_{i j}(t)\, X_j$ for the streams $s$ = Q, K, V, R: equations 4 "
     "to 8 of the paper. Rectified weights (Figures 12 and 13) are multiplied by the mean norm of "
-    "their source, so that columns can be compared. A weight is no contribution, for $X_j$ "
-    "contains what it read itself; and a contribution is no cause.",
+    "their source, so that columns can be compared. A weight is not a contribution, since $X_j$ "
+    "contains what it read itself; and a contribution is not a cause.",
 )
 widgets.choice("raw")
 

@@ -39,7 +39,7 @@ from mudd_interp.precision import wide
 from mudd_interp.protocol import HookedModel, Observer, ResumableModel
 
 TOKENS_PER_PASS = 1024
-"""About how many tokens, of several edits together, go through the blocks at once: enough to keep a
+"""About how many tokens, over several edits, go through the blocks at once: enough to keep a
 processor busy, and few enough that their logits stay small."""
 
 EFFECTS = ("loss", "kl", "logit_difference")
@@ -53,12 +53,12 @@ class AblationSweep(Result):
     Attributes:
         loss_sum: Without edits: sum of −log p over the predicted tokens, in nats.
         loss_change: Loss with an edit minus loss without, summed over the predicted tokens.
-        kl_sum: KL(unedited ‖ edited) of the next-token distributions, in nats, not negative (but
+        kl_sum: KL(unedited ‖ edited) of the next-token distributions, in nats, not negative (except
             for rounding), summed over all positions.
         logit_change: Change of the logit difference, summed over the tokens that it is taken at:
-            the logit of the token that follows minus that of the likeliest other one (which one
-            that is says the model without edits), at each predicted token; or of a given pair of
-            tokens, at the last position.
+            the logit of the token that follows minus that of the likeliest other one (as the model
+            without edits has it), at each predicted token; or of a given pair of tokens, at the
+            last position.
         predicted: Predicted tokens: all but the first.
         positions: All tokens.
         compared: Tokens at which the logit difference is taken.
@@ -93,7 +93,7 @@ class AblationSweep(Result):
         ``head`` (missing where an edit is about all of them, and for a group of several), and the
         mean effects per token with the ends of their 95% intervals (paired bootstrap over
         sequences): ``loss``, ``kl`` (nats) and ``logit_difference`` (logits). Effects do not add
-        up: what several edits do together is that of one row in which they are all done.
+        up: what several edits do together is the effect of a row in which they are all done.
         """
         frame = edits_table(self.edits)
         sums = (self.loss_change, self.kl_sum, self.logit_change)
@@ -161,8 +161,8 @@ class AblationAnalysis(Analysis[AblationSweep]):
 class AblationSums(Accumulator[AblationSweep]):
     """The effects of each edit on each sequence, from passes of its own.
 
-    The pass without edits is its own too: what the passes with edits are held against is computed
-    as they are, whatever else is asked for.
+    The pass without edits is its own too: the passes with edits are compared with one that is
+    computed as they are, whatever else is asked for.
     """
 
     shared = False
@@ -183,7 +183,7 @@ class AblationSums(Accumulator[AblationSweep]):
         self._measured: list[dict[str, np.ndarray]] = []
 
     def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:
-        """The pass without edits and, of so many sequences as fit one, those with each of them."""
+        """The pass without edits, and those with each, on as many sequences as fit into one."""
         for tokens in tape.tokens.split(max(1, TOKENS_PER_PASS // tape.tokens.shape[1])):
             run = _Run(self._model, tokens, self._means)
             yield run.without_edits
@@ -200,7 +200,7 @@ class AblationSums(Accumulator[AblationSweep]):
         numbers: Sequence[int],
         changes: Float64[np.ndarray, "effect edit batch"],
     ) -> None:
-        """Fill in what some of the edits change, in one pass for all of them."""
+        """Fill in what some of the edits change, in a single pass for all of these."""
         logits = run.edited([self._groups[number] for number in numbers])
         changes[:, numbers] = reference.changes(logits)
 
@@ -249,21 +249,22 @@ def ablation_sweep(
     Args:
         model: Any hooked model, in evaluation mode.
         batches: int64 token ids ``[batch pos]``, without padding.
-        edits: What to do, one after another; edits that are given as one (a text with semicolons, a
-            list) are done together. ``None`` cuts every edge.
+        edits: What to do, one after another; edits given as one (a text with semicolons, a list)
+            are done together. ``None`` cuts every edge.
         means: As for ``mudd_interp.edited``.
         pair: Two token ids, whose difference of logits at the last position is measured; by default
             it is that of the following token and its likeliest rival, at each position.
-        path: A file for what is there after each batch. If it is there already, the sweep goes on
-            from it; at the end it holds the whole result. Only one process may work on it at once.
+        path: A file for the results so far, written after each batch. If it exists already, the
+            sweep resumes from it; at the end it holds the whole result. Only one process may work
+            on it at once.
         progress: See :data:`Progress`; called when all edits of a batch are done.
         lock: Held during each forward pass, as for :func:`sweep`.
 
     Raises:
         ValueError: If an edit cannot be done, there is none, there are no batches, one is not as
             described, a token of the pair is outside the vocabulary, the model is in training mode,
-            or the file is of another model, text, precision or set of edits, or in another process'
-            hands.
+            or the file is of another model, text, precision or set of edits, or in use by another
+            process.
         OSError: If the file cannot be written.
     """
     given = None if edits is None else tuple(edits_text(each) for each in edits)
@@ -272,7 +273,7 @@ def ablation_sweep(
         return walk(model, batches, [analysis], progress, lock)[0]
     if model.info.digest is None:
         raise ValueError(
-            "a sweep into a file needs a model with a digest, to know it again: save the model "
+            "a sweep into a file needs a model with a digest, to recognise it: save the model "
             "and load it, or leave out the path."
         )
     with own_file(path) as state:
@@ -308,7 +309,7 @@ class _Run:
         self._outputs: list[Float[Tensor, "batch pos d_model"]] = []
 
     def without_edits(self) -> None:
-        """Run the batch, and keep its logits and what each block puts out."""
+        """Run the batch, and keep its logits and each block's output."""
         model = self._model
         sources = range(model.cfg.n_layers + 1) if isinstance(model, ResumableModel) else ()
         keep = Observer(lambda x, _: self._outputs.append(x))
@@ -344,7 +345,7 @@ class _Run:
 
 
 class _Reference:
-    """The predictions without edits, and what others change of them."""
+    """The predictions without edits, and how those of other passes differ."""
 
     def __init__(
         self,

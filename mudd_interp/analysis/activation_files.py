@@ -1,4 +1,4 @@
-"""Writing activations to disk: file by file, to go on after an interruption, over processes."""
+"""Writing activations to disk: file by file, resumable, shared over processes."""
 
 import json
 import os
@@ -36,7 +36,7 @@ from mudd_interp.protocol import HookedModel
 _HEADER = "mudd_interp"
 _FILE, _HALF = re.compile(r"\d{5,}\.safetensors"), re.compile(r"\..+\.tmp")
 _CLOSE = 1e-2
-"""How far, relative to the largest, activations may be from the same ones of another machine."""
+"""How far, relative to the largest, activations may be from those of another machine."""
 
 
 def save_activations(
@@ -52,16 +52,17 @@ def save_activations(
 ) -> StoredActivations:
     """Write what :func:`activations` gives to a folder, file by file.
 
-    A call that was interrupted is repeated as it was: the files that are there are checked, and not
-    made again. A file is written whole or not at all, and the index when all of them are there; a
-    folder without it is not opened. Interrupted or not, the files are the same to the bit.
+    To resume a call that was interrupted, repeat it as it was: the files that are there are
+    checked, and not made again. A file is written whole or not at all, and the index once all of
+    them are there; a folder without it is not opened. Interrupted or not, the files are the same to
+    the bit.
 
-    In a process group (``torchrun``) the files are dealt out over the processes. There may be
-    another number of them in the call that goes on: the files are the same.
+    In a process group (``torchrun``) the files are shared out over the processes. The call that
+    resumes may have another number of them: the files are the same.
 
     Args:
         model: As for :func:`activations`.
-        batches: As for :func:`activations`; the same ones in the call that goes on.
+        batches: As for :func:`activations`; the same ones in the call that resumes.
         hook: As for :func:`activations`.
         path: The folder, which all processes see.
         dtype: As for :func:`activations`.
@@ -109,7 +110,7 @@ class _Writer:
         model: Whose activations they are.
         reading: Which ones.
         folder: Where they are.
-        header: What each file says of itself.
+        header: What each file says about itself.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class _Writer:
             self._try(path, tokens)
 
     def _try(self, path: Path, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Run the first batch again: weights or edits may be others under the same name."""
+        """Run the first batch again: weights or edits may have changed under the same name."""
         with safe_open(path, "pt") as file:
             for name, rows in self._reading(self._model, tokens).items():
                 kept, rows = file.get_slice(name)[: len(rows)].double(), rows.cpu().double()
@@ -185,7 +186,7 @@ def _labels(chunk: Sequence[Int64[Tensor, "_ _"]], first: int) -> dict[str, Int3
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file says of itself, and what its rows are of."""
+    """What a file says about itself, and what its rows are of."""
     try:
         with safe_open(path, "pt") as file:
             header = parse_json((file.metadata() or {})[_HEADER], "its header")
@@ -194,14 +195,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return header, {name: file.get_tensor(name) for name in LABELS}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged, or no file of activations ({error}): remove it, and repeat."
+            f"{path} is damaged, or not a file of activations ({error}): remove it, and repeat."
         ) from error
 
 
 def _chunks(
     batches: Iterable[Int64[Tensor, "_ _"]], rows: int
 ) -> Iterator[list[Int64[Tensor, "_ _"]]]:
-    """Batches in groups of at least so many tokens; what is left is the last one."""
+    """Batches in groups of at least this many tokens; what is left is the last group."""
     chunk: list[Int64[Tensor, "_ _"]] = []
     for tokens in batches:
         chunk.append(tokens)
@@ -213,7 +214,7 @@ def _chunks(
 
 
 def _gathered(mine: dict[int, Shard]) -> list[Shard]:
-    """The files of all processes, in order; no process goes on before all have come here."""
+    """The files of all processes, in order; no process continues before all have come here."""
     _, world_size = rank_and_world_size()
     parts: list[Any] = [mine]
     if world_size > 1:
@@ -224,7 +225,7 @@ def _gathered(mine: dict[int, Shard]) -> list[Shard]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder with anything in it that is not of ours."""
+    """Refuse a folder with anything in it that is not ours."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give another folder.")
     for path in folder.iterdir() if folder.exists() else ():

@@ -59,10 +59,10 @@ def activations(
 
     The rows of a tensor are the tokens of its batch, sequence by sequence: row ``s * pos + t`` is
     token ``t`` of sequence ``s``. The forward pass ends with the last block that is needed, nothing
-    is kept from one batch to the next, and the model is free between two of them.
+    is kept from one batch to the next, and the model is free in between.
 
     In a process group (``torchrun``) each process gets the activations of its share of the batches:
-    every ``world_size``-th from its rank on.
+    every ``world_size``-th, starting at its rank.
 
     Args:
         model: Any hooked model, in evaluation mode.
@@ -70,10 +70,10 @@ def activations(
         hook: The name of a hook with a vector for each token, such as ``blocks.6.hook_v_input`` or
             ``blocks.6.hook_resid_post``; or several names.
         dtype: Precision of the rows, e.g. ``"float16"``; ``None`` for that of the hook's tensor.
-        flatten_heads: Whether a hook with a vector for each head gives their concatenation
-            ``[row head*d_head]``. Without, it is refused.
-        start: How many batches (of this process' share) to pass over without running the model. So
-            an interrupted run goes on, and gives the same bits.
+        flatten_heads: Whether a hook with a vector for each head gives their concatenation ``[row
+            head*d_head]``. Otherwise such a hook is refused.
+        start: How many batches (of this process' share) to skip without running the model. With it
+            an interrupted run resumes, and gives the same bits.
 
     Returns:
         An iterator of tensors ``[row width]`` on the model's device; for several names, of
@@ -81,10 +81,10 @@ def activations(
 
     Raises:
         ValueError: If a hook is unknown (the nearest names are given) or there is none, it holds a
-            number for each query and key, ``dtype`` is no precision, ``start`` is negative, or the
-            model is in training mode. While walking: if a batch is not as described, a hook has no
-            vector for each token or does not run beside the others, or a value is beyond the range
-            of ``dtype``.
+            number for each query and key, ``dtype`` is not a precision, ``start`` is negative, or
+            the model is in training mode. While walking: if a batch is not as described, a hook has
+            no vector for each token or does not run beside the others, or a value is beyond the
+            range of ``dtype``.
     """
     reading = Reading.of(model, hook, dtype, flatten_heads)
     if start < 0:
@@ -160,9 +160,9 @@ class Reading:
         if tensor.ndim == 4 and not self.flatten_heads:
             raise ValueError(
                 f"`{name}` has a vector for each head, {list(tensor.shape[2:])}: give "
-                "flatten_heads=True for one of all heads, side by side."
+                "flatten_heads=True for one vector of all heads, side by side."
             )
-        # A copy: what comes later may work in the same memory.
+        # A copy: what runs later may reuse the same memory.
         own = tensor.detach().to(self.dtype, memory_format=torch.contiguous_format, copy=True)
         _check_range(name, tensor, own)
         kept[name] = own.view(tokens.numel(), -1)
@@ -170,11 +170,11 @@ class Reading:
 
 def _check_names(model: HookedModel, names: Iterable[str]) -> None:
     with model.hooks([(name, Observer(lambda *_: None)) for name in names]):
-        pass  # a model refuses names that it has not
+        pass  # a model refuses names that it does not have
     for name in names:
         if of_pairs(name):
             raise ValueError(
-                f"`{name}` has a number for each query and key, and no vector for each token: give "
+                f"`{name}` has a number for each query and key, not a vector for each token: give "
                 "another hook."
             )
 

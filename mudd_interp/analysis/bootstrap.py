@@ -1,10 +1,10 @@
-"""Intervals of means over a corpus whose sequences are drawn anew."""
+"""Intervals of means over a corpus, by resampling its sequences."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 DRAWS = 1000
-"""How many corpora are drawn."""
+"""How many times the corpus is resampled."""
 
 
 def mean_and_interval(
@@ -13,8 +13,8 @@ def mean_and_interval(
     """The mean of each row per counted thing, and the ends of its 95% bootstrap interval.
 
     Whole sequences are drawn, with replacement, the same ones for every row: so the interval of a
-    difference of two models on the same sequences is that of paired observations. It takes
-    sequences for independent, which pieces of one document are not. The draws are always the same.
+    difference of two models on the same sequences is that of paired observations. It assumes that
+    sequences are independent, which pieces of one document are not. The draws are always the same.
 
     Args:
         sums: Of each sequence.

@@ -37,8 +37,8 @@ def weight_contribution_cause(
 
     Returns:
         Columns ``stream layer source weight contribution share``, then ``loss``, ``kl`` and
-        ``logit_difference`` with the ends of their intervals, and ``estimate``. None but the last
-        adds up over edges.
+        ``logit_difference`` with the ends of their intervals, and ``estimate``. Only the last adds
+        up over edges.
 
     Raises:
         ValueError: If the results are not of one model on the same tokens, or no edge was cut.
@@ -63,8 +63,8 @@ def weight_contribution_cause(
 def rank_correlations(table: pd.DataFrame, effect: Effect = "loss") -> pd.DataFrame:
     """Spearman's rank correlations of what :func:`weight_contribution_cause` puts side by side.
 
-    Magnitudes of effects are compared with weights and contributions; estimates with effects on
-    the loss as they are, signs too.
+    Magnitudes of effects are compared with weights and contributions; estimates with the signed
+    effects on the loss.
 
     Args:
         table: The table.

@@ -1,4 +1,4 @@
-"""Two models on one corpus: whose losses are lower, by how much, how surely, on which tokens."""
+"""Two models on one corpus: whose losses are lower, by how much, how certainly, on which tokens."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ EDGES = np.arange(-200, 201) / 20
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Whose the baseline's losses are: the fields of its provenance that say so."""
+    """The fields of its provenance that say which model the baseline is."""
 
     model: str
     revision: str | None
@@ -53,8 +53,8 @@ class LossSummary:
         baseline_loss: Of the baseline.
         difference: Model minus baseline: negative where the model is better.
         standard_error: Of the difference, over sequences, each seen by both models (paired). NaN
-            for a single sequence. It takes sequences for independent, which pieces of one document
-            are not, and says nothing about other seeds of the training.
+            for a single sequence. It assumes that sequences are independent, which pieces of one
+            document are not, and says nothing about other training seeds.
         model_better: Share of the tokens on which the model's loss is lower, 0..1.
         baseline_better: Share on which the baseline's is; on the rest they are equal.
         tokens: How many tokens were predicted: all but the first of each sequence.
@@ -81,7 +81,7 @@ class LossSummary:
 class LossComparison(Result):
     """The losses of a model and of a baseline on the same tokens.
 
-    ``provenance`` is the model's; the baseline stands in its options. Arrays with a ``model`` axis
+    ``provenance`` is the model's; the baseline's is in its options. Arrays with a ``model`` axis
     hold the model, then the baseline.
 
     Attributes:
@@ -95,7 +95,7 @@ class LossComparison(Result):
         ranked: Sequence, position and context length of the tokens with the largest differences:
             first those on which the model is better, then those on which the baseline is.
         ranked_loss: Their losses, in nats.
-        context_ids: Their contexts, one behind the other.
+        context_ids: Their contexts, one after another.
     """
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"top": int, "baseline": Identity})
@@ -124,11 +124,11 @@ class LossComparison(Result):
 
     @property
     def summary(self) -> LossSummary:
-        """The means, and how sure their difference is."""
+        """The means, and how certain their difference is."""
         tokens, sequences, *better = self.counts.tolist()
         loss, baseline_loss = (self.loss_sum / tokens).tolist()
         difference = loss - baseline_loss
-        # Of a ratio of two sums over sequences, of which the last may be shorter.
+        # Of a ratio of two sums over sequences, the last of which may be shorter.
         residual = np.array([1.0, -difference])
         squares = max(0.0, float(residual @ self.products @ residual))
         correction = sequences / (sequences - 1) if sequences > 1 else np.nan
@@ -195,7 +195,7 @@ class LossComparison(Result):
         return replace(whole, **to_arrays(both_ways(whole.provenance.options["top"], tokens)))
 
     def _check_shapes(self, other: Result) -> None:
-        """Nothing: each result has as many ranked tokens as there were."""
+        """Nothing: results differ in how many tokens they rank."""
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         before = self.provenance.sequences
@@ -212,7 +212,7 @@ class LossComparisonAnalysis(Analysis[LossComparison]):
 
     Attributes:
         baseline: The other model, with the same vocabulary.
-        top: How many tokens to keep on which the model is better by most, and how many on which
+        top: How many tokens to keep on which the model is better by most, and as many on which
             the baseline is.
 
     Raises:
@@ -310,7 +310,7 @@ def compare_losses(
         baseline: Another, with the same vocabulary.
         batches: int64 token ids ``[batch pos]``, without padding. The first token of a sequence is
             not predicted.
-        top: How many tokens to keep on which the model is better by most, and how many on which
+        top: How many tokens to keep on which the model is better by most, and as many on which
             the baseline is.
         progress: See :data:`Progress`; called when both models have seen a batch.
         lock: Held while a batch is run, as for :func:`sweep`.

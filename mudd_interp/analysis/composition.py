@@ -29,8 +29,7 @@ class Composition(SequenceResult):
     scale frozen) and ``c`` the earlier head's part of it, the share is ``c·x / x·x``:
     dimensionless, signed; over all components, and the biases, shares sum to one. ``direct`` is
     what the stream reads from the earlier block's output by its own dense edge, ``chain`` what
-    reaches it in later outputs. In a plain Transformer the edge is there from the block just below
-    only.
+    reaches it in later outputs. In a plain Transformer only the block just below has such an edge.
 
     Attributes:
         from_head: The earlier head.
@@ -235,10 +234,10 @@ def _n_readers(model: DecomposableModel, stream: InputStream) -> int:
 
 
 def check_head(model: DecomposableModel, layer: int, head: int, stream: InputStream) -> None:
-    """Refuse a head that a model does not have; of streams k and v a key-value head.
+    """Refuse a head that a model does not have; for streams k and v it is a key-value head.
 
     Raises:
-        ValueError: With those that it has.
+        ValueError: With the heads that it has.
     """
     heads = _n_readers(model, stream)
     if not (0 <= layer < model.cfg.n_layers and 0 <= head < heads):

@@ -29,7 +29,7 @@ SCORES: tuple[Score, ...] = get_args(Score)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadScores(Result):
-    """How much of its attention a head spends where a head of a known type would: in 0..1.
+    """How much of its attention a head spends where a head of a known type would: 0..1.
 
     Each score is the attention probability that a query i spends on certain keys, summed over
     those keys and averaged over the queries that have such a key:
@@ -42,7 +42,7 @@ class HeadScores(Result):
         one.
     ``induction``
         the key i - period + 1, which followed token i one period ago; queries that repeat the
-        token one period back. The diagonal by which induction heads are commonly read off.
+        token one period back. This is the diagonal that induction heads are commonly recognised by.
     ``prefix_matching``
         all keys that followed an earlier occurrence of token i; queries that have one. With two
         copies it is ``induction``; with more the earlier copies count too. Olsson et al. (2022)
@@ -53,7 +53,7 @@ class HeadScores(Result):
     the attention, of one sequence, where this divides by that of the queries to which a score
     applies: on one sequence its ``previous_token_head``, ``duplicate_token_head`` and
     ``induction_head`` are ``previous_token``, ``duplicate_token`` and ``prefix_matching`` times
-    the share of such queries. It has nothing that is ``induction`` alone.
+    the share of such queries. It has no counterpart of ``induction``.
 
     Attributes:
         weight_sum: Sum over the queries of the attention spent on the keys of a score.
@@ -69,7 +69,7 @@ class HeadScores(Result):
     def frame(self) -> pd.DataFrame:
         """Columns ``layer``, ``head`` and one for each of ``SCORES``, each a mean weight, 0..1.
 
-        The scores of a head are of overlapping positions: they do not sum to one.
+        The scores of a head cover overlapping positions: they do not sum to one.
         """
         layer, head = np.indices(self.weight_sum.shape[1:])
         means = self.weight_sum.reshape(len(SCORES), -1) / self.queries[:, None]
@@ -171,11 +171,11 @@ def score_keys(tokens: Int64[Tensor, " pos"], period: int) -> Bool[Tensor, "scor
 
 
 def _check_repeats(tokens: Int64[Tensor, "batch pos"], period: int) -> None:
-    """Everything must repeat with the period, but for a separator at the front."""
+    """Everything must repeat with the period, except a separator at the front."""
     same = tokens[:, period:] == tokens[:, :-period]
     if same.shape[1] == 0 or not same[:, 1:].all() or not same[:, -1].all():
         raise ValueError(
-            f"the scores of heads need tokens that repeat after every {period}, and these do not: "
+            f"head scores need tokens that repeat after every {period}, and these do not: "
             f"take mudd_interp.data.repeated_batches(model, length={period})."
         )
 

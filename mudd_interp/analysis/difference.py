@@ -39,7 +39,7 @@ class Table(NamedTuple):
 def minus_baseline(result: Layered, baseline: Layered, labels: Sequence[str]) -> pd.DataFrame:
     """The frame of a result, each number less the baseline's on the same stream.
 
-    Where the baseline does not have the stream apart from the others, its stream ``r`` stands in:
+    Where the baseline does not have the stream separately, its stream ``r`` stands in:
     in a plain Transformer that is what all four are.
 
     Args:
@@ -65,7 +65,7 @@ def minus_baseline(result: Layered, baseline: Layered, labels: Sequence[str]) ->
 
 
 def counterpart(stream: Stream, streams: Sequence[Stream]) -> Stream:
-    """The stream of a baseline that is held against a model's: of that name, else ``r``."""
+    """The stream of a baseline that a model's is compared with: of that name, else ``r``."""
     return stream if stream in streams else "r"
 
 

@@ -46,7 +46,7 @@ def sweep_over_ranks(
     """:func:`sweep`, each process on its share of the batches; every process gets the whole result.
 
     Counts are those of one process, exactly; float64 sums to rounding (they are added in another
-    order). What is kept of each sequence stands in the order of the corpus. A process whose share
+    order). What is kept for each sequence is in the order of the corpus. A process whose share
     is empty adds nothing.
 
     Args:
@@ -55,7 +55,7 @@ def sweep_over_ranks(
         analyses: As for :func:`sweep`.
         progress: As for :func:`sweep`, on this process' share.
         lock: As for :func:`sweep`.
-        path: A folder in which each process keeps the state of its sweep, to go on from after an
+        path: A folder in which each process keeps the state of its sweep, to resume from after an
             interruption, as :func:`resumable_sweep` does; with as many processes as before.
 
     Raises:
@@ -84,7 +84,7 @@ def _sweep(
     lock: AbstractContextManager[Any],
     folder: Path | None,
 ) -> tuple[Any, ...]:
-    """In one process; with a folder, a sweep that can be interrupted."""
+    """In one process; with a folder, a sweep that can be resumed."""
     if folder is None:
         return sweep(model, batches, analyses, progress, lock)
     return resumable_sweep(model, batches, analyses, folder, progress, lock)

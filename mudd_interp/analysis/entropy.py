@@ -25,8 +25,8 @@ class HeadEntropy(Result):
     """Mean entropy of a head's attention, over sequences and positions: in nats.
 
     ``-Σ_k p_k log p_k`` of the attention probabilities of one query, with 0 log 0 = 0. Query t
-    (0-based) sees t + 1 keys, so its entropy lies in 0..log(t + 1): 0 where all attention rests on
-    one key, and the mean depends on the length of the sequences.
+    (0-based) sees t + 1 keys, so its entropy lies in 0..log(t + 1): 0 where all attention is on one
+    key. The mean depends on the length of the sequences.
 
     Attributes:
         entropy_sum: Sum of the entropies over tokens.

@@ -31,7 +31,7 @@ def finite_hooks(model: HookedModel) -> list[Hook]:
 
 
 class _Watch:
-    """The streams that entered the block which runs, in the order of their hooks."""
+    """The streams that entered the block that is running, in the order of their hooks."""
 
     def __init__(self, model: HookedModel):
         self._model = model
@@ -76,7 +76,7 @@ def advice(dtype: str) -> str:
 def freeze(
     result: Any, dtype: str, absent: Collection[str] = (), impossible: Collection[str] = ()
 ) -> None:
-    """What is done to each new result: its numbers are checked, its arrays read-only from then on.
+    """Seal a new result: its numbers are checked, and its arrays are read-only from then on.
 
     Args:
         result: A dataclass with NumPy arrays, annotated with their axes.

@@ -51,7 +51,7 @@ class HeadInputs(Result):
             the component's block (of the embedding: on X_0).
         total: The same by all routes.
         tokens: Tokens of each sequence.
-        error: How far the shares of a sequence's tokens are from one, at most.
+        error: How far the shares of a token are from one, at most, for each sequence.
     """
 
     needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer": int, "head": int})
@@ -127,10 +127,10 @@ class HeadInputs(Result):
 
 
 def per_block(layer: int, n_components: int) -> int:
-    """How many components each block below a layer has, of so many in all.
+    """How many components each block below a layer has, given how many there are in all.
 
     Raises:
-        ValueError: If a head of that layer cannot read so many.
+        ValueError: If a head of that layer cannot read that many.
     """
     below = n_components - 2  # besides embedding and constant
     if layer < 0 or below < 0 or (below % layer if layer else below):
@@ -171,7 +171,7 @@ class HeadInputsAnalysis(Analysis[HeadInputs]):
         if not isinstance(model, DecomposableModel):
             raise ValueError(
                 f"{model.info.name} cannot be divided among its components: give a "
-                "HookedMUDDTransformer or a baseline of load_model."
+                "HookedMUDDTransformer or a bridged model of load_model."
             )
         check_head(model, self.layer, self.head, "q")
         return HeadInputSums(model, self.layer, self.head)

@@ -1,4 +1,4 @@
-"""The heads of one model side by side, and the activity of two models held against each other."""
+"""The heads of one model side by side, and the activity of two models compared."""
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ def heads_table(activity: HeadActivity, entropy: HeadEntropy, scores: HeadScores
         scores: Scores of the head types, 0..1; on repeated random tokens, unlike the other two.
 
     Returns:
-        One row a head: ``layer``, ``head``, ``active``, ``entropy`` and the columns of
+        One row per head: ``layer``, ``head``, ``active``, ``entropy`` and the columns of
         ``HeadScores.frame``.
 
     Raises:
@@ -52,7 +52,7 @@ def activity_difference(
     if by != "layer":
         raise ValueError(
             f"a difference by {by!r} means nothing: head 3 of one model does not correspond to "
-            "head 3 of another, their order is an accident of the training. Compare layers "
+            "head 3 of another, their order is an accident of training. Compare layers "
             "(by='layer', the mean over heads)."
         )
     depths = len(result.active_count), len(baseline.active_count)

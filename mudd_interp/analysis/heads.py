@@ -26,8 +26,8 @@ from mudd_interp.protocol import Hook, HookedModel
 
 SINK_TEXTS = ("<bos>", "<|endoftext|>", ".", "\n")
 """What the default sink tokens read, exactly. The paper names ``<bos>``, ``.`` and ``\\n``;
-``<|endoftext|>`` plays ``<bos>`` in Pythia. Whether tokens that merely contain a newline count,
-the paper does not say: here they do not."""
+``<|endoftext|>`` plays ``<bos>`` in Pythia. The paper does not say whether tokens that merely
+contain a newline count: here they do not."""
 
 HOLDS_NAN = "an attention pattern holds NaN: check the weights of the model."
 
@@ -68,7 +68,7 @@ class HeadActivity(Result):
 
 @dataclass(frozen=True)
 class SinkTokens:
-    """Which tokens are sinks; an option of every analysis that asks where attention rests.
+    """Which tokens are sinks; an option of every analysis that asks where attention goes.
 
     Attributes:
         sink_token_ids: The sink tokens; ``None`` means those that read one of ``SINK_TEXTS``.
@@ -80,7 +80,7 @@ class SinkTokens:
         """Keep the sinks, as numbers: an iterator would be used up by the first model.
 
         Raises:
-            ValueError: If they are no ids.
+            ValueError: If they are not ids.
         """
         given = self.sink_token_ids
         if given is not None:
@@ -89,7 +89,7 @@ class SinkTokens:
             object.__setattr__(self, "sink_token_ids", tuple(sinks))
 
     def _sink_options(self, model: HookedModel) -> dict[str, Any]:
-        """The sinks of one model: their ids, and what they read where that is known.
+        """The sinks of one model: their ids, and their texts where known.
 
         Raises:
             ValueError: If a sink is outside the vocabulary, or there are none given and the model
@@ -116,7 +116,7 @@ class HeadActivityAnalysis(SinkTokens, Analysis[HeadActivity]):
     """Computes :class:`HeadActivity`.
 
     Attributes:
-        first_positions: How many positions at the start of a sequence are sinks, whatever stands
+        first_positions: How many positions at the start of a sequence are sinks, whatever token is
             there: 2 in the paper.
     """
 
@@ -182,9 +182,9 @@ def pattern_hooks(n_layers: int, see: Callable[[int, Tensor, Any], None]) -> lis
 def active_queries(
     pattern: Float[Tensor, "head query key"], is_sink: Bool[Tensor, " key"]
 ) -> Int64[Tensor, " head"]:
-    """How many queries of each head have their largest weight on a key that is no sink.
+    """How many queries of each head have their largest weight on a key that is not a sink.
 
-    The largest weights tell, and are found much faster than their keys; where a sink and another
+    The largest weights decide, and are found much faster than their keys; where a sink and another
     key tie, the first of them counts.
 
     Raises:

@@ -63,7 +63,7 @@ class InContextLoss(Result):
 
     @classmethod
     def joined(cls, shares: Sequence[Any], places: Sequence[Places]) -> "InContextLoss":
-        """See :meth:`Result.joined`; there is a gain of each long sequence."""
+        """See :meth:`Result.joined`; each long sequence has a gain."""
         whole = reduce(lambda a, b: a.merge(b), shares)
         options = whole.provenance.options
         is_long = np.concatenate([each.length for each in places]) > (
@@ -163,8 +163,8 @@ def in_context_loss(
     """Loss by position, and early loss minus late loss.
 
     (Olsson et al. 2022, arXiv 2209.11895, subtract the loss of token 50 from that of token 500;
-    here the sign is the other way about, so that more is better, and each is a mean over the
-    positions around it.)
+    here the sign is reversed, so that more is better, and each is a mean over the positions around
+    it.)
 
     Args:
         model: Any hooked model, in evaluation mode.

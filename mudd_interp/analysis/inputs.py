@@ -1,4 +1,4 @@
-"""What is refused before a model sees it: training mode, and what is no batch or sequence."""
+"""What is refused before a model sees it: training mode, and anything but a batch or sequence."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,10 +23,10 @@ def require_evaluation(model: HookedModel) -> None:
 
 
 def checked(batches: TokenBatches, model: HookedModel) -> Iterable[Int64[Tensor, "batch pos"]]:
-    """The batches, each looked at before a model sees it.
+    """The batches, each checked before a model sees it.
 
     Raises:
-        ValueError: While walking: if one is no batch ``[batch pos]`` of ids, or is padded.
+        ValueError: While walking: if one is not a batch ``[batch pos]`` of ids, or is padded.
     """
     if isinstance(batches, Tensor | np.ndarray | str):
         raise ValueError(
@@ -43,7 +43,7 @@ def token_batch(given: Any) -> Int64[Tensor, "batch pos"]:
     """A batch of token ids, in any form that :func:`mudd_interp.ids.id_tensor` takes.
 
     Raises:
-        ValueError: If it is none, with what was expected and what came.
+        ValueError: If it is not one, with what was expected and what came.
     """
     tokens = id_tensor(given)
     if tokens.ndim != 2 or tokens.numel() == 0:
@@ -70,7 +70,7 @@ def one_sequence(tokens: Any) -> Int64[Tensor, "1 pos"]:
 
 
 def _check_padding(tokens: Int64[Tensor, "batch pos"], tokenizer: Any) -> None:
-    """Refuse padding: a pad token, or a pair of them at an end where it also separates texts."""
+    """Refuse padding: a pad token, or, if it also separates texts, a pair of them at an end."""
     pad = getattr(tokenizer, "pad_token_id", None)
     if pad is None or tokens.shape[1] < 2:
         return
@@ -89,7 +89,7 @@ def check_position(position: int, positions: int) -> None:
     """Refuse a position that a sequence does not have.
 
     Raises:
-        ValueError: With the range of those that it has.
+        ValueError: With the range of its positions.
     """
     if not 0 <= position < positions:
         raise ValueError(f"position must lie in 0..{positions - 1}, got {position}.")

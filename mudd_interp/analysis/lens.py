@@ -25,7 +25,8 @@ class LogitLens(SequenceResult):
     """Every X_j and every stream, read through the final norm and the unembedding.
 
     A row is an output X_j (kind ``x``, depth ``j``), or a stream as it enters block ``depth``; the
-    last, stream r at depth n_layers, is what the model says. The norm takes each row's own scale.
+    last, stream r at depth n_layers, is the model's own prediction. The norm takes each row's own
+    scale.
 
     Attributes:
         kinds: Of each row.
@@ -52,7 +53,7 @@ class LogitLens(SequenceResult):
         """Columns ``kind depth position top_id top_token top_probability answer_probability``.
 
         And ``answer_rank``; rows by kind (x q k v r), depth and position. Each row is a prediction
-        of its own: nothing adds up.
+        by itself: nothing adds up.
         """
         rows, positions = self.top_id.shape
         return pd.DataFrame(
@@ -103,7 +104,7 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
 
     Raises:
         ValueError: If there is not one sequence of valid ids, or the model is in training mode.
-        NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
+        NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
     places = list(_places(model))
     names = {hook for _, _, hook in places}
@@ -115,7 +116,7 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     own: list[Any] = []
     rank: list[Any] = []
     error = 0.0
-    for _, _, hook in places:  # one at a time: logits of all would be many vocabularies
+    for _, _, hook in places:  # one at a time: all logits would be too large
         x = found.cache.cache_dict[hook][None].to(model.cfg.dtype)
         logits = model.decode_stream(x)[0].to(found.logits.dtype)
         if hook == axes.RESID_FINAL:

@@ -94,9 +94,10 @@ class LogitAttribution(SequenceResult):
 
     @property
     def divisions(self) -> pd.DataFrame:
-        """All of :data:`DIVISIONS` below one another, named by a column ``division`` in front.
+        """All :data:`DIVISIONS` stacked, named by a first column ``division``.
 
-        The contributions of each division sum to the logit; those of the whole table mean nothing.
+        The contributions of each division sum to the logit; the sum over the whole table means
+        nothing.
         """
         return stacked_divisions({name: self.division(name) for name in DIVISIONS})
 
@@ -154,7 +155,7 @@ def direct_logit_attribution(
     Raises:
         ValueError: If there is not one sequence of valid ids, no such position or token, the model
             is in training mode, or its blocks are not the sum of attention and FFN.
-        NotImplementedError: If a baseline's logits are no linear map of its normed final stream.
+        NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
     n_layers, position = model.cfg.n_layers, last_position(tokens, position)
     answer, against = (
@@ -175,7 +176,7 @@ def direct_logit_attribution(
         logit = logit - logits[position, other]
 
     def shares(stack: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:
-        """Through the frozen norm; the one position is no axis of the result."""
+        """Through the frozen norm; the result has no axis for the one position."""
         normed = cache.apply_ln_to_stack(stack, has_batch_dim=False)
         return as_float64((normed @ direction.to(normed.dtype))[:, 0])
 
@@ -217,7 +218,7 @@ def _names(n_layers: int) -> set[str]:
 
 
 def token_id(model: DecomposableModel, token: Any) -> int:
-    """An id of a text or id that is one token; an id may also be a NumPy number or a tensor.
+    """The id of one token, given as text or id; an id may also be a NumPy number or a tensor.
 
     Raises:
         ValueError: If it is not.

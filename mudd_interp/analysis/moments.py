@@ -10,8 +10,8 @@ from jaxtyping import Float64
 class Moments:
     """Count, mean, and sum of squared differences from the mean, element by element, in float64.
 
-    Two of them merge by Chan's rule, which loses no digits where the mean is large beside the
-    spread (sums of squares do).
+    Two of them merge by Chan's rule, which loses no digits where the mean is large compared with
+    the spread (sums of squares do).
 
     Attributes:
         count: Number of observations.
@@ -31,7 +31,7 @@ class Moments:
     @classmethod
     def of(cls, values: Float64[np.ndarray, "observation size"]) -> "Moments":
         """The moments of at least one observation."""
-        with np.errstate(invalid="ignore"):  # infinity is named when the block puts something out
+        with np.errstate(invalid="ignore"):  # infinity is reported with the block's output
             mean = values.mean(axis=0)
             return cls(len(values), mean, np.square(values - mean).sum(axis=0))
 

@@ -1,4 +1,4 @@
-"""What a model expects at each position of one sequence, and what the tokens that came cost it."""
+"""What a model expects at each position of one sequence, and what the actual tokens cost it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -192,8 +192,8 @@ def check_same_tokens(result: OneSequence, baseline: OneSequence) -> None:
     raise ValueError(
         "expected two models that split the text into the same tokens, but "
         f"{names[0]} has {len(mine)} tokens and {names[1]} {len(theirs)}, and position {at} is "
-        f"{found[0]} for the one, {found[1]} for the other: compare them on a text that "
-        "both split alike, or models with one tokenizer."
+        f"{found[0]} for the one, {found[1]} for the other: compare them on a text that both split "
+        "alike, or models with one tokenizer."
     )
 
 

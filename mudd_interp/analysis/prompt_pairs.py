@@ -15,10 +15,10 @@ from mudd_interp.protocol import HookedModel
 def prompt_pair(
     model: HookedModel, clean: Any, corrupted: Any
 ) -> tuple[Int64[Tensor, "prompt pos"], Int64[Tensor, "prompt pos"]]:
-    """Prompts that can be held against each other, as batches.
+    """Prompts that can be compared, as batches.
 
     Raises:
-        ValueError: If they are no ids or of two shapes, or the model is in training mode.
+        ValueError: If they are not ids or differ in shape, or the model is in training mode.
     """
     require_evaluation(model)
     batches = token_batch(clean), token_batch(corrupted)

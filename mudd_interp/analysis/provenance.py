@@ -25,7 +25,7 @@ class TokensSeen:
     """A running account of the tokens of a sweep.
 
     The digest is the sum of the sha256 of every sequence's ids, modulo 2^256: the same sequences
-    give the same digest in whatever order, batches and processes they came.
+    give the same digest, whatever their order, batches and processes.
     """
 
     sequences: int = 0
@@ -46,7 +46,8 @@ class Provenance:
     """What a result was computed from.
 
     Attributes:
-        model: The name or path that the model was loaded by; of an absolute path the last part.
+        model: The name or path that the model was loaded by; only the last part of an absolute
+            path.
         revision: Its hub revision, or ``None``.
         digest: sha256 over its configuration and weights, or ``None`` where unknown (random
             weights).
@@ -130,7 +131,7 @@ def model_name(model: HookedModel) -> str:
     """What a model is called beside its numbers; where its folder is does not matter there."""
     path = PurePath(model.info.name)
     name = path.name if path.is_absolute() else model.info.name
-    return name.encode("utf-8", "backslashreplace").decode()  # of a folder that is no UTF-8
+    return name.encode("utf-8", "backslashreplace").decode()  # of a folder whose name is not UTF-8
 
 
 def provenance(

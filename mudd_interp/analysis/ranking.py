@@ -1,4 +1,4 @@
-"""The tokens with the largest loss differences of a corpus, kept while it goes by."""
+"""The tokens with the largest loss differences of a corpus, kept while walking over it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 BEYOND = 8
-"""How many tokens after a ranked one its context goes on."""
+"""How many tokens the context of a ranked token extends beyond it."""
 
 
 @dataclass(frozen=True)
 class RankedToken:
-    """A token, what it cost two models, and where it stood.
+    """A token, what it cost two models, and where it was.
 
     Attributes:
         sequence: Number of its sequence in the corpus, from 0.
@@ -111,7 +111,7 @@ def to_arrays(rankings: Iterable[Ranking]) -> dict[str, np.ndarray]:
 def check_places(
     ranked: Int64[np.ndarray, "ranked place"], context_ids: Int64[np.ndarray, " context"]
 ) -> None:
-    """Refuse arrays of which :func:`to_arrays` would write others.
+    """Refuse arrays that :func:`to_arrays` would not have written.
 
     Raises:
         ValueError: If a token is not in its context, or the contexts are not as long as they say.

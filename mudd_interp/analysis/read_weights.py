@@ -19,7 +19,7 @@ from mudd_interp.protocol import Hook, HookedModel, Observer
 from mudd_interp.wiring import Read, Wiring, Write, total
 
 Laid = Literal["delta", "native"]
-"""By which writes W is laid out: those of single sublayers, or an architecture's own."""
+"""The writes that W is laid out by: those of single sublayers, or an architecture's own."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,7 +27,7 @@ class ReadWeights:
     """W of one batch: ``input of a read = sum over writes of weight * write``, exactly.
 
     Before the reader's own norm, after any norm of the writer. Weights are dimensionless, signed
-    and unbounded. It is of one batch: to average it over a corpus, add up its frames.
+    and unbounded. It covers one batch: to average over a corpus, add up its frames.
 
     Attributes:
         provenance: Model, tokens and options that it was computed from.
@@ -87,8 +87,8 @@ def read_weights(
         data: What the tokens are, in words; it goes into the provenance.
 
     Raises:
-        ValueError: If the tokens are no batch of valid ids, the basis is unknown, the model is in
-            training mode, a hook that is needed is missing, or a norm stands between writes and
+        ValueError: If the tokens are not a batch of valid ids, the basis is unknown, the model is
+            in training mode, a hook that is needed is missing, or a norm stands between writes and
             reads, so that no number says what is taken.
     """
     require_evaluation(model)
@@ -98,7 +98,7 @@ def read_weights(
     if wiring.between is not None:
         raise ValueError(
             f"{model.info.name} has {wiring.between}: a norm stands between writes and reads, so "
-            "that with its scale frozen each coefficient is a vector over d_model and no number. "
+            "that with its scale frozen each coefficient is a vector over d_model, not a number. "
             "cache.path_coefficients gives these vectors."
         )
     ids = id_tensor(tokens)

@@ -48,7 +48,7 @@ class Finding(ABC):
     """
 
     absent: ClassVar[tuple[str, ...]] = ()
-    """Arrays in which NaN means that there is nothing; everywhere else numbers are finite."""
+    """Arrays in which NaN means that there is no number; everywhere else numbers are finite."""
 
     impossible: ClassVar[tuple[str, ...]] = ()
     """Arrays of logits in which minus infinity means that a token cannot be."""
@@ -64,7 +64,7 @@ class Finding(ABC):
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file, where there is a need for one."""
+        """Write it to a file, if it is the kind that is kept."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,7 +119,7 @@ class Result(Finding):
     """Axes whose labels are an option: the option by the axis."""
 
     lengths: ClassVar[Mapping[str, int]] = MappingProxyType({})
-    """Axes that always have one length: it by the axis."""
+    """Axes that always have the same length: the length by the axis."""
 
     streams: tuple[Stream, ...]
 
@@ -195,8 +195,9 @@ class Result(Finding):
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:
         """Read what :meth:`save` wrote; ``Result.load`` reads a result of any kind.
 
-        The file is verified: its digest (files of version 0.1 have none), the types of all that it
-        says, dtype and axes of each array, and that counts are not negative and numbers finite.
+        The file is verified: its digest (files of version 0.1 have none), the types of all its
+        fields, dtype and axes of each array, and that counts are not negative and numbers are
+        finite.
 
         Raises:
             ValueError: If the file is missing, damaged, or holds something else.
@@ -232,7 +233,7 @@ class Result(Finding):
 
     @classmethod
     def sizes(cls, options: Mapping[str, Any]) -> dict[str, int]:
-        """The lengths of axes that the options say, by the axis."""
+        """The lengths of axes that the options give, by the axis."""
         return {axis: len(options[name]) for axis, name in cls.labelled.items()}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a file says a result is: read, and held against the class before one is made of it."""
+"""What a file says about a result: read, and checked against the class before one is made."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ _HEADER = "mudd_interp"
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of its arrays.
+    """What a file says about its arrays.
 
     Attributes:
         result: The class of the result.
@@ -61,7 +61,7 @@ def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def read(path: Path) -> tuple[Header, dict[str, np.ndarray]]:
-    """The header and the arrays of a file, verified as far as the file itself says.
+    """The header and the arrays of a file, verified as far as the file itself allows.
 
     Raises:
         ValueError: If it is missing, damaged, has no header of ours, or is not what was written.
@@ -73,10 +73,10 @@ def read(path: Path) -> tuple[Header, dict[str, np.ndarray]]:
             text = (file.metadata() or {}).get(_HEADER)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        # The latter two of a precision that NumPy has not.
-        raise ValueError(f"{path} is damaged or no saved result: {error}.") from error
+        # The latter two for a precision that NumPy does not have.
+        raise ValueError(f"{path} is damaged or not a saved result: {error}.") from error
     if text is None:
-        raise ValueError(f"{path} is no saved result: expected a file that Result.save wrote.")
+        raise ValueError(f"{path} is not a saved result: expected a file that Result.save wrote.")
     values = parse_json(text, f"the header of {path}")
     header: Header = validated(Header, values, f"the header of {path}")
     if list(header.streams) != [stream for stream in STREAMS if stream in header.streams]:
@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[Header, dict[str, np.ndarray]]:
     if header.sha256 is not None:
         values.pop("sha256")
         if _digest(values, arrays) != header.sha256:
-            raise ValueError(f"{path} is damaged: its sha256 is another. Compute it again.")
+            raise ValueError(f"{path} is damaged: its sha256 does not match. Compute it again.")
     return header, arrays
 
 
@@ -106,7 +106,7 @@ def check_arrays(
         kind: The class, a dataclass whose array fields are annotated with dtype and axes.
         arrays: What was read.
         sizes: The lengths of axes that are known, by their name.
-        labels: Fields that are no arrays.
+        labels: Fields that are not arrays.
         path: Where they are from.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A walk that can be interrupted: what is there is written as it goes on."""
+"""A walk that can be resumed: what it has is written as it goes on."""
 
 import json
 import os
@@ -42,17 +42,17 @@ def resumable_sweep(
 ) -> tuple[Any, ...]:
     """:func:`sweep`, whose state is kept in a folder after every 32 batches.
 
-    The same call goes on from there, and one that was complete returns at once. Interrupted or not
-    the numbers are the same to the bit; they are those of :func:`sweep` but for the rounding of
+    The same call resumes from there, and one that was complete returns at once. Interrupted or not,
+    the numbers are the same to the bit; they are those of :func:`sweep` except for the rounding of
     float64 sums, which are added in another order. With an analysis that runs the model many times
     for each batch (``ablation_sweep``) the state is kept after every batch.
 
     Args:
         model: As for :func:`sweep`.
-        batches: As for :func:`sweep`; the same ones in the call that goes on.
-        analyses: As for :func:`sweep`; the same ones in the call that goes on.
+        batches: As for :func:`sweep`; the same ones in the call that resumes.
+        analyses: As for :func:`sweep`; the same ones in the call that resumes.
         path: The folder. It is replaced whole each time; only one process may work on it at once.
-        progress: As for :func:`sweep`; what was there is counted.
+        progress: As for :func:`sweep`; what was there already is counted.
         lock: As for :func:`sweep`.
 
     Raises:
@@ -89,7 +89,7 @@ def go_on(
     progress: Progress | None = None,
     lock: AbstractContextManager[Any] = NO_LOCK,
 ) -> tuple[Any, ...]:
-    """:func:`walk` from where an earlier one has come to, its state kept as it goes on."""
+    """:func:`walk` from where an earlier one stopped, its state kept as it goes on."""
     whole, data = state.read(), describe(batches)
     rest: Iterator[Int64[Tensor, "batch pos"]] = iter(checked(batches, model))
     if whole is not None:
@@ -114,7 +114,7 @@ def _merged(whole: tuple[Any, ...], part: tuple[Any, ...]) -> tuple[Any, ...]:
 def _inside(
     progress: Progress | None, whole: tuple[Any, ...] | None, chunk: Sequence[Tensor]
 ) -> Progress | None:
-    """Progress that counts from what is there; the last batch is told when it is kept."""
+    """Progress that counts from what is there; the last batch is reported once it is kept."""
     if progress is None:
         return None
     before = (0, 0) if whole is None else _seen(whole[0].provenance)
@@ -134,7 +134,7 @@ def _seen(source: Provenance) -> tuple[int, int]:
 def _left(
     walk: Iterable[Int64[Tensor, "batch pos"]], found: Provenance, state: State
 ) -> Iterator[Int64[Tensor, "batch pos"]]:
-    """What is left of a text; what was seen of it must be the beginning."""
+    """What is left of a text, which must begin with what was seen."""
     seen = TokensSeen()
     for tokens in walk:
         missing = found.sequences - seen.sequences
@@ -173,7 +173,7 @@ def _differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _own_folder(path: str | os.PathLike[str], count: int) -> Generator[State]:
-    """A folder that no other process works on meanwhile."""
+    """A folder that no other process works on in the meantime."""
     folder = place_of(path)
     with exclusive(folder):
         recover(folder)
@@ -182,7 +182,7 @@ def _own_folder(path: str | os.PathLike[str], count: int) -> Generator[State]:
 
 @contextmanager
 def own_file(path: str | os.PathLike[str]) -> Generator[State]:
-    """A file, for the one result of a walk, that no other process works on meanwhile."""
+    """A file for a walk's one result, that no other process works on in the meantime."""
     file = place_of(path)
     try_file(file)
     with exclusive(file):
@@ -211,9 +211,9 @@ class _Folder(State):
         return other_contents(self._folder, what)
 
     def _refuse_contents(self, folder: Path) -> None:
-        """Refuse a folder that holds neither nothing nor the results of these analyses."""
+        """Refuse a folder that is neither empty nor holds the results of these analyses."""
         if is_there(folder) and not folder.is_dir():
-            raise ValueError(f"{folder} is no folder: give the name of one to make.")
+            raise ValueError(f"{folder} is not a folder: give the name of one to make.")
         if set(contents(folder)) not in (set(), set(self._names)):
             raise ValueError(other_contents(folder, "something else, or other analyses"))
 

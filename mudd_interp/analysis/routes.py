@@ -1,4 +1,4 @@
-"""By which ways a component reaches a stream: the strongest routes through the dense weights."""
+"""How a component reaches a stream: the strongest routes through the dense weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from mudd_interp.wiring import unrolled
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routes(SequenceResult):
-    """The strongest ways from a component to a stream at one token, strongest first.
+    """The strongest routes from a component to a stream at one token, strongest first.
 
     A route enters at the X_j that first contains the component's output, passes from X_j to X_k
     through the R stream of block ``k - 1``, and ends where the stream reads the last of them. Its
@@ -110,8 +110,8 @@ def routes(
 
     Raises:
         ValueError: If there is not one sequence of valid ids, no such place, the model is in
-            training mode, or it has PrePostDANorm, whose weights are vectors that no one number
-            ranks.
+            training mode, or it has PrePostDANorm, whose weights are vectors, which no single
+            number ranks.
     """
     n_layers: int = model.cfg.n_layers
     position, layer = last_position(tokens, position), n_layers if layer is None else layer

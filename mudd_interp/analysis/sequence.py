@@ -25,8 +25,8 @@ class SequenceResult(OneSequence):
     """What one sequence's logits or streams are made of.
 
     Attributes:
-        completeness_error: How far the parts are from what they are parts of, relative to its
-            largest magnitude: rounding, unless something was left out.
+        completeness_error: How far the parts are from the whole, relative to its largest magnitude:
+            rounding, unless something was left out.
     """
 
     completeness_error: float
@@ -118,7 +118,7 @@ def relative_error(parts: Float[Tensor, "..."], whole: Float[Tensor, "..."]) -> 
 
 
 def stacked_divisions(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tables of one whole, each divided in another way, with the name of the way in front."""
+    """Tables of one whole, divided in different ways, with the division's name in front."""
     named = [table.assign(division=name) for name, table in tables.items()]
     columns = [column for column in named[0].columns if column != "division"]
     return pd.concat(named, ignore_index=True).reindex(columns=["division", *columns])

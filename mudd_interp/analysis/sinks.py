@@ -25,7 +25,7 @@ from mudd_interp.protocol import Hook, HookedModel
 class SinkSensitivity(Result):
     """Head activity (Fig. 8) under every sink rule: dimensionless, in 0..1.
 
-    A rule says how many first positions are sinks, from none on, and whether sink tokens are. The
+    A rule says how many first positions are sinks, from 0 up, and whether sink tokens are. The
     paper's rule is two positions, with sink tokens: there the numbers are those of
     :class:`HeadActivity`.
 

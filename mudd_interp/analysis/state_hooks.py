@@ -29,8 +29,8 @@ def state_hooks(
             ``hook_resid_post`` must be in it.
         layer: Which block; the number of layers stands for the final norm.
         positions: At which tokens; ``None`` for all.
-        elsewhere: A cache of the run that the other positions keep. Without, they are computed, and
-            in the blocks below they read the tokens that were put back.
+        elsewhere: A cache of the run that the other positions keep. Without one they are computed,
+            and in the blocks below they read the tokens that were put back.
 
     Raises:
         ValueError: If the layer is negative, the cache lacks an output (or the model such a layer),

@@ -100,12 +100,12 @@ class StoredActivations:
         """Iterate over all rows once, ``size`` at a time; the last tensor may have fewer.
 
         Args:
-            hook: The name of a hook, or several names; ``None`` for the only one there is.
+            hook: The name of a hook, or several names; ``None`` if there is only one.
             size: Rows in a tensor.
             seed: Of a random order: of the files, and of the rows within each. So rows are mixed
                 over as many tokens as a file holds, and one file is in memory at a time. ``None``
                 for the order of the text.
-            start: How many tensors to pass over, to go on where a training run stopped.
+            start: How many tensors to skip, to resume where a training run stopped.
 
         Returns:
             An iterator of tensors ``[row width]``, copies on the CPU; for several names, of
@@ -182,8 +182,8 @@ class StoredActivations:
         path = self.path / shard_name(number)
         if not path.is_file() or sha256_file(path) != self.shards[number].sha256:
             raise ValueError(
-                f"{path} is missing, or is not what was written: repeat the call of "
-                "save_activations after removing it, and it is made again."
+                f"{path} is missing, or is not what was written: remove it and repeat the call of "
+                "save_activations, which makes it again."
             )
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in names}
@@ -199,7 +199,7 @@ def open_activations(path: str | os.PathLike[str]) -> StoredActivations:
     if not (folder / INDEX).is_file():
         begun = (folder / shard_name(0)).exists()
         raise ValueError(
-            f"{folder} is not complete: repeat the call of save_activations, and it goes on."
+            f"{folder} is not complete: repeat the call of save_activations, which resumes."
             if begun
             else f"no activations at {folder}: expected a folder that save_activations wrote."
         )

@@ -29,10 +29,10 @@ from mudd_interp.protocol import DecomposableModel
 class StreamDecomposition(SequenceResult):
     """A stream as it enters a block, before norms, divided among what wrote it.
 
-    A component's ``share`` is the part of the stream along its own direction that it gives,
-    ``c·S / S·S``: dimensionless, signed, and the shares of embedding, attention and FFN layers sum
-    to one at each token (heads and ``attn_bias`` to those of attention). ``norm`` is ‖c‖₂, in units
-    of the stream; norms do not add up.
+    A component's ``share`` is how much of the stream, along the stream's own direction, it
+    contributes, ``c·S / S·S``: dimensionless, signed, and the shares of embedding, attention and
+    FFN layers sum to one at each token (heads and ``attn_bias`` to those of attention). ``norm`` is
+    ‖c‖₂, in units of the stream; norms do not add up.
 
     Attributes:
         layer: The block that reads the stream; n_layers is the final norm.
@@ -95,13 +95,13 @@ class StreamDecomposition(SequenceResult):
         bias = attn["share"].to_numpy() - self.head_share[..., position].sum(1)
         nothing = [pd.NA] * len(bias)
         biases = _rows("attn_bias", attn["layer"].array, nothing, bias, np.full(len(bias), np.nan))
-        # Without layers there are no heads, and an empty table has no types of its own.
+        # Without layers there are no heads, and an empty table would have no column types.
         parts = [heads, biases] if len(heads) else []
         rest = whole["kind"] == "mlp"
         return pd.concat([whole[whole["kind"] == "embed"], *parts, whole[rest]], ignore_index=True)
 
     def divisions_at(self, position: int) -> pd.DataFrame:
-        """Both divisions below one another, named by a column ``division`` in front.
+        """Both divisions stacked, named by a first column ``division``.
 
         They are ``components`` (:meth:`frame_at`) and ``heads`` (:meth:`heads_at`); the shares of
         each sum to one.
@@ -157,7 +157,7 @@ def stream_decomposition(
             labels.append(f"{kind} {below}")
     shape = (layer, model.cfg.n_heads, len(whole))
     head_share, head_norm = np.zeros(shape), np.zeros(shape)
-    for below in range(layer):  # one layer's heads at a time: all at once are many vectors
+    for below in range(layer):  # one layer's heads at a time: all at once would be many vectors
         heads = head_outputs(model, found.cache[z[below]], below)
         weighted = (heads * coefficients[below + 1][:, None]).transpose(0, 1)
         head_share[below], head_norm[below] = (

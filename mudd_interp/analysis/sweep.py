@@ -29,11 +29,11 @@ def sweep(
     Args:
         model: Any hooked model, in evaluation mode.
         batches: int64 token ids ``[batch pos]``, without padding: every position counts.
-        analyses: Each one the function (``layer_similarity``) or its name, for the default
+        analyses: Each of them the function (``layer_similarity``) or its name, for the default
             options, or an object such as ``HeadActivityAnalysis(sink_token_ids=[])``.
         progress: See :data:`Progress`.
-        lock: Held during each forward pass, while the hooks are there, and free in between: so
-            threads share a model.
+        lock: Held during each forward pass, while the hooks are there, and free in between, so that
+            threads can share a model.
 
     Returns:
         The results, in the order of ``analyses``.

@@ -1,4 +1,4 @@
-"""What token ids read, and whether two models mean the same by them."""
+"""The texts of token ids, and whether two models mean the same by them."""
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -17,7 +17,7 @@ def token_texts(model: HookedModel, ids: Int64[Tensor, " pos"]) -> tuple[str, ..
 def joined_text(model: HookedModel, ids: Int64[Tensor, " pos"]) -> str:
     """The text of tokens together, or their ids where the model has no tokenizer.
 
-    A character whose bytes are spread over several tokens is whole here, as it is not in
+    A character whose bytes are spread over several tokens is whole here, unlike in
     :func:`token_texts`.
     """
     if model.tokenizer is None:

@@ -17,8 +17,8 @@ from mudd_interp.data import TokenBatches, describe
 from mudd_interp.protocol import Hook, HookedModel, Observer
 
 Progress = Callable[[int, int], None]
-"""Called after each batch with the sequences and the tokens seen so far. What it raises ends the
-walk, and no hook stays behind: so a walk is stopped."""
+"""Called after each batch with the sequences and the tokens seen so far. An
+exception that it raises ends the walk, and no hook stays behind: this is how to stop one."""
 
 NO_BATCHES = "there are no batches (or they were used up): give at least one."
 
@@ -61,11 +61,11 @@ def walk(
 
 
 def _shared_hooks(model: HookedModel, sums: Iterable[Accumulator[Result]]) -> list[Hook] | None:
-    """The hooks of the pass that all share; ``None`` where nobody needs it."""
+    """The hooks of the pass that all share; ``None`` if no analysis needs it."""
     if not any(each.shared for each in sums):
         return None
     looks = [(name, Observer(look)) for each in sums for name, look in each.hooks()]
-    return [*finite_hooks(model), *looks]  # what is not finite is named before it is summed
+    return [*finite_hooks(model), *looks]  # reported before they are summed
 
 
 def _take_in(
@@ -76,7 +76,7 @@ def _take_in(
     first: int,
     lock: AbstractContextManager[Any],
 ) -> None:
-    """One batch through the model, for all."""
+    """One batch through the model, for all analyses."""
     if hooks is None:
         tape = Tape(tokens, first, None)
     else:

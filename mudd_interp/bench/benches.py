@@ -49,7 +49,7 @@ LONG_REPEATS = 3
 LARGE_MEMORY = 24_000.0
 """The memory, in MB, that the largest released model is to fit into."""
 
-SWEPT_PARTS = 16
+SWEPT_SHARES = 16
 """The parts in which the corpus of a sweep is measured, each by every function in turn."""
 
 
@@ -286,7 +286,7 @@ def sweeps(options: Options) -> list[Row]:
 def _swept(options: Options, name: str) -> list[Row]:
     many, few = options.size.sequences
     batches = list(held_out(many))
-    per_part = -(-len(batches) // SWEPT_PARTS)
+    per_part = -(-len(batches) // SWEPT_SHARES)
     parts = [batches[at : at + per_part] for at in range(0, len(batches), per_part)]
     given: dict[str, Any] = {"device": str(options.device), "dtype": options.dtype_name}
     model: Any = mi.load_model(name, **given)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mudd_interp.bench.sizes import Size, checkpoint_config
-from mudd_interp.checkpoints.released import Source, released_sources
+from mudd_interp.checkpoints.released import StoredWeight, released_layout
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 
@@ -24,7 +24,7 @@ def write_checkpoint(size: Size, folder: Path) -> None:
     with torch.device("meta"):
         model = HookedMUDDTransformer(cfg)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    sources = list(released_sources(cfg, shapes, ()).values())
+    sources = list(released_layout(cfg, shapes, ()).values())
     torch.manual_seed(0)
     places: dict[str, str] = {}
     for number in range(SHARDS):
@@ -38,7 +38,7 @@ def write_checkpoint(size: Size, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def _random(source: Source) -> Float[Tensor, "*stored"]:
+def _random(source: StoredWeight) -> Float[Tensor, "*stored"]:
     """Weights that change what they touch: gains near one, matrices as a trained model's."""
     noise = 0.02 * torch.randn(source.shape, dtype=torch.bfloat16)
     is_gain = "norm" in source.name and source.name.endswith(".weight")

@@ -32,7 +32,7 @@ from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_token
 from mudd_interp.catalog import choose
 from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.configs import read_config
-from mudd_interp.checkpoints.released import released_sources
+from mudd_interp.checkpoints.released import released_layout
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.figures import draw_figures, write_figures
@@ -185,7 +185,7 @@ def read(folder: str, device: str, dtype: str) -> dict[str, float]:
     began = time.perf_counter()
     cfg = ModelConfig.from_released(read_config(Path(folder)))
     weights = open_weights(Path(folder))
-    layout = partial(released_sources, cfg, available=weights.entries)
+    layout = partial(released_layout, cfg, available=weights.entries)
     place = (torch.device(device), getattr(torch, dtype))
     model = assemble(cfg, weights, layout, lambda _: False, *place, check=lambda *_: None)
     _finish(device)

@@ -22,7 +22,7 @@ from mudd_interp.catalog.kind import FigureKind as FigureKind
 from mudd_interp.checkpoints import load_model
 from mudd_interp.edits import as_edits
 from mudd_interp.protocol import HookedModel
-from mudd_interp.request import PARTS, Request, command_line, python_lines
+from mudd_interp.request import ROLES, Request, command_line, python_lines
 from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
@@ -39,7 +39,7 @@ def draw(name: str, **values: Any) -> Drawn:
     Args:
         name: The figure, one of :data:`FIGURES`.
         **values: The fields of ``mudd_interp.request.Request``: models, text, prompt, place. A
-            model may also be given itself instead of its name: then it is not loaded again.
+            model itself may be given instead of its name: then it is not loaded again.
 
     Returns:
         The figure and its numbers, those of ``mudd-interp figures --only NAME``.
@@ -49,10 +49,10 @@ def draw(name: str, **values: Any) -> Drawn:
             type or out of bounds, or it cannot be drawn from these values.
     """
     kind, given = find(name), dict[str, HookedModel]()
-    for part in PARTS:
-        if isinstance(model := values.get(part), HookedModel):
-            values[part] = f"{model.info.name} ({part})"
-            given[values[part]] = model
+    for role in ROLES:
+        if isinstance(model := values.get(role), HookedModel):
+            values[role] = f"{model.info.name} ({role})"
+            given[values[role]] = model
     request = Request.of_values(values)
     kind.check(request)
     return draw_kind(
@@ -88,8 +88,8 @@ def choose(names: Sequence[str], request: Request) -> tuple[FigureKind, ...]:
     """The figures of a list of names; for an empty list the standard ones that can be drawn.
 
     Raises:
-        ValueError: If one is unknown or cannot be drawn from the request, or the edits are none,
-            whether or not a figure makes them.
+        ValueError: If one is unknown or cannot be drawn from the request, or the edits are not
+            valid, whether or not a figure uses them.
     """
     as_edits(request.edits or "")
     if not names:
@@ -108,5 +108,5 @@ def shell_command(kind: FigureKind, request: Request) -> str:
 
 
 def python_code(kind: FigureKind, request: Request) -> str:
-    """The Python lines that do."""
+    """The Python lines that make a figure and its numbers."""
     return python_lines(kind.name, request, kind.depends_on(request))

@@ -1,4 +1,4 @@
-"""What wrote this prediction, and by which way?"""
+"""What wrote this prediction, and by which route?"""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.axes import Stream
 from mudd_interp.catalog.kind import PROMPT, Drawn, FigureKind, of_both
-from mudd_interp.request import Mode, Part
+from mudd_interp.request import Mode, Role
 from mudd_interp.study import Study
 from mudd_interp.viz import (
     logit_attribution_figure,
@@ -29,61 +29,61 @@ NO_LAYER_AGAINST_LAYER: dict[Mode, str] = {
 
 
 def _attribution(study: Study) -> Drawn:
-    """Both models on one token: where none is asked for, the one that the model expects most."""
+    """Both models on one token: if none is asked for, the one that the model expects most."""
     request = study.request
     options: dict[str, Any] = {"answer": request.answer, "against": request.against}
     found = {"model": _attributed(study, "model", options)}
-    if "baseline" in study.parts:
+    if "baseline" in study.roles:
         if request.answer is None:
             check_same_vocabulary(study.models["model"], study.models["baseline"])
             options["answer"] = found["model"].answer_id
         found["baseline"] = _attributed(study, "baseline", options)
     figure = logit_attribution_figure(found["model"], found.get("baseline"))
-    return Drawn(figure, of_both(study, lambda part: found[part].divisions))
+    return Drawn(figure, of_both(study, lambda role: found[role].divisions))
 
 
-def _attributed(study: Study, part: Part, options: dict[str, Any]) -> Any:
-    position = study.position(part)
-    return study.of_prompt(part, direct_logit_attribution, position=position, **options)
+def _attributed(study: Study, role: Role, options: dict[str, Any]) -> Any:
+    position = study.position(role)
+    return study.of_prompt(role, direct_logit_attribution, position=position, **options)
 
 
 def _path_coefficients(study: Study) -> Drawn:
-    part = study.request.of
-    found, position = study.of_prompt(part, path_coefficients), study.position(part)
+    role = study.request.of
+    found, position = study.of_prompt(role, path_coefficients), study.position(role)
     figure = path_coefficients_figure(found, position, rectified=not study.request.raw)
     return Drawn(figure, found.frame_at(position))
 
 
-def _place(study: Study, part: Part) -> dict[str, Any]:
+def _place(study: Study, role: Role) -> dict[str, Any]:
     """Layer and stream that are looked at; the layer behind the last one is the final norm."""
-    layer = study.layer(part, final=True)
+    layer = study.layer(role, final=True)
     final: Stream = "r"
-    is_final = layer == study.models[part].cfg.n_layers
+    is_final = layer == study.models[role].cfg.n_layers
     return {"layer": layer, "stream": final if is_final else study.request.stream}
 
 
 def _stream_decomposition(study: Study) -> Drawn:
     found = {
-        part: study.of_prompt(part, stream_decomposition, **_place(study, part))
-        for part in study.parts
+        role: study.of_prompt(role, stream_decomposition, **_place(study, role))
+        for role in study.roles
     }
     position = study.position("model")
     figure = stream_decomposition_figure(found["model"], position, found.get("baseline"))
-    frame = of_both(study, lambda part: found[part].divisions_at(study.position(part)))
+    frame = of_both(study, lambda role: found[role].divisions_at(study.position(role)))
     return Drawn(figure, frame)
 
 
 def _routes(study: Study) -> Drawn:
-    part, source = study.request.of, study.request.source
-    place, position = _place(study, part), study.position(part)
-    found = study.of_prompt(part, routes, source=source, position=position, **place)
+    role, source = study.request.of, study.request.source
+    place, position = _place(study, role), study.position(role)
+    found = study.of_prompt(role, routes, source=source, position=position, **place)
     return Drawn(routes_figure(found), found.frame)
 
 
 def _lens(study: Study) -> Drawn:
-    found = {part: study.of_prompt(part, logit_lens) for part in study.parts}
+    found = {role: study.of_prompt(role, logit_lens) for role in study.roles}
     figure = logit_lens_figure(found["model"], study.position("model"), found.get("baseline"))
-    return Drawn(figure, of_both(study, lambda part: found[part].frame))
+    return Drawn(figure, of_both(study, lambda role: found[role].frame))
 
 
 KINDS = (
@@ -111,7 +111,7 @@ KINDS = (
     ),
     FigureKind(
         name="routes",
-        title="The strongest ways from a component to a stream",
+        title="The strongest routes from a component to a stream",
         draw=_routes,
         uses=(*PROMPT, "position", "layer", "stream", "source"),
         why_not=NO_LAYER_AGAINST_LAYER,

@@ -20,7 +20,7 @@ from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.catalog.kind import ONE_PICTURE, SCOPED, Drawn, FigureKind, of_both
 from mudd_interp.edits import Edit, as_edits, edit_hooks, edited, edits_text
 from mudd_interp.protocol import HookedModel
-from mudd_interp.request import Mode, Part
+from mudd_interp.request import Mode, Role
 from mudd_interp.study import Need, Study
 from mudd_interp.viz import edit_effects_figure, loss_strip_figure, next_tokens_figure
 
@@ -47,7 +47,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _AnyMeans:
-    """Stands in for mean weights, where it is only asked whether an edit can be done."""
+    """Stands in for mean weights where the only question is whether an edit can be done."""
 
     streams: tuple[Stream, ...]
     mean: Float64[np.ndarray, "stream layer source"]
@@ -60,7 +60,7 @@ class _AnyMeans:
         )
 
 
-def _plan(study: Study, part: Part) -> _Plan:
+def _plan(study: Study, role: Role) -> _Plan:
     """The edits of a request, in one of the models.
 
     Raises:
@@ -70,34 +70,34 @@ def _plan(study: Study, part: Part) -> _Plan:
     edits = as_edits(study.request.edits or "")
     if not edits:
         raise ValueError("there are no edits: give some, such as `cut v 5<-2; cut head 7.2`.")
-    model, done, left_out = study.models[part], list[Edit](), list[str]()
+    model, done, left_out = study.models[role], list[Edit](), list[str]()
     for edit in edits:
         try:
             edit_hooks(model, edit, _AnyMeans.of(model))
         except ValueError as error:
-            if part == "model":
+            if role == "model":
                 raise
-            left_out.append(f"not done in {study.name(part)}: {error}")
+            left_out.append(f"not done in {study.name(role)}: {error}")
         else:
             done.append(edit)
     if not done:
         raise ValueError(" ".join(left_out))
     asks = any(edit.action == "mean" for edit in done)
-    return _Plan(tuple(done), tuple(left_out), Need(part, DenseWeightsAnalysis()) if asks else None)
+    return _Plan(tuple(done), tuple(left_out), Need(role, DenseWeightsAnalysis()) if asks else None)
 
 
-def _plans(study: Study) -> tuple[dict[Part, _Plan], list[str]]:
-    """The plan of each model in which an edit has a meaning; and what is left out."""
-    plans, left_out = dict[Part, _Plan](), list[str]()
-    for part in study.parts:
+def _plans(study: Study) -> tuple[dict[Role, _Plan], list[str]]:
+    """The plan of each model in which an edit has a meaning, and what is left out."""
+    plans, left_out = dict[Role, _Plan](), list[str]()
+    for role in study.roles:
         try:
-            plans[part] = _plan(study, part)
+            plans[role] = _plan(study, role)
         except ValueError as error:
-            if part == "model":
+            if role == "model":
                 raise
             left_out.append(str(error))
         else:
-            left_out += plans[part].left_out
+            left_out += plans[role].left_out
     return plans, left_out
 
 
@@ -115,12 +115,12 @@ def _renamed(found: Predictions, name: str) -> Predictions:
 
 def _before_and_after(study: Study, plan: _Plan) -> tuple[Predictions, Predictions]:
     """One model's predictions on the prompt, as it is and with the edits."""
-    part = study.request.of
+    role = study.request.of
     means = None if plan.means is None else study.of(plan.means)
-    before = study.of_prompt(part, predictions)
+    before = study.of_prompt(role, predictions)
     edits = edits_text(plan.edits)
-    after = study.of_prompt(part, edited_predictions, edits=edits, means=means)
-    name = study.name(part)
+    after = study.of_prompt(role, edited_predictions, edits=edits, means=means)
+    name = study.name(role)
     return _renamed(before, f"{name} as it is"), _renamed(after, f"{name} edited")
 
 
@@ -155,18 +155,18 @@ def _losses(study: Study) -> Drawn:
 def _effects(study: Study) -> Drawn:
     """Each edit alone, and all of them together, on every model in which they have a meaning."""
     plans, left_out = _plans(study)
-    found: dict[Part, Any] = {
-        part: study.of(_effects_of(part, plan)) for part, plan in plans.items()
+    found: dict[Role, Any] = {
+        role: study.of(_effects_of(role, plan)) for role, plan in plans.items()
     }
     figure = edit_effects_figure(found["model"], found.get("baseline"), left_out)
-    return Drawn(figure, of_both(study, lambda part: found[part].frame, found))
+    return Drawn(figure, of_both(study, lambda role: found[role].frame, found))
 
 
-def _effects_of(part: Part, plan: _Plan) -> Need:
+def _effects_of(role: Role, plan: _Plan) -> Need:
     groups = [str(edit) for edit in plan.edits]
     groups += [edits_text(plan.edits)] if len(groups) > 1 else []
     analysis = AblationAnalysis(tuple(groups))
-    return Need(part, analysis, most=CUT_SEQUENCES, after=plan.means)
+    return Need(role, analysis, most=CUT_SEQUENCES, after=plan.means)
 
 
 KINDS = (

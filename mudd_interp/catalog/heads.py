@@ -28,7 +28,7 @@ from mudd_interp.catalog.kind import (
     of_parts,
     results,
 )
-from mudd_interp.request import Mode, Part, Request
+from mudd_interp.request import Mode, Request, Role
 from mudd_interp.study import Need, Study
 from mudd_interp.viz import (
     activity_difference_figure,
@@ -65,51 +65,51 @@ def _activity(study: Study) -> Drawn:
         figure = activity_difference_figure(model, baseline)
         return Drawn(figure, activity_difference(model, baseline))
     figure = head_activity_figure(model, baseline)
-    return Drawn(figure, of_both(study, lambda part: study.result(part, analysis).layer_frame))
+    return Drawn(figure, of_both(study, lambda role: study.result(role, analysis).layer_frame))
 
 
 def _heads(study: Study) -> Drawn:
     analysis = _activity_analysis(study.request)
     figure = head_heatmap_figure(*results(study, analysis))
-    return Drawn(figure, of_both(study, lambda part: study.result(part, analysis).frame))
+    return Drawn(figure, of_both(study, lambda role: study.result(role, analysis).frame))
 
 
 def _sensitivity(study: Study) -> Drawn:
     analysis = SinkSensitivityAnalysis(study.request.sinks)
     figure = sink_sensitivity_figure(*results(study, analysis))
-    return Drawn(figure, of_both(study, lambda part: study.result(part, analysis).mean_frame))
+    return Drawn(figure, of_both(study, lambda role: study.result(role, analysis).mean_frame))
 
 
-def _scores_of(part: Part) -> Need:
+def _scores_of(role: Role) -> Need:
     """The scores on random tokens that repeat."""
-    return Need(part, HeadScoresAnalysis(), text="repeated")
+    return Need(role, HeadScoresAnalysis(), text="repeated")
 
 
-def _ranking(study: Study, part: Part) -> list[Need]:
-    """What all scores of one model's heads are read from."""
+def _ranking(study: Study, role: Role) -> list[Need]:
+    """The results that all scores of one model's heads are read from."""
     of_text = _activity_analysis(study.request), HeadEntropyAnalysis()
-    return [*(Need(part, each) for each in of_text), _scores_of(part)]
+    return [*(Need(role, each) for each in of_text), _scores_of(role)]
 
 
-def _scored(study: Study, part: Part) -> Need:
-    """What the score that is asked for is read from."""
-    activity, entropy, scores = _ranking(study, part)
+def _scored(study: Study, role: Role) -> Need:
+    """The result that the score asked for is read from."""
+    activity, entropy, scores = _ranking(study, role)
     return {"activity": activity, "entropy": entropy}.get(study.request.score, scores)
 
 
 def _scores(study: Study) -> Drawn:
-    """All scores of every head; the figure shows the one that is asked for."""
+    """All scores of every head; the figure shows the one asked for."""
     score, request = study.request.score, study.request
     if score == "activity":
         figure = head_heatmap_figure(*results(study, _activity_analysis(request)))
     elif score == "entropy":
         figure = head_scores_figure(*results(study, HeadEntropyAnalysis()), by=score)
     else:
-        found = [study.of(_scores_of(part)) for part in study.parts]
+        found = [study.of(_scores_of(role)) for role in study.roles]
         figure = head_scores_figure(*found, by=score)
 
-    def table(part: Part) -> pd.DataFrame:
-        return heads_table(*(study.of(need) for need in _ranking(study, part)))
+    def table(role: Role) -> pd.DataFrame:
+        return heads_table(*(study.of(need) for need in _ranking(study, role)))
 
     frame = of_both(study, table)
     column = "active" if score == "activity" else score
@@ -118,11 +118,11 @@ def _scores(study: Study) -> Drawn:
 
 def _depth(study: Study) -> Drawn:
     score = study.request.score
-    found: dict[Part, Any] = {part: study.of(_scored(study, part)) for part in study.parts}
+    found: dict[Role, Any] = {role: study.of(_scored(study, role)) for role in study.roles}
     figure = head_depth_figure(found["model"], found.get("baseline"), by=score)
 
-    def table(part: Part) -> pd.DataFrame:
-        frame = found[part].frame.rename(columns={"active": "activity"})
+    def table(role: Role) -> pd.DataFrame:
+        frame = found[role].frame.rename(columns={"active": "activity"})
         return frame[["layer", "head", score]]
 
     return Drawn(figure, of_both(study, table))
@@ -135,21 +135,21 @@ def _composition(study: Study) -> Drawn:
 
 
 def _inputs(study: Study) -> Need:
-    """Of the head that is asked for, or of the one with the highest induction score.
+    """The inputs of the head asked for, or of the one with the highest induction score.
 
     Raises:
         ValueError: If the model has no such layer or head, or a head is given without its layer.
     """
-    part, wanted = study.request.of, study.request.head
+    role, wanted = study.request.of, study.request.head
     if study.request.layer is not None:
-        analysis = HeadInputsAnalysis(study.layer(part), study.head(part))
-        return Need(part, analysis, most=INPUT_SEQUENCES)
+        analysis = HeadInputsAnalysis(study.layer(role), study.head(role))
+        return Need(role, analysis, most=INPUT_SEQUENCES)
     if wanted:
         raise ValueError(
             f"head_composition of head {wanted} needs its layer: give --layer too, or neither for "
             "the head with the highest induction score."
         )
-    return Need(part, _InputsOfStrongest(), most=INPUT_SEQUENCES, after=_scores_of(part))
+    return Need(role, _InputsOfStrongest(), most=INPUT_SEQUENCES, after=_scores_of(role))
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,21 @@ class _InputsOfStrongest:
         return HeadInputsAnalysis(int(layer), int(head))
 
 
-def _maps(part: Part) -> Callable[[Study], Drawn]:
+def _maps(role: Role) -> Callable[[Study], Drawn]:
     def draw(study: Study) -> Drawn:
-        pattern, layer = study.pattern(part), study.layer(part)
-        texts = study.token_texts(part)
-        figure = attention_figure(pattern, texts, layer=layer, model=study.name(part))
+        pattern, layer = study.pattern(role), study.layer(role)
+        texts = study.token_texts(role)
+        figure = attention_figure(pattern, texts, layer=layer, model=study.name(role))
         return Drawn(figure, _past(pattern.float().numpy(), layer))
 
     return draw
 
 
 def _head(study: Study) -> Drawn:
-    part = study.request.of
-    layer, head = study.layer(part), study.head(part)
-    pattern, texts = study.pattern(part)[head], study.token_texts(part)
-    figure = pattern_figure(pattern, texts, layer=layer, head=head, model=study.name(part))
+    role = study.request.of
+    layer, head = study.layer(role), study.head(role)
+    pattern, texts = study.pattern(role)[head], study.token_texts(role)
+    figure = pattern_figure(pattern, texts, layer=layer, head=head, model=study.name(role))
     return Drawn(figure, _past(pattern[None].float().numpy(), layer).assign(head=head))
 
 
@@ -221,7 +221,7 @@ KINDS = (
         name="head_scores",
         title="What the heads do: activity, entropy, and scores on repeated random tokens",
         draw=_scores,
-        needs=lambda study: [need for part in study.parts for need in _ranking(study, part)],
+        needs=lambda study: [need for role in study.roles for need in _ranking(study, role)],
         uses=(*SCOPED, *SINKS, "score"),
         why_not=NO_HEAD_AGAINST_HEAD,
     ),
@@ -229,7 +229,7 @@ KINDS = (
         name="head_scores_by_depth",
         title="A score of the heads against depth, both models",
         draw=_depth,
-        needs=lambda study: [_scored(study, part) for part in study.parts],
+        needs=lambda study: [_scored(study, role) for role in study.roles],
         uses=(*SCOPED, *SINKS, "score"),
         modes=("overlay",),
         why_not={**NO_HEAD_AGAINST_HEAD, "side_by_side": "the maps of all heads do that"},

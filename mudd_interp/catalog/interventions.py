@@ -33,7 +33,7 @@ from mudd_interp.catalog.kind import (
     of_parts,
     results,
 )
-from mudd_interp.request import Mode, Part
+from mudd_interp.request import Mode, Role
 from mudd_interp.study import Need, Study
 from mudd_interp.texts import corrupted_of
 from mudd_interp.viz import (
@@ -89,7 +89,7 @@ def _first_order(study: Study) -> Drawn:
 
 
 def _without_dynamics(study: Study) -> Need:
-    """The means are those of the same few sequences."""
+    """Its means are over the same few sequences."""
     edits = tuple(map(str, static_edits(study.models["model"])))
     return _few(AblationAnalysis(edits), after=_few(DenseWeightsAnalysis()))
 
@@ -101,7 +101,7 @@ def _static_dynamic(study: Study) -> Drawn:
 
 def _in_context(study: Study) -> Drawn:
     model, baseline = results(study, InContextLossAnalysis())
-    frame = of_both(study, lambda part: study.result(part, InContextLossAnalysis()).frame)
+    frame = of_both(study, lambda role: study.result(role, InContextLossAnalysis()).frame)
     return Drawn(in_context_figure(model, baseline), frame)
 
 
@@ -113,36 +113,36 @@ def _edge_patch(study: Study) -> Drawn:
 
 
 def _state_patch(study: Study) -> Drawn:
-    part = study.request.of
-    found = _against_corrupted(study, part, _states)
-    figure = state_patch_figure(found, _words(study, part, found), study.token_texts(part))
+    role = study.request.of
+    found = _against_corrupted(study, role, _states)
+    figure = state_patch_figure(found, _words(study, role, found), study.token_texts(role))
     return Drawn(figure, found.frame)
 
 
-def _words(study: Study, part: Part, found: EdgePatch | StatePatch) -> tuple[str, str]:
+def _words(study: Study, role: Role, found: EdgePatch | StatePatch) -> tuple[str, str]:
     """The two tokens whose logits are compared."""
-    first, second = token_texts(study.models[part], torch.from_numpy(found.answers[0].copy()))
+    first, second = token_texts(study.models[role], torch.from_numpy(found.answers[0].copy()))
     return first, second
 
 
-def _against_corrupted(study: Study, part: Part, compute: Callable[..., Any]) -> Any:
-    """The prompt held against the corrupted one; both models are asked for the same tokens.
+def _against_corrupted(study: Study, role: Role, compute: Callable[..., Any]) -> Any:
+    """The prompt compared with the corrupted one; both models are asked for the same tokens.
 
-    Where one is not given, it is the one that the model expects most.
+    If one is not given, it is the one that the model expects most.
     """
-    request, chooser = study.request, part
-    if part == "baseline" and (request.answer is None or request.against is None):
+    request, chooser = study.request, role
+    if role == "baseline" and (request.answer is None or request.against is None):
         check_same_vocabulary(study.models["model"], study.models["baseline"])
-        chooser: Part = "model"
+        chooser: Role = "model"
     given = {"answer": request.answer, "against": request.against}
     answers = study.of_prompt(chooser, _answers, corrupted=_corrupted(study, chooser), **given)
-    how = {"corrupted": _corrupted(study, part), "answers": answers}
-    return study.of_prompt(part, compute, **how)
+    how = {"corrupted": _corrupted(study, role), "answers": answers}
+    return study.of_prompt(role, compute, **how)
 
 
-def _corrupted(study: Study, part: Part) -> list[list[int]]:
+def _corrupted(study: Study, role: Role) -> list[list[int]]:
     models = study.models
-    return corrupted_of(study.request, models[part], list(models.values())).tolist()
+    return corrupted_of(study.request, models[role], list(models.values())).tolist()
 
 
 def _edges(model: Any, clean: Any, *, corrupted: Any, answers: list[int]) -> EdgePatch:
@@ -159,14 +159,14 @@ def _answers(
     """The two tokens that are compared; those that are not given are the likeliest.
 
     Raises:
-        ValueError: If both tokens are one, with its text.
+        ValueError: If both are the same token, with its text.
     """
     other = torch.tensor(corrupted)
     chosen = [
         _likeliest(model, tokens) if token is None else token_id(model, token)
         for token, tokens in ((answer, clean), (against, other))
     ]
-    # Prompts that cannot be compared at all are refused where they are patched.
+    # Prompts that cannot be compared at all are refused by the patching itself.
     if chosen[0] == chosen[1] and clean.shape == other.shape:
         text = token_texts(model, other.new_tensor(chosen))[0]
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mudd_interp.analysis import Analysis, Provenance
-from mudd_interp.request import Mode, Part, Request
+from mudd_interp.request import Mode, Request, Role
 from mudd_interp.study import Need, Study
 
 MODELS = ("model", "baseline", "dtype", "device")
@@ -44,8 +44,8 @@ class Drawn:
 
     figure: Any
     frame: pd.DataFrame
-    computed_on: Mapping[Part, Sequence[Provenance]] = field(
-        default_factory=dict[Part, Sequence[Provenance]]
+    computed_on: Mapping[Role, Sequence[Provenance]] = field(
+        default_factory=dict[Role, Sequence[Provenance]]
     )
 
 
@@ -58,7 +58,7 @@ def of_parts(*analyses: Analysis[Any] | Callable[[Request], Analysis[Any]]) -> N
 
     def needs(study: Study) -> list[Need]:
         made = [each if isinstance(each, Analysis) else each(study.request) for each in analyses]
-        return [Need(part, each) for part in study.parts for each in made]
+        return [Need(role, each) for role in study.roles for each in made]
 
     return needs
 
@@ -132,16 +132,16 @@ class FigureKind:
 
 
 def of_both(
-    study: Study, frame: Callable[[Part], pd.DataFrame], parts: Iterable[Part] | None = None
+    study: Study, frame: Callable[[Role], pd.DataFrame], roles: Iterable[Role] | None = None
 ) -> pd.DataFrame:
-    """One table of both models, or of some parts, the model's name in front."""
-    parts = study.parts if parts is None else parts
-    tables = [frame(part).assign(model=study.name(part)) for part in parts]
+    """One table of both models, or of one of them, the model's name in front."""
+    roles = study.roles if roles is None else roles
+    tables = [frame(role).assign(model=study.name(role)) for role in roles]
     table = pd.concat(tables, ignore_index=True)
     return table.reindex(columns=["model", *tables[0].columns.drop("model")])
 
 
 def results(study: Study, analysis: Analysis[Any]) -> tuple[Any, Any]:
     """An analysis of the model, and of the baseline or ``None``."""
-    found = [study.result(part, analysis) for part in study.parts]
+    found = [study.result(role, analysis) for role in study.roles]
     return found[0], found[1] if len(found) > 1 else None

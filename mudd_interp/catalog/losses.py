@@ -14,7 +14,7 @@ from mudd_interp.viz import (
 
 
 def _predictions(study: Study) -> tuple[Predictions, Predictions | None]:
-    found = [study.of_prompt(part, predictions) for part in study.parts]
+    found = [study.of_prompt(role, predictions) for role in study.roles]
     return found[0], found[1] if len(found) > 1 else None
 
 
@@ -23,7 +23,7 @@ def _token_losses(study: Study) -> Drawn:
     figure = loss_lines_figure if study.request.mode == "overlay" else loss_strip_figure
     if baseline is not None and study.request.mode == "difference":
         return Drawn(figure(model, baseline), loss_difference(model, baseline))
-    frame = of_both(study, lambda part: study.of_prompt(part, predictions).frame)
+    frame = of_both(study, lambda role: study.of_prompt(role, predictions).frame)
     return Drawn(figure(model, baseline), frame)
 
 
@@ -31,8 +31,8 @@ def _next_tokens(study: Study) -> Drawn:
     model, baseline = _predictions(study)
     figure = next_tokens_figure(model, study.position("model"), baseline)
 
-    def table(part: str) -> pd.DataFrame:
-        found = model if part == "model" or baseline is None else baseline
+    def table(role: str) -> pd.DataFrame:
+        found = model if role == "model" or baseline is None else baseline
         return found.top_frame(study.position("model"))
 
     return Drawn(figure, of_both(study, table))
@@ -53,7 +53,7 @@ KINDS = (
         uses=(*PROMPT, "position"),
         why_not={
             "overlay": "the bars of one model would hide the other's",
-            "difference": "the two models' likeliest tokens are not the same ones",
+            "difference": "the two models' likeliest tokens differ",
         },
     ),
     FigureKind(

@@ -52,7 +52,7 @@ def _curves(
         if study.request.mode == "difference":
             return Drawn(difference_figure(model, baseline), difference(model, baseline))
         if study.request.mode != "side_by_side":
-            frame = of_both(study, lambda part: study.result(part, analysis).frame)
+            frame = of_both(study, lambda role: study.result(role, analysis).frame)
             return Drawn(figure(model, baseline), frame)
         shared = limits([each for each in (model, baseline) if each is not None])
         of_baseline = study.request.of == "baseline"
@@ -68,7 +68,7 @@ def _matrix(study: Study) -> Drawn:
     if study.request.mode == "difference":
         frame = similarity_matrix_difference(model, baseline)
         return Drawn(similarity_matrix_difference_figure(model, baseline), frame)
-    frame = of_both(study, lambda part: study.result(part, analysis).frame)
+    frame = of_both(study, lambda role: study.result(role, analysis).frame)
     return Drawn(similarity_matrix_figure(model, baseline), frame)
 
 
@@ -96,7 +96,7 @@ KINDS = (
         needs=of_parts(SimilarityMatrixAnalysis()),
         uses=SCOPED,
         modes=("side_by_side", "difference"),
-        why_not={"overlay": "two squares of colours would hide one another"},
+        why_not={"overlay": "two squares of colours would hide each other"},
     ),
     FigureKind(
         name="stream_norms",

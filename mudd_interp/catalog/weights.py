@@ -24,7 +24,7 @@ from mudd_interp.catalog.kind import (
     of_parts,
     results,
 )
-from mudd_interp.request import Mode, Part, Request
+from mudd_interp.request import Mode, Request, Role
 from mudd_interp.study import Study
 from mudd_interp.viz import (
     edge_distribution_figure,
@@ -42,10 +42,10 @@ EDGE = ("layer", "stream", "source")
 
 
 def _statistics(request: Request) -> tuple[Any, ...]:
-    """What is drawn of the weights over a text.
+    """The statistics of the weights over a text that are drawn.
 
     Raises:
-        ValueError: If the request asks for what there is at one token only.
+        ValueError: If the request asks for what exists at one token only.
     """
     if request.statistic == "total":
         raise ValueError("total is the weight at one token: ask for the figure token_weights.")
@@ -62,7 +62,7 @@ def _dense_weights(study: Study) -> Drawn:
     if request.mode == "overlay":
         figure = weights_figure(model, rectified, statistics, baseline=baseline)
         return Drawn(
-            figure, of_both(study, lambda part: study.result(part, DenseWeightsAnalysis()).frame)
+            figure, of_both(study, lambda role: study.result(role, DenseWeightsAnalysis()).frame)
         )
     # The baseline is drawn on the model's scale.
     limit = None if request.of == "model" else weights_limit([model], rectified, statistics)
@@ -76,10 +76,10 @@ def _fixed(**values: Any) -> Callable[[Study], Drawn]:
 
 
 def _token_statistic(request: Request) -> Any:
-    """What is drawn of the weights at a token.
+    """The part of the weights at a token that is drawn.
 
     Raises:
-        ValueError: If the request asks for what there is over many tokens only.
+        ValueError: If the request asks for what exists over many tokens only.
     """
     if request.statistic in ("mean", "std"):
         raise ValueError(
@@ -92,14 +92,14 @@ def _token_statistic(request: Request) -> Any:
 def _token_weights(study: Study) -> Drawn:
     request, position = study.request, study.position("model")
     statistic, rectified = _token_statistic(request), not request.raw
-    found = {part: study.of_prompt(part, token_weights) for part in study.parts}
+    found = {role: study.of_prompt(role, token_weights) for role in study.roles}
     model, baseline = found["model"], found.get("baseline")
     if baseline is not None and request.mode == "difference":
         figure = token_weights_difference_figure(model, baseline, position, statistic, rectified)
         return Drawn(figure, token_weights_difference(model, baseline, position, rectified))
     if request.mode == "overlay":
         figure = token_weights_figure(model, position, statistic, rectified, baseline=baseline)
-        return Drawn(figure, of_both(study, lambda part: found[part].frame_at(position)))
+        return Drawn(figure, of_both(study, lambda role: found[role].frame_at(position)))
     limit = None if request.of == "model" else token_weights_limit([model], statistic, rectified)
     shown, position = found[request.of], study.position(request.of)
     figure = token_weights_figure(shown, position, statistic, rectified, limit)
@@ -108,7 +108,7 @@ def _token_weights(study: Study) -> Drawn:
 
 def _edge(study: Study) -> Drawn:
     request, layer = study.request, study.layer("model")
-    found = {part: study.of_prompt(part, token_weights) for part in study.parts}
+    found = {role: study.of_prompt(role, token_weights) for role in study.roles}
     figure = edge_figure(
         found["model"],
         request.stream,
@@ -119,9 +119,9 @@ def _edge(study: Study) -> Drawn:
         baseline=found.get("baseline"),
     )
 
-    def table(part: Part) -> pd.DataFrame:
-        own = counterpart(request.stream, found[part].streams)
-        return found[part].edge_frame(own, layer, request.source)
+    def table(role: Role) -> pd.DataFrame:
+        own = counterpart(request.stream, found[role].streams)
+        return found[role].edge_frame(own, layer, request.source)
 
     return Drawn(figure, of_both(study, table))
 
@@ -135,11 +135,11 @@ def _edge_distribution(study: Study) -> Drawn:
         distribution, model, *place, rectified=not request.raw, baseline=baseline
     )
 
-    def table(part: Part) -> pd.DataFrame:
+    def table(role: Role) -> pd.DataFrame:
         """The bins, and beside each the values that are lines in the figure."""
-        own = counterpart(request.stream, study.models[part].wiring.streams)
-        edge = study.result(part, DenseWeightsAnalysis()).edge(own, *place[1:])
-        bins = study.result(part, WeightDistributionAnalysis()).edge_frame(own, *place[1:])
+        own = counterpart(request.stream, study.models[role].wiring.streams)
+        edge = study.result(role, DenseWeightsAnalysis()).edge(own, *place[1:])
+        bins = study.result(role, WeightDistributionAnalysis()).edge_frame(own, *place[1:])
         return bins.assign(**edge)
 
     return Drawn(figure, of_both(study, table))

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp.axes import short
-from mudd_interp.checkpoints.released import Shape, Source
+from mudd_interp.checkpoints.released import Shape, StoredWeight
 from mudd_interp.checkpoints.weight_files import FLOATS, Weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 
 NAMED = 5
 
-Layout = Callable[[Mapping[str, Shape]], dict[str, Source]]
+Layout = Callable[[Mapping[str, Shape]], dict[str, StoredWeight]]
 
 
 def check_numbers(name: str, stored: Float[Tensor, "*shape"], dtype: torch.dtype) -> None:
@@ -63,10 +63,10 @@ def assemble(
     """
     with torch.device("meta"):
         model = HookedMUDDTransformer(cfg)
-    sources = layout({name: tuple(p.shape) for name, p in model.named_parameters()})
-    check_fit(sources, weights, never_read)
+    stored = layout({name: tuple(p.shape) for name, p in model.named_parameters()})
+    check_fit(stored, weights, never_read)
     dtype = dtype or usual_dtype(weights)
-    for name, source in sources.items():
+    for name, source in stored.items():
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         stored = weights.tensor(source.name)
@@ -98,7 +98,7 @@ def usual_dtype(weights: Weights) -> torch.dtype:
 
 
 def check_fit(
-    sources: Mapping[str, Source], weights: Weights, never_read: Callable[[str], bool]
+    sources: Mapping[str, StoredWeight], weights: Weights, never_read: Callable[[str], bool]
 ) -> None:
     """Refuse a checkpoint whose names, shapes or kinds of numbers are not those expected."""
     expected = {source.name: source.shape for source in sources.values()}

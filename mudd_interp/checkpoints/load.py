@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from mudd_interp.checkpoints.assemble import assemble
-from mudd_interp.checkpoints.baseline import load_baseline
+from mudd_interp.checkpoints.bridged import load_bridged
 from mudd_interp.checkpoints.checks import check_runs
 from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.digest import model_digest
-from mudd_interp.checkpoints.names import BUNDLED, Place, complete, locate
+from mudd_interp.checkpoints.names import BUNDLED, Location, complete, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
-from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
+from mudd_interp.checkpoints.released import never_read, own_layout, released_layout
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.config import ModelConfig
@@ -45,12 +45,13 @@ def load_model(
             same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
-            the checkpoint, but float32 for the bundled pair and for baselines.
+            the checkpoint, but float32 for the bundled pair and bridged models.
         revision: A branch, tag or commit of a hub repository; what is on this machine has none.
         local_files_only: Use what the hub's cache holds, and no network.
         check: Also run the model on a few tokens: attention rows sum to one, and editing a hooked
-            tensor changes the logits. Names, shapes and values are checked in any case. A baseline
-            that is not tried keeps hooks whose edits may be lost, and knows no residual directions.
+            tensor changes the logits. Names, shapes and values are checked in any case. A bridged
+            model that is not tried keeps hooks whose edits may be lost, and knows no residual
+            directions.
 
     Returns:
         The model, in evaluation mode; ``model.info`` says where it is from, with the digest of its
@@ -61,30 +62,30 @@ def load_model(
             asked of what has none.
     """
     device, dtype = _device(device), float_dtype(dtype)
-    place = locate(os.fspath(name_or_path), revision, local_files_only)
-    config = read_config(place.folder)
+    location = locate(os.fspath(name_or_path), revision, local_files_only)
+    config = read_config(location.folder)
     own = config["model_type"] in (MODEL_TYPE, *RELEASED_TYPES)
-    load = _load if own else load_baseline
-    return load(place, config, device, dtype, local_files_only, check)
+    load = _load if own else load_bridged
+    return load(location, config, device, dtype, local_files_only, check)
 
 
 def _load(
-    place: Place,
+    location: Location,
     config: dict[str, Any],
     device: torch.device,
     dtype: torch.dtype | None,
     local_files_only: bool,
     check: bool,
 ) -> HookedMUDDTransformer:
-    cfg = _config(place.folder, config)
-    if place.name in BUNDLED and dtype is None:
+    cfg = _config(location.folder, config)
+    if location.name in BUNDLED and dtype is None:
         dtype = torch.float32
-    weights = open_weights(complete(place, local_files_only))
+    weights = open_weights(complete(location, local_files_only))
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
         digest = beside.submit(model_digest, _digested(config, cfg), weights)
         model = _assemble(cfg, weights, config["model_type"], device, dtype)
-    model.tokenizer = load_tokenizer(place.tokenizer)
-    model.info = ModelInfo(place.name, place.revision, digest.result())
+    model.tokenizer = load_tokenizer(location.tokenizer)
+    model.info = ModelInfo(location.name, location.revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = replace(model.info, checks=checks)
     return model
@@ -112,8 +113,8 @@ def _assemble(
     dtype: torch.dtype | None,
 ) -> HookedMUDDTransformer:
     if model_type == MODEL_TYPE:
-        return assemble(cfg, weights, own_sources, lambda _: False, device, dtype)
-    layout = partial(released_sources, cfg, available=weights.entries)
+        return assemble(cfg, weights, own_layout, lambda _: False, device, dtype)
+    layout = partial(released_layout, cfg, available=weights.entries)
     return assemble(cfg, weights, layout, partial(never_read, cfg), device, dtype)
 
 

@@ -22,7 +22,7 @@ PYTHIAS = tuple(
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a name leads.
 
     Attributes:
@@ -44,7 +44,7 @@ class Place:
         return None if self.repository is None else self.folder.name
 
 
-def locate(name: str, revision: str | None, local_files_only: bool) -> Place:
+def locate(name: str, revision: str | None, local_files_only: bool) -> Location:
     """Find out what a name means: bundled, a folder, a short name, or a hub id, in this order.
 
     Of a hub model only the configuration and the tokenizer are downloaded.
@@ -61,27 +61,27 @@ def locate(name: str, revision: str | None, local_files_only: bool) -> Place:
                 f"the bundled model {name} is not in this installation (expected {folder}): "
                 "install mudd-interp again, or train it with `mudd-interp train tiny-pair`."
             )
-        return Place(name, folder, BUNDLED_FOLDER / "tokenizer.json")
+        return Location(name, folder, BUNDLED_FOLDER / "tokenizer.json")
     path = Path(name).expanduser()
     if name and path.is_dir():
         _refuse_revision(revision, f"{name} is a folder")
-        return Place(name, path, path / "tokenizer.json")
+        return Location(name, path, path / "tokenizer.json")
     _refuse_paths(name, path)
-    called = name if "/" in name or name in RELEASED else _baseline(name)
+    called = name if "/" in name or name in RELEASED else _of_hub(name)
     repository = RELEASED.get(called, called)
     folder = fetch_small(repository, revision, local_files_only)
-    return Place(called, folder, folder / "tokenizer.json", repository)
+    return Location(called, folder, folder / "tokenizer.json", repository)
 
 
-def complete(place: Place, local_files_only: bool) -> Path:
+def complete(location: Location, local_files_only: bool) -> Path:
     """The folder of a model with its weights: those of the hub are downloaded into its cache.
 
     Raises:
         ValueError: If the weights of a hub model cannot be had.
     """
-    if place.repository is None:
-        return place.folder
-    return fetch_weights(place.repository, place.folder.name, local_files_only)
+    if location.repository is None:
+        return location.folder
+    return fetch_weights(location.repository, location.folder.name, local_files_only)
 
 
 def _refuse_revision(revision: str | None, why: str) -> None:
@@ -102,7 +102,7 @@ def _refuse_paths(name: str, path: Path) -> None:
         )
 
 
-def _baseline(name: str) -> str:
+def _of_hub(name: str) -> str:
     """The hub id of a Transformer that TransformerLens knows by a short name."""
     try:
         return get_official_model_name(name)

@@ -42,7 +42,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
     if not isinstance(model, HookedMUDDTransformer):
         raise ValueError(
             f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer. Save a "
-            "baseline with its own library."
+            "bridged model with its own library."
         )
     target = place_of(folder)
     check_model_target(target, overwrite)

@@ -17,8 +17,8 @@ View = Callable[[Float[Tensor, "*stored"]], Float[Tensor, "*ours"]]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a parameter comes from.
+class StoredWeight:
+    """A parameter as a checkpoint stores it.
 
     Attributes:
         name: Its name in the checkpoint.
@@ -75,9 +75,9 @@ def released_name(name: str, gated_mlp: bool) -> str:
     return f"layers.{index}.feed_forward.{linear}.{suffix}"
 
 
-def released_sources(
+def released_layout(
     cfg: ModelConfig, shapes: Mapping[str, Shape], available: Collection[str]
-) -> dict[str, Source]:
+) -> dict[str, StoredWeight]:
     """Where each of our parameters is in a released checkpoint.
 
     Args:
@@ -86,15 +86,15 @@ def released_sources(
         available: The names in the checkpoint. A plain model has one fused ``wqkv`` or, as well,
             three matrices.
     """
-    sources: dict[str, Source] = {}
+    layout: dict[str, StoredWeight] = {}
     for name, shape in shapes.items():
         released = released_name(name, cfg.gated_mlp)
         fused = name.endswith(("_Q", "_K", "_V")) and cfg.wiring.kind == "plain"
         if fused and released not in available:
-            sources[name] = _fused(cfg, name, released, shape)
+            layout[name] = _fused(cfg, name, released, shape)
         else:
-            sources[name] = Source(released, *_stored(name, shape))
-    return sources
+            layout[name] = StoredWeight(released, *_stored(name, shape))
+    return layout
 
 
 def never_read(cfg: ModelConfig, name: str) -> bool:
@@ -118,7 +118,7 @@ def _stored(name: str, shape: Shape) -> tuple[Shape, View]:
     return shape, _same
 
 
-def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> Source:
+def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> StoredWeight:
     """A slice of the rows of ``wqkv``: queries, then keys, then values."""
     stored, view = _stored(name, shape)
     queries, keys = cfg.n_heads * cfg.head_width, cfg.kv_heads * cfg.head_width
@@ -126,7 +126,7 @@ def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> Source:
     start = {"Q": 0, "K": queries, "V": queries + keys}[which]
     fused = released.replace(ATTENTION[which], "wqkv")
     rows = slice(start, start + stored[0])
-    return Source(fused, (queries + 2 * keys, *stored[1:]), lambda stack: view(stack[rows]))
+    return StoredWeight(fused, (queries + 2 * keys, *stored[1:]), lambda stack: view(stack[rows]))
 
 
 def _same(stored: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -155,6 +155,6 @@ def _out_by_head(
     return stored.unflatten(1, (heads, -1)).permute(1, 2, 0)
 
 
-def own_sources(shapes: Mapping[str, Shape]) -> dict[str, Source]:
+def own_layout(shapes: Mapping[str, Shape]) -> dict[str, StoredWeight]:
     """Where each parameter is in a folder of our own: under its own name, as it is."""
-    return {name: Source(name, shape, _same) for name, shape in shapes.items()}
+    return {name: StoredWeight(name, shape, _same) for name, shape in shapes.items()}

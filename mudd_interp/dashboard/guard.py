@@ -1,6 +1,6 @@
-"""Who may speak to the server: a layer of ASGI in front of Streamlit's.
+"""Who may talk to the server: a layer of ASGI in front of Streamlit's.
 
-A browser speaks for every page that is open in it. What it sends along says for whom: ``Host`` is
+A browser makes requests for every page that is open in it. Its headers say for which: ``Host`` is
 the name that the page's address has (which the owner of a foreign name may point to this machine),
 ``Origin`` is the page. Both must be the server's own.
 """
@@ -19,7 +19,7 @@ MOST_PAGES = 64
 """Open pages at once."""
 
 MOST_FILES = 3
-"""Uploads that a session holds; one by one the page has room for one."""
+"""Uploads that a session may hold; the page itself takes one at a time."""
 
 MOST_UPLOADED = 100 * 2**20
 """Bytes of all uploads that are held in memory together."""
@@ -38,7 +38,7 @@ _POLICY = (
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-"""Nothing is loaded from another machine, and no other page has this one in a frame."""
+"""Nothing is loaded from another machine, and no other page may frame this one."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -50,7 +50,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses, before Streamlit sees it, what does not come from the dashboard's own pages.
+    """Refuses what does not come from the dashboard's own pages, before Streamlit sees it.
 
     Args:
         app: What is behind it.
@@ -102,8 +102,8 @@ class Guard:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self._is_ours(hosts[0], scope):
             return 421, (
-                "This is a dashboard of mudd-interp, and the address has a name that it does not "
-                "know. If it is yours, start it with --allow-host and that name."
+                "This is a dashboard of mudd-interp, and it does not know the name in this "
+                "address. If the name is yours, start it with --allow-host and that name."
             )
         if any(_place(origin) != hosts[0] for origin in origins) or _from_elsewhere(headers):
             return 403, "This dashboard answers its own pages only."
@@ -128,7 +128,7 @@ class Guard:
         return scope["method"] == "PUT" and self._path(scope)[:2] == ["_stcore", _UPLOAD]
 
     def _too_many(self, scope: Scope) -> tuple[int, str] | None:
-        """Why no further file is taken into memory."""
+        """Why no further file is taken into memory, if so."""
         session, file = (*self._path(scope)[2:4], "", "")[:2]
         held = _held()
         mine = held.get(session, {})
@@ -170,13 +170,13 @@ def _place(origin: str) -> str | None:
 
 
 def _from_elsewhere(headers: Headers) -> bool:
-    """Whether a page of another site asks, for something else than to go here."""
+    """Whether a page of another site asks for anything but to navigate here."""
     site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
     return site in ("cross-site", "same-site") and mode != "navigate"
 
 
 def _is_address(name: str, server: tuple[str, int | None] | None) -> bool:
-    """Whether a name is, in digits, the address at which the connection came in.
+    """Whether a name is the address, in digits, at which the connection came in.
 
     No foreign name can point there: the page itself would have come from that address.
     """

@@ -1,9 +1,9 @@
 """Streamlit's options: each is fixed here, or is the user's to choose.
 
 Streamlit takes options from a file in the home folder, from one in the working folder (which may be
-a repository of somebody else), and from variables. Those that loosen security, or that have the
-server or a browser speak to another machine, have one value here wherever they are set; a test
-holds the table against all that the installed Streamlit knows.
+somebody else's repository), and from variables. Those that loosen security, or that make the server
+or a browser contact another machine, have one value here wherever they are set; a test compares the
+table with all options that the installed Streamlit knows.
 """
 
 import ipaddress
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, cast
 
 LARGEST_UPLOAD = 5
-"""MiB of an uploaded text: it is read and encoded as one piece, at some 250 bytes of memory each
-byte."""
+"""MiB of an uploaded text: it is read and encoded in one piece, with some 250 bytes per byte."""
 
 LARGEST_MESSAGE = 4
-"""MiB of a message from a browser: its widgets, the longest prompt three times among them."""
+"""MiB of a message from a browser: its widgets, which include the longest prompt three times."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""The names of this machine for itself."""
+"""This machine's names for itself."""
 
 WILDCARDS = ("0.0.0.0", "::")
 """Hosts that mean every address of this machine."""
@@ -101,7 +100,7 @@ PINNED: Mapping[str, tuple[Any, str]] = {
     "magic.displayLastExprIfNoSemicolon": (False, _OURS),
     "secrets.files": ([], "there are no secrets, and a log-in of these files would be offered"),
 }
-"""By its name an option's value, and what it would do otherwise."""
+"""By name, an option's value, and what it would do otherwise."""
 
 SET_AT_START = (
     "server.address",
@@ -123,20 +122,20 @@ THEME_OUTSIDE = ("font", "headingFont", "codeFont", "fontFaces")
 """Values of a theme that may be addresses: what they name would be loaded from there."""
 
 FONTS = ("sans-serif", "serif", "monospace", [])
-"""Values of these that name nothing."""
+"""Values of these that are not addresses."""
 
 BASES = ("light", "dark")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Address:
     """Where the dashboard is served, and under which names.
 
     Attributes:
         host: The address it listens on.
         port: The port; ``None`` for 8501 or the next one that is free.
         headless: Whether no browser is opened.
-        names: Names besides this machine's own, of a proxy for instance.
+        names: Names besides this machine's own, for instance a proxy's.
     """
 
     host: str = "127.0.0.1"
@@ -146,31 +145,31 @@ class Place:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What the Host header may name, in small letters; besides the address that was reached."""
+        """What the Host header may name besides the address that was reached, in lower case."""
         own = () if self.host in WILDCARDS else (self.host,)
         return frozenset(name.lower() for name in (*LOOPBACK, *own, *self.names))
 
     @property
     def shared(self) -> bool:
-        """Whether others than who started it may reach it."""
+        """Whether anyone but the person who started it may reach it."""
         return bool(self.names) or not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or a name is this machine's own for itself."""
+    """Whether an address or a name is this machine's name for itself."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.casefold() == "localhost"
 
 
-def place_of(
+def address_of(
     host: str | None, port: int | None, headless: bool, names: Sequence[str], files: Sequence[Path]
-) -> Place:
-    """Where to serve: as the command says, else a variable, else (but for the address) a file.
+) -> Address:
+    """Where to serve: as the command says, else a variable, else (except the address) a file.
 
     Raises:
-        ValueError: If a name is none, or a number is none.
+        ValueError: If a name or a number is not valid.
     """
     for name in (host, *names):
         if name is not None and not _NAME.fullmatch(name):
@@ -178,7 +177,7 @@ def place_of(
     in_files = {key: value for file in files for key, value in set_in(file).items()}
     numbers = (port, os.environ.get("STREAMLIT_SERVER_PORT"), in_files.get("server.port"))
     quiet = os.environ.get("STREAMLIT_SERVER_HEADLESS", in_files.get("server.headless"))
-    return Place(
+    return Address(
         host=host or os.environ.get("STREAMLIT_SERVER_ADDRESS") or "127.0.0.1",
         port=next((_port(each) for each in numbers if each is not None), None),
         headless=headless or (_no_screen() if quiet is None else _same(str(quiet), True)),
@@ -198,11 +197,11 @@ def _no_screen() -> bool:
     return sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
 
 
-def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
+def options_of(address: Address, files: Iterable[Path] = ()) -> dict[str, Any]:
     """Every option that is not the user's to set in a file, with its value.
 
     Args:
-        place: Where to serve.
+        address: Where to serve.
         files: Streamlit's settings files, for the base of the theme.
     """
     known = declared()
@@ -214,20 +213,20 @@ def options_of(place: Place, files: Iterable[Path] = ()) -> dict[str, Any]:
         **dict.fromkeys(outside),
         **{n: os.environ.get(known[n].env_var, known[n].default_val) for n in BY_VARIABLE},
         "theme.base": base,
-        "server.address": place.host,
-        "server.port": place.port,
-        "server.headless": place.headless,
-        # Any for all addresses: which of them was reached, the guard in front knows.
-        "server.allowedHosts": ["*"] if place.host in WILDCARDS else sorted(place.hosts),
+        "server.address": address.host,
+        "server.port": address.port,
+        "server.headless": address.headless,
+        # Any name if it listens on all addresses: the guard in front knows which was reached.
+        "server.allowedHosts": ["*"] if address.host in WILDCARDS else sorted(address.hosts),
         "server.cookieSecret": secrets.token_hex(),
-        "browser.serverPort": place.port,
+        "browser.serverPort": address.port,
     }
 
 
 def declared() -> Mapping[str, Any]:
-    """All options that this Streamlit has, as it declares them.
+    """All options of this Streamlit, as it declares them.
 
-    Its public way to them reads the settings files first, and what they may have it load.
+    Its public function for this reads the settings files first, and whatever those load.
     """
     from streamlit.config import (
         _config_options_template,  # pyright: ignore[reportPrivateUsage]
@@ -237,11 +236,11 @@ def declared() -> Mapping[str, Any]:
 
 
 def set_in(file: Path) -> dict[str, Any]:
-    """The options that a settings file sets; none if it is missing or no TOML."""
+    """The options that a settings file sets; none if it is missing or not TOML."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # of what is no TOML Streamlit tells
+        return {}  # Streamlit itself reports what is not TOML
     return dict(_flat(values, ""))
 
 
@@ -255,7 +254,7 @@ def _flat(values: Mapping[str, Any], before: str) -> Iterable[tuple[str, Any]]:
 
 
 def not_taken(files: Iterable[Path]) -> list[str]:
-    """A sentence for each option that is set somewhere, to a value that is not taken."""
+    """A sentence for each option that is set somewhere to a value that is not taken."""
     said, known = list[str](), declared()
     for file in files:
         for name, value in set_in(file).items():
@@ -273,7 +272,7 @@ def _same(text: str, value: Any) -> bool:
 
 
 def _why_not(name: str, value: Any) -> str:
-    """Why a file's value of an option is not taken; nothing if it is, or makes no difference."""
+    """Why a file's value of an option is not taken; ``None`` if it is, or makes no difference."""
     last = name.split(".")[-1]
     if name in PINNED:
         kept, why = PINNED[name]

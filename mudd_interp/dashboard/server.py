@@ -15,16 +15,16 @@ import typer
 from mudd_interp.dashboard.options import (
     LARGEST_MESSAGE,
     WILDCARDS,
-    Place,
+    Address,
+    address_of,
     not_taken,
     options_of,
-    place_of,
 )
 
 # What is slow to import (Streamlit, and the server under it) is imported where it is used.
 
 FIRST_PORT, PORTS = 8501, 100
-"""The port, and how many are tried from there on where none was chosen."""
+"""The first port, and how many are tried from there if none was chosen."""
 
 MOST_CONNECTIONS = 512
 
@@ -58,7 +58,7 @@ def serve(
         host: The address to listen on; ``None`` for this machine alone.
         port: ``None`` for 8501, or the next one that is free.
         headless: Whether to open no browser.
-        names: Names besides this machine's own that the server answers to, a proxy's for instance.
+        names: Names besides this machine's own that the server answers to, for instance a proxy's.
 
     Raises:
         ValueError: If the host or the port cannot be had.
@@ -71,18 +71,18 @@ def serve(
     from mudd_interp.dashboard.guard import Guard
 
     files = [Path(file) for file in get_config_files("config.toml")]
-    place = place_of(host, port, headless, names, files)
-    listener = _bind(place)
-    place = replace(place, port=listener.getsockname()[1])
+    address = address_of(host, port, headless, names, files)
+    listener = _bind(address)
+    address = replace(address, port=listener.getsockname()[1])
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
     base = os.environ.get("STREAMLIT_SERVER_BASE_URL_PATH", "").strip("/")
     app = st.App(
         script,
-        middleware=[Middleware(Guard, hosts=place.hosts, base=base)],
-        lifespan=lambda _: _running(place, base),
+        middleware=[Middleware(Guard, hosts=address.hosts, base=base)],
+        lifespan=lambda _: _running(address, base),
     )
-    _set_options(place, files)
+    _set_options(address, files)
     config = uvicorn.Config(
         app,
         lifespan="on",
@@ -98,38 +98,38 @@ def serve(
         proxy_headers=False,
     )
     server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):  # by which the server hands on the signal that ended it
+    with suppress(KeyboardInterrupt):  # through which the server passes on the signal that ended it
         server.run(sockets=[listener])
     if not server.started:
-        raise ChildProcessError("the dashboard could not start: what is wrong stands above.")
+        raise ChildProcessError("the dashboard could not start: the reason is above.")
     _end(0.0 if server.force_exit else PATIENCE)
 
 
-def _set_options(place: Place, files: Sequence[Path]) -> None:
-    """Fix Streamlit's options, and say what of somebody's settings is not taken."""
+def _set_options(address: Address, files: Sequence[Path]) -> None:
+    """Fix Streamlit's options, and say which of the user's settings are not taken."""
     from streamlit.config import get_config_options
 
     for sentence in not_taken(files):
         typer.echo(f"mudd-interp: {sentence}", err=True)
-    get_config_options(force_reparse=True, options_from_flags=options_of(place, files))
+    get_config_options(force_reparse=True, options_from_flags=options_of(address, files))
 
 
 @asynccontextmanager
-async def _running(place: Place, base: str) -> AsyncGenerator[None]:
-    """What goes around the time in which the server runs."""
+async def _running(address: Address, base: str) -> AsyncGenerator[None]:
+    """What is done before and after the server runs."""
     import streamlit as st
     from streamlit import runtime
     from streamlit.cli_util import open_browser
 
     scheme = "https" if st.get_option("server.sslCertFile") else "http"
-    shown = "localhost" if place.host in WILDCARDS else place.host
+    shown = "localhost" if address.host in WILDCARDS else address.host
     shown = f"[{shown}]" if ":" in shown else shown
-    address = f"{scheme}://{shown}:{place.port}" + (f"/{base}" if base else "")
-    typer.echo(f"mudd-interp: the dashboard is at {address} (Ctrl-C ends it).", err=True)
-    if place.shared:
+    url = f"{scheme}://{shown}:{address.port}" + (f"/{base}" if base else "")
+    typer.echo(f"mudd-interp: the dashboard is at {url} (Ctrl-C ends it).", err=True)
+    if address.shared:
         typer.echo(f"mudd-interp: {_OPEN}", err=True)
-    if not place.headless:
-        open_browser(address)
+    if not address.headless:
+        open_browser(url)
     yield
     # All sessions are told to stop before the loop that they run on does.
     instance = runtime.get_instance()
@@ -144,7 +144,7 @@ def _end(patience: float) -> None:
         for thread in _pages():
             thread.join(max(0.0, until - time.monotonic()))
     if _pages():
-        # An ordinary exit would pull the floor from under them, with an abort. Files are written
+        # An ordinary exit would abort while they still run. Files are written
         # whole or not at all, whenever a process ends.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -156,23 +156,23 @@ def _pages() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name.startswith("ScriptRunner.")]
 
 
-def _bind(place: Place) -> socket.socket:
-    """A socket that listens; on the port that was chosen, or on the first one that is free.
+def _bind(address: Address) -> socket.socket:
+    """A listening socket, on the port that was chosen or on the first one that is free.
 
     Raises:
         ValueError: If there is none.
     """
-    chosen = place.port is not None
-    ports = [place.port] if chosen else range(FIRST_PORT, FIRST_PORT + PORTS)
+    host, chosen = address.host, address.port is not None
+    ports = [address.port] if chosen else range(FIRST_PORT, FIRST_PORT + PORTS)
     for port in ports:
         try:
-            return _listen(place.host, port)
+            return _listen(host, port)
         except socket.gaierror as error:
-            raise ValueError(f"--host {place.host}: there is no such address ({error}).") from error
+            raise ValueError(f"--host {host}: there is no such address ({error}).") from error
         except OSError as error:
             if chosen or not _is_taken(error):
                 raise ValueError(
-                    f"the dashboard cannot listen on {place.host}, port {port} ({error.strerror}): "
+                    f"the dashboard cannot listen on {host}, port {port} ({error.strerror}): "
                     "give another --port or --host."
                 ) from error
     raise ValueError(f"ports {ports[0]} to {ports[-1]} are all taken: give a --port.")

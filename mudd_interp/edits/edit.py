@@ -14,7 +14,7 @@ from mudd_interp.schema import shown
 from mudd_interp.wiring import newest_source
 
 Action = Literal["cut", "mean", "static", "plain", "shuffle"]
-Part = Literal["edge", "head", "mlp"]
+Target = Literal["edge", "head", "mlp"]
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -22,7 +22,7 @@ _FORMS = (
     "expected an edit such as `cut v 5<-2`, `mean q *<-*`, `static * 3<-*`, `plain r *<-0 @0,4-7`, "
     "`cut head 3.1` or `cut mlp 2`"
 )
-_FIELDS: dict[Part, tuple[str, ...]] = {
+_FIELDS: dict[Target, tuple[str, ...]] = {
     "edge": ("stream", "layer", "source"),
     "head": ("layer", "head"),
     "mlp": ("layer",),
@@ -34,10 +34,10 @@ LAST_POSITION = 2**20
 """The last position that an edit may name."""
 
 MOST_POSITIONS = 2**16
-"""Positions that the edits of one text may name together: a short text means many."""
+"""Positions that the edits of one text may name together: a short text can name many."""
 
 MOST_EDITS = 4096
-"""Edits in one text; every edge of a model of 40 layers is fewer."""
+"""Edits in one text; all edges of a model of 40 layers are fewer."""
 
 _TOO_MANY = (
     f"the edits of a text may name {MOST_POSITIONS:,} positions together: name fewer, or leave "
@@ -65,15 +65,15 @@ class Edit:
         The weight is 0; of a head or an FFN, the output is (its output bias included for an FFN;
         the bias of the attention's output belongs to no head and stays).
     ``mean``
-        The weight is its mean over a corpus: what is left is as a static connection.
+        The weight is its mean over a corpus, as if the connection were static.
     ``static``
         The weight is its learned bias; dynamic part off.
     ``plain``
         The weight is that of the plain residual: 1 on the newest source, else 0.
     ``shuffle``
-        The weights of an aggregate change places among the positions, in an order that depends on
-        nothing but the aggregate and the number of positions. A control: the same weights, at the
-        wrong tokens. (A weight may come from a later token; nothing else does.)
+        The weights of an aggregate are permuted over the positions, in an order that depends only
+        on the aggregate and the number of positions. A control: the same weights, at the wrong
+        tokens. (A weight may come from a later token; nothing else does.)
 
     With PrePostDANorm the weight is on the normed source; the newest output, which the model adds
     after the aggregate, belongs to no edge, and alone it is the plain residual: there ``plain``
@@ -96,7 +96,7 @@ class Edit:
     """
 
     action: Action
-    part: Part = "edge"
+    part: Target = "edge"
     stream: Stream | None = None
     layer: int | None = None
     source: int | None = None
@@ -129,7 +129,7 @@ class Edit:
         """Read what :meth:`__str__` wrote.
 
         Raises:
-            ValueError: If it is no edit, with what one looks like.
+            ValueError: If it is not an edit, with what one looks like.
         """
         found = _TEXT.fullmatch(" ".join(text.split()))
         if found is None:
@@ -168,7 +168,7 @@ class Edit:
         if "action" not in values:
             raise ValueError(f"an edit needs an action, one of {', '.join(ACTIONS)}.")
         arguments: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        _check(arguments)  # before their types are
+        _check(arguments)  # before their types are assumed
         return cls(**arguments)
 
 
@@ -214,16 +214,17 @@ def _is_whole(value: Any, largest: int) -> bool:
 
 
 Edits = Edit | str | Iterable[Edit | str]
-"""Edits that apply together, in order (of two at one place the later one wins); as text, several
-are separated by semicolons."""
+"""Edits that apply together, in order (of two at one place, the later wins); as text, several are
+separated by semicolons."""
 
 
 def as_edits(given: Edits) -> tuple[Edit, ...]:
-    """Edits of values or texts.
+    """Edits, from values or texts.
 
     Raises:
-        ValueError: If a text is no edit, or has more than :data:`MOST_EDITS` of them, or more than
-            :data:`MOST_POSITIONS` positions; edits given as values may be as many as they are.
+        ValueError: If a text is not an edit, or has more than :data:`MOST_EDITS` of them, or more
+            than :data:`MOST_POSITIONS` positions; the number of edits given as values is not
+            limited.
     """
     if isinstance(given, Edit):
         return (given,)
@@ -233,7 +234,7 @@ def as_edits(given: Edits) -> tuple[Edit, ...]:
 
 
 def _parsed(texts: Sequence[str]) -> Generator[Edit]:
-    """The edits of texts, as long as they are not too much."""
+    """The edits of texts, as long as there are not too many."""
     if len(texts) > MOST_EDITS:
         raise ValueError(
             f"a text may hold {MOST_EDITS:,} edits, got {len(texts):,}: give fewer, or a list of "
@@ -262,7 +263,7 @@ def edits_from_json(text: str) -> tuple[Edit, ...]:
     """Read what :func:`edits_to_json` wrote.
 
     Raises:
-        ValueError: If it is no JSON list of edits.
+        ValueError: If it is not a JSON list of edits.
     """
     try:
         values = parse_json(text, "it")
@@ -274,7 +275,7 @@ def edits_from_json(text: str) -> tuple[Edit, ...]:
 
 
 def every_edge(model: HookedModel, action: Action = "cut") -> tuple[Edit, ...]:
-    """An edit of each edge that has a weight, by stream, layer and source.
+    """One edit for each edge that has a weight, by stream, layer and source.
 
     A stream on the plain residual has one edge, on the newest source, and it can be cut only.
     """
@@ -313,7 +314,7 @@ def _positions(text: str) -> tuple[int, ...]:
     """What :func:`_runs` wrote; in any order, each once.
 
     Raises:
-        ValueError: If one is beyond any sequence, or they are too many: a range is written out.
+        ValueError: If one is beyond any sequence, or there are too many: a range is written out.
     """
     ends = [[int(end) for end in run.split("-")] for run in text.split(",")]
     if (highest := max(map(max, ends))) > LAST_POSITION:

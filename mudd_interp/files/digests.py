@@ -19,15 +19,15 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 SETTLED = 2.0
-"""Seconds after its last change from which on a file's times tell each further one: file systems
-count time in steps, of which the coarsest are that long."""
+"""Seconds after a change from which a file's times show any further change: file systems
+count time in steps, and the coarsest are that long."""
 
 
 def known_sha256(path: str | os.PathLike[str]) -> str:
     """:func:`sha256_file`, read anew only if the file may have changed since it was read last.
 
-    That is told by where it is, its size and its times, as git does; a file that was changed a
-    moment ago is always read.
+    This is judged by path, size and times, as git does; a file that was changed a moment ago is
+    always read.
     """
     found = Path(path).stat()
     changed = max(found.st_mtime, found.st_ctime)

@@ -58,9 +58,9 @@ def read_json(path: Path, largest: int | None = LARGEST) -> Any:
 def parse_json(text: str | bytes, what: str, largest: int | None = LARGEST) -> Any:
     """The value of a JSON text.
 
-    A byte order mark in front is accepted. Refused are what JSON leaves to the reader (NaN,
-    infinity, numbers beyond float64, and a key twice in one object), and what only an attack would
-    contain: more than 64 MiB, or more than 64 levels.
+    A byte order mark in front is accepted. What JSON leaves to the reader is refused (NaN,
+    infinity, numbers beyond float64, and a key twice in one object), and so is what only an attack
+    would contain: more than 64 MiB, or more than 64 levels.
 
     Args:
         text: The text, or its UTF-8.

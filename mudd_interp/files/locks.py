@@ -12,7 +12,7 @@ from mudd_interp.files.places import place_of
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is locked there, and what a killed process left stays
+except ImportError:  # Windows: nothing is locked there, and what a killed process leaves stays
     fcntl = None
 
 
@@ -56,11 +56,11 @@ def _lock(descriptor: int, path: Path) -> None:
 def exclusive(path: str | os.PathLike[str]) -> Generator[None]:
     """Be the only process and thread on this machine that works on a file or folder.
 
-    The lock is a file in the system's folder for temporary files, and is removed at the end; the
-    place that it locks holds nothing of it. What a killed process leaves behind locks nothing.
+    The lock is a file in the system's folder for temporary files, and is removed at the end;
+    nothing of it is in the place that it locks. What a killed process leaves behind locks nothing.
 
     Raises:
-        ValueError: If another is at work there, or the path is empty or leads nowhere.
+        ValueError: If another process is at work there, or the path is empty or leads nowhere.
     """
     file = _lock_file(place_of(path))
     if fcntl is None or file is None:
@@ -98,7 +98,7 @@ def _own(file: Path, path: str | os.PathLike[str]) -> int:
                 f"another process is at work on {path}: wait until it is done, or give another "
                 "place."
             ) from error
-        os.close(descriptor)  # of one that was removed as it was opened
+        os.close(descriptor)  # removed by its owner as it was opened here
 
 
 def _open(file: Path) -> int:

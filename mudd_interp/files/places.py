@@ -14,7 +14,7 @@ _STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def place_of(path: str | os.PathLike[str]) -> Path:
-    """The place that a path leads to, without ``~``, ``..`` or links; nothing need be there.
+    """The place that a path leads to, without ``~``, ``..`` or links; nothing has to be there yet.
 
     What is written through a link replaces what the link leads to, and never the link.
 
@@ -40,7 +40,7 @@ def place_of(path: str | os.PathLike[str]) -> Path:
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a pipe, a terminal or another device that takes bytes as they come."""
+    """Whether a path is a pipe, a terminal or another device that takes a stream of bytes."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -58,7 +58,7 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
 
 
 def open_stream(path: str | os.PathLike[str]) -> BinaryIO:
-    """A stream to write to; if it is an open file of this process, it continues where that is."""
+    """A stream to write to; if it is an open file of this process, it continues from there."""
     number = _descriptor(path)
     return Path(path).open("wb") if number is None else os.fdopen(os.dup(number), "wb")
 
@@ -78,7 +78,7 @@ def is_there(path: Path) -> bool:
 
 @contextmanager
 def parents(target: Path) -> Generator[None]:
-    """Make the folders above a target; those that were made are removed if they stay empty."""
+    """Make the folders above a target; those made here are removed if they stay empty."""
     missing = [folder for folder in target.parents if not is_there(folder)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def parents(target: Path) -> Generator[None]:
 def is_pinned(folder: Path) -> bool:
     """Whether a folder cannot be replaced: a mount, or where this process works.
 
-    A mount cannot be renamed; and a process in a folder that is replaced is left in no folder.
+    A mount cannot be renamed, and a process whose folder is replaced is left without one.
     """
     return os.path.ismount(folder) or folder in _working() or str(folder) in _mounts()
 
@@ -106,7 +106,7 @@ def _working() -> tuple[Path, ...]:
 
 
 def _mounts() -> set[str]:
-    """Where something is mounted, by what the system says; bound folders count too."""
+    """Where something is mounted, according to the system; bind mounts count too."""
     try:
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:

@@ -27,7 +27,7 @@ def unsealed(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     """
     rest = {name: value for name, value in values.items() if name != SEAL}
     if values.get(SEAL) not in (None, _digest(rest)):
-        raise ValueError(f"{what} is damaged: its sha256 is another.")
+        raise ValueError(f"{what} is damaged: its sha256 does not match.")
     return rest
 
 

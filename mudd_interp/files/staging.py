@@ -1,8 +1,8 @@
 """Where new contents are written before they take their place, and what a kill leaves of it.
 
-The staging folder of ``name`` is ``.name.<digits>.tmp`` beside it, or inside it if that folder has
-to stay (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it with a lock, so one
-that nobody holds is left over.
+The staging folder of ``name`` is ``.name.<digits>.tmp`` beside it, or inside it if that folder
+cannot be replaced (see :func:`~mudd_interp.files.places.is_pinned`). Its process holds it with a
+lock, so one that nobody holds is a leftover.
 """
 
 import os
@@ -60,7 +60,7 @@ def staging(target: Path) -> Generator[Path]:
 def _held_folder(target: Path, stack: ExitStack) -> Path:
     for _ in range(_ATTEMPTS):
         folder = make_staging(target)
-        # Another may take it for a leftover, until it is held.
+        # Until it is held, another process may take it for a leftover.
         with suppress(FileNotFoundError, BlockingIOError), ExitStack() as holding:
             holding.enter_context(held(folder))
             if folder.is_dir():
@@ -98,10 +98,10 @@ def _spots(target: Path) -> Iterator[tuple[Path, str]]:
 
 
 def recover(target: Path) -> None:
-    """Repair what a process left behind that was killed while it wrote a target.
+    """Repair what a process left behind when it was killed while writing a target.
 
     New contents that were complete and on their way in are put there; old ones that were moved away
-    for new ones that never came are put back; and whatever else nobody holds is removed.
+    for new ones that never came are put back; anything else that nobody holds is removed.
     """
     if not can_tell_the_dead():
         return

@@ -26,7 +26,7 @@ OTHER_WAY = {
     errno.EPERM,
     errno.EACCES,
 }
-"""The errors of one way of replacing after which another way may work."""
+"""The errors of one way of replacing after which another may work."""
 
 
 def put_file(new: Path, target: Path) -> None:
@@ -48,7 +48,7 @@ def put_file(new: Path, target: Path) -> None:
 def put_folder(new: Path, target: Path, check: Check) -> None:
     """Put a folder in its place; what is there now must pass the check, and is removed.
 
-    With one exchange, where the system has that: then there is a whole folder at any moment.
+    With one exchange, where the system has that: then there is a whole folder at every moment.
     Otherwise with two renames, between which there is no folder. If the old folder has to stay,
     file by file.
 
@@ -56,7 +56,7 @@ def put_folder(new: Path, target: Path, check: Check) -> None:
         OSError: If it cannot be done; the old folder is then as it was.
     """
     if not is_there(target):
-        new.rename(target)  # fails if something with contents has come there meanwhile
+        new.rename(target)  # fails if something with contents has appeared there meanwhile
         return
     shutil.copymode(target, new)
     require_folder(target, check)
@@ -128,7 +128,7 @@ def _two_renames(new: Path, target: Path, check: Check) -> None:
 
 
 def _fill(new: Path, target: Path, check: Check) -> None:
-    """Fill a folder that stays; from the moment when ``READY`` is there, a kill loses nothing."""
+    """Fill a folder that stays; as soon as ``READY`` is there, a kill loses nothing."""
     if new.parent == target:
         _fill_from(new, target, check)
         return

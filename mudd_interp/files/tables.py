@@ -5,7 +5,7 @@ is, whatever it contains (a line end, a quote, a formula); numbers are never in 
 value is empty. Half a surrogate pair, which UTF-8 does not have, is spelled ``\udce9``.
 
 ``csv.reader`` (of a file that was opened with ``newline=""``) gives back every text. So does
-``pandas.read_csv`` if it is told what is text, and to take nothing else for missing::
+``pandas.read_csv`` if it is told which columns are text, and to take nothing else as missing::
 
     pd.read_csv(
         "logit_lens.csv",

@@ -14,7 +14,7 @@ from mudd_interp.files.swap import put_file, put_folder, require_folder
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
-    """Yield a temporary path; on success what is written there takes the place of ``path``.
+    """Yield a temporary path; on success, what is written there takes the place of ``path``.
 
     A reader sees the old file or the new one, never half of one: the last step is one rename. Only
     a file that cannot be replaced (a mounted one) is overwritten byte by byte; and a pipe or
@@ -52,21 +52,21 @@ def _file_place(path: str | os.PathLike[str]) -> Path:
 
 
 def _any_folder(folder: Path) -> None:
-    """The check of a caller to whom any folder will do."""
+    """The check of a caller that accepts any folder."""
 
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str], check: Check = _any_folder) -> Generator[Path]:
-    """Yield a temporary folder; on success it takes the place of ``path``.
+    """Yield a temporary folder; on success, it takes the place of ``path``.
 
-    Where the system can exchange two folders (Linux), there is the old folder or the new one at any
-    moment. Elsewhere, and for a folder that cannot be replaced (a mounted one, or the one in which
-    this process works), what a kill interrupts is repaired by the next call for that folder, or by
-    :func:`recover`.
+    Where the system can exchange two folders (Linux), the old folder or the new one is there at
+    every moment. Elsewhere, and for a folder that cannot be replaced (a mounted one, or the one in
+    which this process works), what a kill interrupts is repaired by the next call for that folder,
+    or by :func:`recover`.
 
     Args:
         path: The folder to make. ``~`` and links are followed. An existing one is removed when the
-            new one is complete; if the last step fails it is as it was.
+            new one is complete; if the last step fails, it stays as it was.
         check: Called with an existing folder, once before and once as it is replaced: if it raises,
             nothing has changed. By default any folder is replaced.
 

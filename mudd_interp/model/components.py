@@ -13,7 +13,7 @@ from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.model.lookup import LookupCache
 
 
-class Place(NamedTuple):
+class ReadPoint(NamedTuple):
     """A stream as it enters a block (layer L: the final norm), or what its FFN reads."""
 
     layer: int
@@ -56,7 +56,7 @@ class ComponentCache(LookupCache):
 
     def _place(
         self, layer: int | None, stream: Stream | None = None, mlp_input: bool = False
-    ) -> Place:
+    ) -> ReadPoint:
         n_layers: int = self.model.cfg.n_layers
         if layer is None or layer == -1:
             layer = n_layers
@@ -69,12 +69,12 @@ class ComponentCache(LookupCache):
             raise ValueError(f"{reader} reads stream r only, got stream {stream!r}.")
         if layer == n_layers and mlp_input:
             raise ValueError("mlp_input needs a block: there is no FFN behind the last one.")
-        return Place(layer, stream or "r", mlp_input)
+        return ReadPoint(layer, stream or "r", mlp_input)
 
-    def _reads_own_attention(self, place: Place) -> bool:
+    def _reads_own_attention(self, place: ReadPoint) -> bool:
         return place.mlp_input and not self.model.cfg.parallel_attn_mlp
 
-    def _hook(self, place: Place) -> str:
+    def _hook(self, place: ReadPoint) -> str:
         """The hook on the stream itself."""
         if place.layer == self.model.cfg.n_layers:
             return self._final_stream()
@@ -88,7 +88,7 @@ class ComponentCache(LookupCache):
         kept = axes.RESID_FINAL in self.cache_dict or not self.additive
         return axes.RESID_FINAL if kept else last
 
-    def _scale(self, place: Place, stream: Stream | None) -> str:
+    def _scale(self, place: ReadPoint, stream: Stream | None) -> str:
         """The hook on the scale of the norm of a block that reads a stream."""
         if place.mlp_input:
             return axes.norm_scale(place.layer, "ln2")
@@ -108,7 +108,7 @@ class ComponentCache(LookupCache):
         per_head = name.endswith(("hook_z", "hook_result"))
         return pos.apply(self.cache_dict[name], dim=-3 if per_head else -2)
 
-    def _coefficients(self, place: Place, pos: Slice) -> list[Float[Tensor, "*token _"]]:
+    def _coefficients(self, place: ReadPoint, pos: Slice) -> list[Float[Tensor, "*token _"]]:
         """Of the embedding, and of each block below; where the FFN reads the block's own, that."""
         total = self.path_coefficients(place.layer, place.stream, pos).unbind(-2)
         return [*total, torch.ones_like(total[0])]
@@ -144,7 +144,7 @@ class ComponentCache(LookupCache):
     def _direction(
         self,
         projection: Float[Tensor, "..."] | None,
-        place: Place,
+        place: ReadPoint,
         stream: Stream | None,
         apply_ln: bool,
         pos: Slice,

@@ -59,8 +59,8 @@ class Ends:
 
         Raises:
             ValueError: If the text is not one token, or an id is outside the vocabulary; or of a
-                baseline, if its logits were not tried.
-            NotImplementedError: If a baseline's logits are not found to be that product.
+                bridged model, if its logits were not tried.
+            NotImplementedError: If a bridged model's logits are not found to be that product.
         """
         self.require_linear_head()
         index = self.tokens.vocabulary_index(tokens)

@@ -123,7 +123,7 @@ class LanguageModel(HookedCore):
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:  # noqa: N802 (the field's name)
-        """The token embedding; X_0 of a baseline may have more in it."""
+        """The token embedding; X_0 of a bridged model may have more in it."""
         return self.ends.W_E
 
     @property
@@ -168,14 +168,14 @@ class LanguageModel(HookedCore):
                 were trained.
             start_at_layer: Go on from the stream that enters this block, of which ``input`` is the
                 value; hooks below do not fire. Negative values count from the end, and ``n_layers``
-                is the final norm, where a baseline does not start. With dense connections a later
-                block needs X_0..X_l, so only 0 is taken, and X_0 with it:
+                is the final norm, where a bridged model does not start. With dense connections a
+                later block needs X_0..X_l, so only 0 is taken, and X_0 with it:
                 ``HookedMUDDTransformer.logits_from`` goes on from all of them.
             stop_at_layer: Return the R stream that enters this block instead, ``[batch pos
                 d_model]``; counted in the same way. (In a MUDD model the other streams are in the
                 hooks.)
             past_kv_cache: Keys and values of earlier positions, from ``new_kv_cache`` of a
-                ``HookedMUDDTransformer``; a baseline refuses it.
+                ``HookedMUDDTransformer``; a bridged model refuses it.
             **refused: Other arguments of TransformerLens' models: each is refused, with the reason.
 
         Raises:

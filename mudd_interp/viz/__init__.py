@@ -21,7 +21,6 @@ from mudd_interp.viz.export import figure_images as figure_images
 from mudd_interp.viz.export import find_browser as find_browser
 from mudd_interp.viz.growth import growth_figure as growth_figure
 from mudd_interp.viz.head_inputs import head_inputs_figure as head_inputs_figure
-from mudd_interp.viz.head_scores import Measure as Measure
 from mudd_interp.viz.head_scores import head_depth_figure as head_depth_figure
 from mudd_interp.viz.head_scores import head_scores_figure as head_scores_figure
 from mudd_interp.viz.heads import activity_difference_figure as activity_difference_figure

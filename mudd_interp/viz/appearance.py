@@ -17,7 +17,7 @@ DARK_PAGE = "#0E1117"
 """The background of a dark figure."""
 
 READABLE = 4.5
-"""The contrast of a colour to its background, 1..21: what the WCAG asks of text."""
+"""The contrast of a colour with its background, 1..21: what the WCAG asks of text."""
 
 _KINDS = {
     "lines": "curve",
@@ -71,7 +71,7 @@ def _recoloured(value: Any, key: str = "") -> Any:
 
 
 def _parts(values: Any) -> bool:
-    """Whether these are parts of a figure, such as its annotations, not numbers or texts."""
+    """Whether these are parts of a figure, such as its annotations, and not numbers or texts."""
     return len(values) > 0 and isinstance(values[0], dict)
 
 

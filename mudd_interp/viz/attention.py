@@ -22,7 +22,7 @@ from mudd_interp.viz.theme import (
     visible,
 )
 
-# Room for the longest token and the title: a browser that has to make room draws everything again.
+# Room for the longest token and the title: a browser that has to make room redraws everything.
 _MARGIN = {"l": 100, "r": 30, "t": 95, "b": 95}
 _PLOT = (WIDTH - 220, HEIGHT - 190)  # pixels left of the colour bar, inside the margins
 _LARGE = (680, 680)  # the same for one map

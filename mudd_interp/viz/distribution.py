@@ -17,7 +17,7 @@ _LEAST_BINS = 40  # the least width of the x axis
 
 @dataclass(frozen=True)
 class _Line:
-    """A value that is marked by a vertical line.
+    """A value marked by a vertical line.
 
     Attributes:
         value: Where the line is.

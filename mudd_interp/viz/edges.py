@@ -36,7 +36,7 @@ LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": 
 
 _MARGIN = {"l": 70, "r": 40, "t": 115, "b": 115}
 _LABEL = 14  # pixels that the text of one token needs
-_MANY = 64  # from so many tokens on, lines are drawn thinner
+_MANY = 64  # from this many tokens on, lines are drawn thinner
 
 
 def edge_figure(

@@ -25,7 +25,7 @@ def edit_effects_figure(
 
     Args:
         result: Of the model in question; ``None`` if the edits have no meaning in it.
-        baseline: Of the Transformer beside it, for those of the edits that have a meaning in it.
+        baseline: Of the Transformer beside it, for those edits that have a meaning in it.
         notes: Sentences for the line below the title.
 
     Raises:

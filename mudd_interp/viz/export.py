@@ -41,13 +41,14 @@ def figure_images(jobs: Iterable[tuple[go.Figure, ImageFormat]], scale: float = 
         ValueError: If there is no browser or no Kaleido, with what to install.
     """
     find_browser()
-    # In a thread: where an event loop is running, as in a notebook, a second one is refused.
+    # In a thread: where an event loop is already running, as in a notebook, a second one is
+    # refused.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, _render(list(jobs), scale)).result()
 
 
 def find_browser() -> str:
-    """The path of the browser that draws pictures; without one, Kaleido would wait for ever.
+    """The path of the browser that draws pictures; without one, Kaleido would wait forever.
 
     Raises:
         ValueError: If there is no browser or no Kaleido, with what to install.
@@ -64,7 +65,7 @@ def find_browser() -> str:
 
 
 def _import_kaleido() -> tuple[Any, Any]:
-    try:  # Not at the top of the module: it is an extra.
+    try:  # Not at the top of the module: it comes with an extra.
         import kaleido
         from choreographer.browsers.chromium import Chromium
     except ImportError as error:

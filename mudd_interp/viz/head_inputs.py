@@ -63,7 +63,7 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
 
 
 def _largest(rows: Any, shown: int) -> pd.DataFrame:
-    """The components with the largest shares, in falling order; the rest in one row, last."""
+    """The components with the largest shares, in descending order; the rest in one row, last."""
     order = rows["total"].abs().sort_values(ascending=False, kind="stable").index
     rest = rows.loc[order[shown:], [*_ROUTES, "total"]].sum()
     tables = [rows.loc[order[:shown]], pd.DataFrame([{"component": OTHERS, **rest}])]

@@ -1,14 +1,14 @@
 """Where the strongest heads of a kind are, and how many there are."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mudd_interp.analysis import HeadActivity, HeadEntropy, HeadScores, Score
+from mudd_interp.analysis import HeadActivity, HeadEntropy, HeadScores
+from mudd_interp.request import HeadMeasure
 from mudd_interp.viz.curves import LAYOUT
 from mudd_interp.viz.theme import (
     BASELINE,
@@ -22,8 +22,6 @@ from mudd_interp.viz.theme import (
     source_line,
 )
 
-Measure = Score | Literal["entropy", "activity"]
-
 RANKED = 20
 """How many heads of each model the sorted curve shows."""
 
@@ -33,14 +31,14 @@ NUMBERED = 5
 
 @dataclass(frozen=True)
 class _Words:
-    """How a measure is called and defined; plain text."""
+    """What a measure is called, and its definition; plain text."""
 
     name: str
     definition: str
 
 
 _SHARE = "mean over the queries that have any, 0..1"
-_WORDS: dict[Measure, _Words] = {
+_WORDS: dict[HeadMeasure, _Words] = {
     "previous_token": _Words("Previous-token score", f"attention on the token before; {_SHARE}"),
     "duplicate_token": _Words(
         "Duplicate-token score", f"attention on earlier occurrences of the same token; {_SHARE}"
@@ -65,7 +63,7 @@ _WORDS: dict[Measure, _Words] = {
 def head_scores_figure(
     result: HeadScores | HeadEntropy,
     baseline: HeadScores | HeadEntropy | None = None,
-    by: Measure = "induction",
+    by: HeadMeasure = "induction",
 ) -> go.Figure:
     """One score of every head: layer by head for each model, and the highest ones in order.
 
@@ -117,7 +115,7 @@ def head_scores_figure(
 def head_depth_figure(
     result: HeadScores | HeadEntropy | HeadActivity,
     baseline: HeadScores | HeadEntropy | HeadActivity | None = None,
-    by: Measure = "induction",
+    by: HeadMeasure = "induction",
 ) -> go.Figure:
     """One score against depth: the highest head of each layer as a curve, all heads as points.
 
@@ -158,7 +156,7 @@ def head_depth_figure(
     )
 
 
-def _column(result: HeadScores | HeadEntropy | HeadActivity, by: Measure) -> pd.DataFrame:
+def _column(result: HeadScores | HeadEntropy | HeadActivity, by: HeadMeasure) -> pd.DataFrame:
     """Columns ``layer``, ``head`` and ``value``."""
     frame = result.frame.rename(columns={"active": "activity"})
     known = list(frame.columns.drop(["layer", "head"]))

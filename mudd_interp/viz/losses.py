@@ -32,7 +32,7 @@ MOST_LABELS = 512
 
 _ROW, _LABELS, _GAP = 20, 66, 16  # pixels: a strip, the texts below it, the gap between two lines
 _TOP, _BOTTOM, _LEFT, _RIGHT = 105, 75, 165, 30  # margins; the scales are in the lower one
-_LEAST = 60  # pixels: a single strip is taller; Plotly puts no scale further below a plot
+_LEAST = 60  # pixels: a single strip is taller; Plotly puts a scale no further below a plot
 _UNLIT = "#e8e8e8"  # where there is no loss: the first token
 
 
@@ -177,7 +177,7 @@ def _source(result: Predictions, baseline: Predictions | None) -> str:
 
 
 def _losses(result: Predictions, baseline: Predictions | None) -> pd.DataFrame:
-    """Columns ``position``, ``token``, ``loss``; of two models also the other's and the rest."""
+    """Columns ``position``, ``token``, ``loss``; of two models those of ``loss_difference``."""
     if len(result.tokens) < 2:
         raise ValueError("a loss needs at least two tokens: the second is predicted.")
     if baseline is None:

@@ -80,7 +80,7 @@ def _heading(result: Predictions, position: int) -> str:
 
 
 def _came(result: Predictions, position: int) -> str:
-    """What came next, and which probability the model gave it."""
+    """What came next, and the probability that the model gave it."""
     after = position + 1
     if after == len(result.tokens):
         return "the sequence ends here"

@@ -21,7 +21,7 @@ from mudd_interp.viz.curves import (
 from mudd_interp.viz.theme import finish, integer_ticks, source_line
 
 _LOG_FROM = 20
-"""The ratio of largest to smallest mean from which the axis is logarithmic."""
+"""The ratio of the largest to the smallest mean from which the axis is logarithmic."""
 
 _UNIT = "units of the residual stream"
 
@@ -35,7 +35,7 @@ def norms_figure(
 ) -> go.Figure:
     """Mean L2 norm of the blocks' inputs: a curve for each stream in a band of ± std over tokens.
 
-    The axis is logarithmic if its ends are far apart; a band that would reach below it is cut off.
+    The axis is logarithmic if its ends are far apart; a band that would reach below is cut off.
 
     Args:
         result: Of the model in question.

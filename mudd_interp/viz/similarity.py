@@ -73,7 +73,7 @@ def similarity_limits(results: Sequence[LayerSimilarity]) -> Limits:
 
 
 def similarity_difference_figure(result: LayerSimilarity, baseline: LayerSimilarity) -> go.Figure:
-    """:func:`similarity_figure` as a difference, around 0: below it, the model's differ more.
+    """:func:`similarity_figure` as a difference, around 0: below 0, the model's differ more.
 
     Args:
         result: Of the model in question.

@@ -18,7 +18,7 @@ from mudd_interp.viz.theme import (
 )
 
 _PAPER = 2  # first positions in the paper's rule
-_MOST_SINKS = 6  # more are counted, not listed
+_MOST_SINKS = 6  # more than these are counted, not listed
 
 
 def sink_words(results: Sequence[Result]) -> str:

@@ -78,7 +78,7 @@ def state_patch_figure(
 
 
 def _titles(recovered: Float64[np.ndarray, "restored layer place"]) -> dict[int, str]:
-    """The maps that are drawn, by row: none that is empty, or by design the same as another."""
+    """The maps that are drawn, by row: none that is empty or, by design, the same as another."""
     titles = {row: title for row, title in _PANELS.items() if not np.isnan(recovered[row]).all()}
     if np.allclose(recovered[1:3], recovered[0], equal_nan=True):
         titles = {row: title for row, title in titles.items() if row not in (1, 2)}

@@ -1,6 +1,6 @@
 """How figures look: colours, scales, margins, escaped text, and the line that names their data.
 
-Baseline and MUDD have the same colours everywhere, and a dash; each stream has a letter and a
+Baseline and MUDD each have the same colour and dash everywhere; each stream has a letter and a
 marker besides its colour. Signed numbers are drawn in ``RdBu_r`` around 0, unsigned ones in
 ``viridis`` from 0. Depth goes upwards.
 """
@@ -26,7 +26,7 @@ SIGNED, UNSIGNED = "RdBu_r", "viridis"
 """Colour scales: symmetric around 0, and from 0."""
 
 ROBUST_QUANTILE = 0.98
-"""Share of the non-zero magnitudes that lie inside a signed colour scale."""
+"""The share of the non-zero magnitudes that lies inside a signed colour scale."""
 
 _CHARACTERS, _LINE = 0.155, 15  # of the lines below the title: in a pixel of width; height
 
@@ -67,7 +67,7 @@ class LineStyle:
         low: Float64[np.ndarray, " point"],
         high: Float64[np.ndarray, " point"],
     ) -> go.Scatter:
-        """The area between two curves, faint, without legend and hover."""
+        """The area between two curves, faint, without legend or hover."""
         return go.Scatter(
             x=np.concatenate([x, np.flip(x)]),
             y=np.concatenate([low, np.flip(high)]),
@@ -108,7 +108,7 @@ def shown(token: str, longest: int = 12) -> str:
 
 
 def visible(token: str, longest: int = 12) -> str:
-    """:func:`shown`, escaped for a label of Plotly's."""
+    """:func:`shown`, escaped for a Plotly label."""
     return escape(shown(token, longest))
 
 
@@ -118,7 +118,7 @@ def short_name(model: str, longest: int = 18) -> str:
 
 
 def minus(result: Provenance, baseline: Provenance, longest: int = 18) -> str:
-    """The name of a difference between two models, escaped; of long names only the ends."""
+    """The name of a difference between two models, escaped; only the ends of long names."""
     return " − ".join(short_name(each.model, longest) for each in (result, baseline))
 
 
@@ -154,7 +154,7 @@ def _data(provenance: Provenance) -> str:
 
 @cache
 def template(name: str) -> Any:
-    """One of Plotly's templates, with only what is drawn here: Plotly checks it for every figure.
+    """One of Plotly's templates, reduced to what is drawn here: Plotly checks it for every figure.
 
     Labels are drawn even where the edge of a figure cuts them off. To find those, a browser would
     measure every label several times, which takes longer than the rest of the drawing.
@@ -179,7 +179,7 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
         what: The definition, with its range or unit; plain text.
         source: What it was computed on; already escaped.
         **layout: More of Plotly's layout. Text that does not fit its width continues on another
-            line, which makes the figure that much higher.
+            line, and the figure grows by as much.
     """
     characters = int(_CHARACTERS * layout.get("width", WIDTH))
     definition = [escape(line) for line in wrap(what, characters)]
@@ -202,7 +202,7 @@ def finish(figure: go.Figure, title: str, what: str, source: str, **layout: Any)
             "yanchor": "top",
         },
         "margin": {"l": 70, "r": 40, "t": 100, "b": 60},
-        # For a page that writes them itself, and breaks lines at its own width.
+        # For a page that writes them itself and breaks lines at its own width.
         "meta": {"definition": escape(what), "source": source},
     }
     whole = merged(merged(figure.layout.to_plotly_json(), common), layout)

@@ -44,8 +44,8 @@ def triangles(
         streams: Which streams to draw.
         statistics: Which columns to draw, each of them in every stream.
         baseline: The same table of the model beside it: in each row a cross on the source that it
-            reads most, and none where all is zero. If it has one stream, ``r``, that is each of the
-            four.
+            reads most, and none where all is zero. If it has one stream, ``r``, that stands for
+            each of the four.
 
     Raises:
         ValueError: If the models differ in their number of layers.

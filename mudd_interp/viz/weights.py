@@ -1,4 +1,4 @@
-"""Figures 12 and 13 of the paper: how much each stream reads of each earlier output."""
+"""Figures 12 and 13 of the paper: how much of each earlier output each stream reads."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -73,7 +73,7 @@ def weights_difference_figure(
 ) -> go.Figure:
     """:func:`weights_figure` as a difference, on a scale of its own.
 
-    Each stream is held against the baseline's of that name, or against its stream r where all four
+    Each stream is compared with the baseline's of that name, or with its stream r where all four
     are one: a plain Transformer takes 1 from each weight on the newest source, and nothing else.
 
     Args:

@@ -115,7 +115,7 @@ def test_a_run_that_fails_says_so_when_it_ends(error, monkeypatch, caplog):
     monkeypatch.setattr("runs._go", failing(error))
     at = opened("corpus")
     at.button(key="start_run").click().run()
-    require_sentence(at, "Not all went well.", error)
+    require_sentence(at, "Something went wrong.", error)
     require_line(caplog, error)
 
 

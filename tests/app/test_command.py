@@ -12,10 +12,10 @@ from mudd_interp.dashboard.options import (
     FREE,
     PINNED,
     SET_AT_START,
-    Place,
+    Address,
+    address_of,
     declared,
     options_of,
-    place_of,
     set_in,
 )
 from tests.unit.command import run
@@ -43,7 +43,7 @@ def test_it_serves_the_app_with_the_bundled_pair_on_this_machine_only(
     assert script.read_bytes() == checkout.read_bytes()
     assert arguments == ["--model=mudd-tiny", "--baseline=tfm-tiny"]
     assert where == {"host": None, "port": None, "headless": False, "names": ()}
-    assert place_of(None, None, True, (), ()) == Place(host="127.0.0.1", headless=True)
+    assert address_of(None, None, True, (), ()) == Address(host="127.0.0.1", headless=True)
 
 
 def test_its_options_are_honoured(monkeypatch: pytest.MonkeyPatch):
@@ -64,24 +64,24 @@ def test_streamlits_harmless_settings_are_honoured(tmp_path: Path, monkeypatch: 
     file = tmp_path / "config.toml"
     lines = ["[server]", "port = 7", "headless = true", 'address = "0.0.0.0"']
     file.write_text("\n".join([*lines, "[theme]", 'base = "dark"']))
-    assert place_of(None, None, False, (), [file]) == Place(port=7, headless=True)
-    assert options_of(Place(), [file])["theme.base"] == "dark"
+    assert address_of(None, None, False, (), [file]) == Address(port=7, headless=True)
+    assert options_of(Address(), [file])["theme.base"] == "dark"
     monkeypatch.setenv("STREAMLIT_SERVER_PORT", "8")
     monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
     monkeypatch.setenv("STREAMLIT_SERVER_HEADLESS", "false")
-    assert place_of(None, None, False, (), [file]) == Place(port=8, host="0.0.0.0")
-    assert place_of("::1", 9, True, (), [file]) == Place(port=9, host="::1", headless=True)
+    assert address_of(None, None, False, (), [file]) == Address(port=8, host="0.0.0.0")
+    assert address_of("::1", 9, True, (), [file]) == Address(port=9, host="::1", headless=True)
     monkeypatch.setenv("STREAMLIT_SERVER_PORT", "http")
     with pytest.raises(ValueError, match="a port from 0 to 65535, got 'http'"):
-        place_of(None, None, False, (), ())
+        address_of(None, None, False, (), ())
 
 
 def test_it_is_shared_where_others_may_reach_it():
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
-        assert not Place(host=host).shared
-        assert Place(host=host, names=("dash.example",)).shared
+        assert not Address(host=host).shared
+        assert Address(host=host, names=("dash.example",)).shared
     for host in ("0.0.0.0", "::", "192.0.2.7", "dash.example", "localhost.evil.example"):
-        assert Place(host=host).shared
+        assert Address(host=host).shared
 
 
 def test_every_option_of_streamlit_is_in_the_table_or_the_users():
@@ -106,4 +106,4 @@ def test_without_the_command_the_apps_own_settings_say_the_same():
     expected = {name: value for name, (value, _) in PINNED.items() if value is not None}
     assert {name: values.get(name) for name in expected} == expected
     assert values["server.address"] == "127.0.0.1"
-    assert values["server.allowedHosts"] == options_of(Place())["server.allowedHosts"]
+    assert values["server.allowedHosts"] == options_of(Address())["server.allowedHosts"]

@@ -174,7 +174,7 @@ def test_stop_ends_a_run_between_two_batches_and_leaves_what_is_finished(
     assert "4 of 4 sequences" in said(at.success)
     whole = caches.study(REQUEST).result("baseline", LayerSimilarityAnalysis())
     fresh = Study(REQUEST, load)
-    fresh.prepare(runs.passes(fresh)[1].needs)
+    fresh.prepare(runs.goals(fresh)[1].needs)
     assert whole.frame.equals(fresh.result("baseline", LayerSimilarityAnalysis()).frame)
 
 

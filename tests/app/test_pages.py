@@ -212,7 +212,7 @@ def test_a_long_prompt_is_asked_for_and_only_that_one_is_taken():
     assert "too long to carry" in texts(at.warning)
     assert not at.dataframe
     typed(at, "another")
-    assert "another prompt" in texts(at.error)
+    assert "different prompt" in texts(at.error)
     typed(at, prompt)
     assert "too long to carry" not in texts(at.warning)
     assert at.session_state["view"]["prompt"] == prompt
@@ -221,7 +221,7 @@ def test_a_long_prompt_is_asked_for_and_only_that_one_is_taken():
 
 def test_no_average_over_a_long_text_is_begun_unasked():
     at = opened("similarity", n="all")
-    assert "is over a long text that was not read yet" in texts(at.info)
+    assert "is over a long text that has not been read yet" in texts(at.info)
     assert not at.error
     assert not turned_to(opened(), "similarity").info
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import state
 from mudd_interp.axes import STREAMS
 from mudd_interp.encoding import LARGEST_ID
-from mudd_interp.request import MODES, PARTS, SCORES, STATISTICS, Request
+from mudd_interp.request import HEAD_MEASURES, MODES, ROLES, STATISTICS, Request
 
 NAMES = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=30)
 LONG = "".join(chr(33 + i * i * 7919 % 15000) for i in range(3000))
@@ -32,7 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "dtype": NAMES,
     "scope": st.sampled_from(("corpus", "prompt")),
     "mode": st.sampled_from(MODES),
-    "of": st.sampled_from(PARTS),
+    "of": st.sampled_from(ROLES),
     "position": POSITION,
     "layer": PLACE,
     "head": PLACE,
@@ -42,7 +42,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "raw": st.booleans(),
     "sinks": st.lists(IDS, max_size=64).map(tuple),
     "sink_positions": st.integers(0, 64),
-    "score": st.sampled_from(SCORES),
+    "score": st.sampled_from(HEAD_MEASURES),
     "answer": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
     "against": st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
     "corrupted": st.text(st.characters(codec="utf-8"), min_size=1, max_size=60),

@@ -128,7 +128,7 @@ def test_an_edge_is_chosen_without_a_mouse(app: Any):
 def test_an_edit_is_written_and_removed_without_a_mouse(app: Any):
     opened(app, "interventions")
     keyboard = app.page.keyboard
-    tab_to(app, app.page.get_by_label("Edits, one in a line"))
+    tab_to(app, app.page.get_by_label("Edits, one per line"))
     keyboard.type("cut v 7<-2")
     keyboard.press("Control+Enter")
     expect(app.page).to_have_url(re.compile(r"[?&]e="))

@@ -69,5 +69,5 @@ def test_an_edit_has_the_librarys_effect_and_its_link_shows_another_the_same(
     other = new_app()
     other.page.goto(app.page.url)
     other.settle()
-    expect(other.page.get_by_label("Edits, one in a line")).to_have_value(EDIT)
+    expect(other.page.get_by_label("Edits, one per line")).to_have_value(EDIT)
     assert bars(other, "edit_effects-model") == shown

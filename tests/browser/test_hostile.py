@@ -64,7 +64,7 @@ def test_models_that_cannot_be_loaded_are_named_and_the_app_goes_on(app: Any, tm
     (tmp_path / "config.json").write_text('{"model_type": "muddpythia", "vocab_size": 1')
     for model, reason in ((tmp_path, "is not JSON"), ("mudd-tidy", "did you mean")):
         app.open("similarity", f"n=2&c=64&m={model}")
-        expect(app.page.get_by_text("Nothing of it was read, loaded or computed")).to_be_visible()
+        expect(app.page.get_by_text("None of it has been read, loaded or computed")).to_be_visible()
         app.page.get_by_role("button", name="Go on", exact=True).click()
         expect(app.page.get_by_text("a model cannot be loaded")).to_be_visible()
         expect(app.page.get_by_text(reason)).to_be_visible()

@@ -23,7 +23,7 @@ from transformers import (
 
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from tests.parity.family import FAMILY, random_model
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
@@ -72,19 +72,19 @@ BRIDGED: dict[str, Callable[[], Any]] = {
 MODELS = [*FAMILY, *BRIDGED]
 
 
-def random_baseline(name: str) -> BridgeBaseline:
+def random_bridged(name: str) -> BridgeModel:
     """A Hugging Face model in float64 whose every parameter is random."""
     torch.manual_seed(3)
     module = BRIDGED[name]().double().eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return BridgeBaseline.from_module(module)
+    return BridgeModel.from_module(module)
 
 
 def model_of(name: str) -> Any:
     """A random model of a backbone, in float64."""
-    return random_baseline(name) if name in BRIDGED else random_model(FAMILY[name])
+    return random_bridged(name) if name in BRIDGED else random_model(FAMILY[name])
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -176,7 +176,7 @@ CHECKS: dict[str, Callable[[Any, Tensor, Any], float]] = {
 
 def errors(name: str) -> dict[str, float]:
     """The error of every check on one backbone."""
-    model = model_of(name)  # with gradients: a baseline is tried when it is made
+    model = model_of(name)  # with gradients: a bridged model is tried when it is made
     with torch.no_grad():
         logits, cache = model.run_with_cache(TOKENS)
         return {check: function(model, logits, cache) for check, function in CHECKS.items()}

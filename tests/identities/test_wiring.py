@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mudd_interp.analysis import read_weights
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.wiring import Rewired, total
 from tests.identities.circuits import FOUR_BLOCKS, planted
 from tests.identities.errors import BRIDGED, EXACT, MODELS, TOKENS, model_of, neox
@@ -251,6 +251,6 @@ def test_reads_in_words() -> None:
 
 def test_a_baseline_in_memory_has_a_wiring() -> None:
     torch.manual_seed(0)
-    model = BridgeBaseline.from_module(neox().eval())
+    model = BridgeModel.from_module(neox().eval())
     assert model.wiring.parallel
     assert read_weights(model, TOKENS).completeness.max() < SINGLE

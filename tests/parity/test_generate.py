@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerFast, StoppingCriteria
 
 from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.parity.test_neox import CONTEXT, TOLERANCE, VOCAB, Pair
 
@@ -64,7 +64,7 @@ def drawn(model: Any, given: Any, **arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ["generate", "generate_stream"])
-@pytest.mark.parametrize("kind", [HookedMUDDTransformer, BridgeBaseline])
+@pytest.mark.parametrize("kind", [HookedMUDDTransformer, BridgeModel])
 def test_arguments_are_those_of_the_bridge_in_name_order_and_default(kind: type, method: str):
     def arguments(method: Any) -> list[tuple[Any, ...]]:
         parameters = inspect.signature(method).parameters.values()

@@ -11,7 +11,7 @@ from mudd_interp.analysis import head_activity, layer_similarity
 from mudd_interp.checkpoints.neox import of_neox
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.model.wirings import Plain
 
 # float32 through three layers with logits of order one: the two orders of summation differ by a
@@ -112,7 +112,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any], HookedMUDDTransformer]
 
 
 class Pair:
-    """The same weights in our model and in a baseline, and Hugging Face's own logits."""
+    """The same weights in our model and in a bridged model, and Hugging Face's own logits."""
 
     def __init__(self, kind: str, tokenizer: Any = None):
         make, convert = KINDS[kind]
@@ -123,7 +123,7 @@ class Pair:
         self.ours.tokenizer = tokenizer
         with torch.no_grad():
             self.expected = module(self.tokens).logits.clone()
-        self.baseline: Any = BridgeBaseline.from_module(module, tokenizer)
+        self.baseline: Any = BridgeModel.from_module(module, tokenizer)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -45,10 +45,10 @@ def test_every_figure_has_a_page_and_its_numbers(made: Path):
 def test_the_manifest_says_what_it_was_made_from(made: Path):
     manifest = json.loads((made / MANIFEST).read_text())
     assert manifest["request"]["sequences"] == 3
-    for part, name in (("model", "mudd-tiny"), ("baseline", "tfm-tiny")):
-        assert manifest[part]["model"] == name
-        assert len(manifest[part]["digest"]) == 64
-        assert manifest[part]["tokens"] == 3 * 256
+    for role, name in (("model", "mudd-tiny"), ("baseline", "tfm-tiny")):
+        assert manifest[role]["model"] == name
+        assert len(manifest[role]["digest"]) == 64
+        assert manifest[role]["tokens"] == 3 * 256
     assert {"python", "torch", "transformer-lens", "mudd-interp"} <= set(manifest["versions"])
 
 

@@ -159,8 +159,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "cache in a file": (["app", "--cache", "EMPTY_FILE"], ["cannot write to EMPTY_FILE"]),
     "no manifest": ([*OUT, "--manifest", "nowhere.json"], ["cannot read a manifest from nowhere"]),
-    "not a manifest": ([*OUT, "--manifest", "EMPTY_FILE"], ["cannot read a manifest"]),
-    "half a manifest": ([*OUT, "--manifest", "HALF"], ["no whole manifest", "look at 'request'"]),
+    "empty manifest": ([*OUT, "--manifest", "EMPTY_FILE"], ["cannot read a manifest"]),
+    "half a manifest": ([*OUT, "--manifest", "HALF"], ["complete manifest", "look at 'request'"]),
     "manifest and model": ([*OUT, "--manifest", "HALF", "--model", "x"], ["give no others"]),
     # Training, and the command itself.
     "unknown preset": (["train", "tiny-pear", "--out", "OUT"], ["did you mean `tiny-pair`"]),

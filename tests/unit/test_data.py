@@ -138,7 +138,9 @@ def test_a_path_that_is_empty_or_can_be_read_once_only_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the path of the text is empty"):
         data.file_batches([""], Letters(), packing)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is not a file, and a text is read more than once"):
+    with pytest.raises(
+        ValueError, match="it is not a regular file, and a text is read more than once"
+    ):
         data.file_batches([tmp_path / "pipe"], Letters(), packing)
 
 

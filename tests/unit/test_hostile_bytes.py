@@ -199,7 +199,7 @@ def test_one_bit_of_a_result_is_seen(tmp_path: Path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="its sha256 is another"):
+    with pytest.raises(ValueError, match="its sha256 does not match"):
         Result.load(path)
 
 

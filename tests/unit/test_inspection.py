@@ -14,7 +14,7 @@ from mudd_interp.inspection import (
     part_of,
     print_description,
 )
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from tests.parity.family import FAMILY, random_model
 
 V, D, F, T, L, H, KV, E = 50, 32, 48, 24, 2, 4, 2, 8
@@ -155,7 +155,7 @@ def test_a_baseline_of_another_architecture(name: str) -> None:
     _, expected, tied, sizes = CASES[name]
     module = made(name)
     total = sum(parameter.numel() for parameter in module.parameters())
-    found = describe_model(BridgeBaseline.from_module(module))
+    found = describe_model(BridgeModel.from_module(module))
     assert found["parameters"] == expected | {"total": total}
     assert sum(expected.values()) == total
     assert found["tied"] == tied
@@ -186,7 +186,7 @@ def test_what_has_no_name_of_ours_is_classed_by_its_module_or_is_other() -> None
 
 
 def test_what_is_tied_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    found = describe_model(BridgeBaseline.from_module(made("Llama")))
+    found = describe_model(BridgeModel.from_module(made("Llama")))
     print_description(found, Console(width=100))
     lines = capsys.readouterr().out.splitlines()
     assert [

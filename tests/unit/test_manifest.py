@@ -19,7 +19,7 @@ from tests.bundled import load
 SHORT = Request(sequences=3, context=16, prompt="def f(x):\n    return x")
 PACK = "bundled validation pack (Python source), cut anew"
 RANDOM = "50 random tokens, 3 times over (seed 0)"
-PARTS = ("model", "baseline")
+ROLES = ("model", "baseline")
 
 
 def made(request: Request, names: tuple[str, ...], out: Path) -> tuple[Study, dict[str, Any]]:
@@ -37,8 +37,8 @@ def made(request: Request, names: tuple[str, ...], out: Path) -> tuple[Study, di
 def texts(manifest: dict[str, Any], name: str) -> dict[str, list[tuple[str, int, int]]]:
     (entry,) = (each for each in manifest["figures"] if each["name"] == name)
     return {
-        part: [(" + ".join(s["data"]), s["sequences"], s["tokens"]) for s in sources]
-        for part, sources in entry["computed_on"].items()
+        role: [(" + ".join(s["data"]), s["sequences"], s["tokens"]) for s in sources]
+        for role, sources in entry["computed_on"].items()
     }
 
 
@@ -54,7 +54,7 @@ def test_each_figure_has_its_own_text_in_one_manifest(tmp_path: Path):
         "head_scores_by_depth": (RANDOM, 16, 16 * 151),
     }
     for name, (data, sequences, count) in expected.items():
-        assert texts(manifest, name) == {part: [(data, sequences, count)] for part in PARTS}, name
+        assert texts(manifest, name) == {role: [(data, sequences, count)] for role in ROLES}, name
         plural = "" if sequences == 1 else "s"
         words = f"{data}, {count:,} tokens in {sequences:,} sequence{plural}"
         assert words in manifest["captions"][name]

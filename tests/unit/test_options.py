@@ -13,7 +13,7 @@ from mudd_interp.encoding import LARGEST_ID
 from mudd_interp.flags import of_flag
 from mudd_interp.options import Option, table
 from mudd_interp.request import OPTIONS, Request
-from mudd_interp.values import Ids, Name, Place
+from mudd_interp.values import Ids, Index, Name
 
 KEYS = "m b t d dg ds dc n c bs ty dv p i s o of x l h st j k r z zp q a ag cp e"  # links of 0.1
 
@@ -44,7 +44,7 @@ def test_each_says_what_it_is(row: Any):
 def test_a_new_option_is_one_field():
     @dataclass(frozen=True)
     class Two:
-        depth: Annotated[Place | None, Option("dp", "How deep.", most=7)] = None
+        depth: Annotated[Index | None, Option("dp", "How deep.", most=7)] = None
         names: Annotated[Name, Option("nm", "A name.")] = "x"
 
     depth, names = table(Two).values()

@@ -24,7 +24,7 @@ from mudd_interp.analysis import (
 from mudd_interp.catalog import FIGURES, draw, draw_kind
 from mudd_interp.data import bundled_batches
 from mudd_interp.model.tokens import Tokens
-from mudd_interp.request import SCORES, Mode, Request
+from mudd_interp.request import HEAD_MEASURES, Mode, Request
 from mudd_interp.study import Need, Study, attention_pattern
 from mudd_interp.texts import corpus_of, corrupted_of, text_files
 from tests.bundled import load
@@ -143,7 +143,7 @@ def test_several_figures_share_one_pass():
     calls: list[tuple[int, int]] = []
     this = Study(SHORT, load, progress=lambda *seen: calls.append(seen))
     analyses = (LayerSimilarityAnalysis(), HeadActivityAnalysis())
-    this.prepare([Need(part, each) for part in this.parts for each in analyses])
+    this.prepare([Need(role, each) for role in this.roles for each in analyses])
     assert calls == [(1, 16), (2, 32)]  # one batch of each model
 
 
@@ -256,7 +256,7 @@ def test_a_place_outside_the_model_is_named():
             getattr(this, next(iter(change)))("model")
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", HEAD_MEASURES)
 def test_heads_are_in_the_order_of_any_score(score):
     drawn = draw_kind(FIGURES["head_scores"], study(replace(SHORT, score=score), {}))
     column = drawn.frame["active" if score == "activity" else score]

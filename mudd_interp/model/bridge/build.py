@@ -32,5 +32,5 @@ def build_bridge(module: Any, tokenizer: Any = None, name: str = "a module in me
         )
     except ValueError as error:
         raise ValueError(
-            f"{architecture} cannot be a baseline: TransformerBridge does not take it ({error})."
+            f"{architecture} cannot be bridged: TransformerBridge does not take it ({error})."
         ) from error

@@ -1,4 +1,4 @@
-"""``model.cfg`` of a baseline: a bridge's configuration, read under our names too."""
+"""``model.cfg`` of a bridged model: a bridge's configuration, read under our names too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,11 @@ CONTEXTS = (
 """What transformers' configurations call the longest text."""
 
 
-class BaselineConfig(ConfigView):
+class BridgeConfig(ConfigView):
     """A live view of a TransformerBridge's configuration.
 
-    What is not here is read from the bridge's own. A baseline has no dense connections, and its
-    streams are one. The ``use_*`` flags of TransformerLens are off: ``attn.hook_result`` and the
+    What is not here is read from the bridge's own. A bridged model has no dense connections and
+    one stream. The ``use_*`` flags of TransformerLens are off: ``attn.hook_result`` and the
     stream inputs are hooked directly. Nothing can be set.
     """
 
@@ -96,7 +96,7 @@ class BaselineConfig(ConfigView):
 
     def __repr__(self) -> str:
         """The bridge's configuration."""
-        return f"BaselineConfig({self._bridge[0].cfg})"
+        return f"BridgeConfig({self._bridge[0].cfg})"
 
 
 def _of_layers(blocks: Any, size: Callable[[Any], int]) -> int | tuple[int, ...] | None:

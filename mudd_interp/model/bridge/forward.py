@@ -1,4 +1,4 @@
-"""The forward pass of a baseline: its bridge's, between the blocks that are asked for."""
+"""The forward pass of a bridged model: its bridge's, between the blocks that are asked for."""
 
 import warnings
 from collections.abc import Callable, Generator

@@ -1,4 +1,4 @@
-"""Decoding with a baseline."""
+"""Decoding with a bridged model."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The parameters of a baseline, each at its place among the bridge's components."""
+"""The parameters of a bridged model, each at its place among the bridge's components."""
 
 from collections.abc import Generator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a baseline's hooks are worth, found out by running it on a few tokens when it is loaded."""
+"""What a bridged model's hooks are worth, found by running it on a few tokens at load."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Findings:
 
 
 def probe(model: LanguageModel) -> Findings:
-    """Run a baseline on a few tokens, and see which hooks are live and exact.
+    """Run a bridged model on a few tokens, and see which hooks are live and exact.
 
     Raises:
         ValueError: If it is not a plain Transformer: its logits are not finite, or the blocks do
@@ -78,12 +78,12 @@ def check_chain(model: LanguageModel, cache: Cache) -> None:
         for needed in (output, name):
             if needed not in cache:
                 raise ValueError(
-                    f"{model.cfg.architecture} cannot be a baseline: its bridge has no `{needed}`, "
-                    "and a baseline is a decoder whose blocks share one residual stream."
+                    f"{model.cfg.architecture} cannot be bridged: its bridge has no `{needed}`, "
+                    "and the model must be a decoder whose blocks share one residual stream."
                 )
         if not close(cache[name], cache[output]):
             raise ValueError(
-                f"{model.cfg.architecture} cannot be a baseline: `{name}` is not `{output}`, so "
+                f"{model.cfg.architecture} cannot be bridged: `{name}` is not `{output}`, so "
                 "its connections are not those of a plain residual stream."
             )
 

@@ -57,7 +57,7 @@ class NormTap(Tap):
 
 
 class Taps:
-    """All hook points of a baseline by name, in the order in which they run.
+    """All hook points of a bridged model by name, in the order in which they run.
 
     Attributes:
         points: Our hook points.

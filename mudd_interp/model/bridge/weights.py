@@ -1,4 +1,4 @@
-"""The weights of a baseline under TransformerLens' names, and directions in its final stream."""
+"""A bridged model's weights under TransformerLens' names, and directions in its final stream."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import Stream
-from mudd_interp.model.bridge.config import BaselineConfig
+from mudd_interp.model.bridge.config import BridgeConfig
 from mudd_interp.model.ends import Ends
 from mudd_interp.model.stacked import Sublayer, Weights
 from mudd_interp.model.tokens import Tokens
@@ -18,10 +18,10 @@ class BridgeWeights(Weights):
 
     Args:
         bridge: The TransformerBridge.
-        cfg: The baseline's configuration.
+        cfg: The model's configuration.
     """
 
-    def __init__(self, bridge: Any, cfg: BaselineConfig):
+    def __init__(self, bridge: Any, cfg: BridgeConfig):
         super().__init__(bridge.blocks, cfg)
         self.bridge = bridge
 

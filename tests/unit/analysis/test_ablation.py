@@ -9,7 +9,7 @@ import mudd_interp as mi
 from mudd_interp.analysis import AblationSweep, Result, ablation_sweep, dense_weights
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.edits import every_edge
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.protocol import ModelInfo
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.unit.model.test_bridge import neox
@@ -69,7 +69,7 @@ def test_the_fast_sweep_is_the_naive_one(name, pair):
 
 def test_a_bridge_is_swept_pass_by_pass():
     torch.manual_seed(0)
-    model = BridgeBaseline.from_module(neox().double())
+    model = BridgeModel.from_module(neox().double())
     batches = [torch.randint(50, (2, 6))]
     edits = ["cut head 1.2", "cut r 0<-1", "cut mlp 1"]
     found = ablation_sweep(model, batches, edits)

@@ -17,7 +17,7 @@ import mudd_interp as mi
 from mudd_interp import axes
 from mudd_interp.analysis import activation_files
 from mudd_interp.data import token_batches
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.protocol import ModelInfo, Observer
 from tests.parity.family import FAMILY, random_model, random_tokens
 
@@ -31,7 +31,7 @@ def work(name: str = "MUDDFormer") -> tuple[Any, list[torch.Tensor]]:
     return model, [random_tokens(model.config, *shape, seed=i) for i, shape in enumerate(SHAPES)]
 
 
-def gpt2() -> BridgeBaseline:
+def gpt2() -> BridgeModel:
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=29,
@@ -42,7 +42,7 @@ def gpt2() -> BridgeBaseline:
         bos_token_id=0,
         eos_token_id=0,
     )
-    return BridgeBaseline.from_module(GPT2LMHeadModel(config))
+    return BridgeModel.from_module(GPT2LMHeadModel(config))
 
 
 @pytest.mark.parametrize("name", ["MUDDFormer", "Transformer++", "PrePostDANorm, Eq. 10", "GPT-2"])

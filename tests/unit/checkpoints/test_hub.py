@@ -20,12 +20,12 @@ from huggingface_hub.errors import (
 
 from mudd_interp.checkpoints import configs, load, load_model, names
 from mudd_interp.checkpoints import hub as hub_files
-from mudd_interp.checkpoints.names import RELEASED, Place
+from mudd_interp.checkpoints.names import RELEASED, Location
 from mudd_interp.files import read_object
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
 from tests.unit.checkpoints.released_folder import in_order
-from tests.unit.checkpoints.test_baseline import tiny_pythia
+from tests.unit.checkpoints.test_bridged import tiny_pythia
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -161,7 +161,7 @@ def test_an_index_may_not_leave_the_cache_either(hub: Path, tmp_path: Path):
     refused("someone/model", "outside its folder: refused", local_files_only=True)
 
 
-def test_other_models_are_baselines(
+def test_other_models_are_bridged(
     hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[tuple[Any, ...]] = []
@@ -171,7 +171,7 @@ def test_other_models_are_baselines(
         asked.append(given)
         return baseline
 
-    monkeypatch.setattr(load, "load_baseline", record)
+    monkeypatch.setattr(load, "load_bridged", record)
     folder, config = tmp_path / "m", {"model_type": "gpt_neox"}
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
@@ -179,8 +179,8 @@ def test_other_models_are_baselines(
     snapshot = cache(hub, "EleutherAI/pythia-160m", folder)
     load_model("pythia-160m", revision="main", local_files_only=True, check=False)
     cpu = torch.device("cpu")
-    here = Place(str(folder), folder, folder / "tokenizer.json")
-    there = Place(
+    here = Location(str(folder), folder, folder / "tokenizer.json")
+    there = Location(
         "EleutherAI/pythia-160m", snapshot, snapshot / "tokenizer.json", "EleutherAI/pythia-160m"
     )
     assert asked == [

@@ -14,7 +14,7 @@ from torch import Tensor
 from mudd_interp.checkpoints import load_model, names, own, save_model, weight_files
 from mudd_interp.checkpoints.checks import check_runs
 from mudd_interp.checkpoints.digest import model_digest
-from mudd_interp.checkpoints.released import released_sources
+from mudd_interp.checkpoints.released import released_layout
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.wirings import Plain
@@ -181,7 +181,7 @@ def test_conversion_is_free():
     cfg = ModelConfig.from_released(released_folder.config())
     model, tensors = HookedMUDDTransformer(cfg), released_folder.weights()
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    sources = released_sources(cfg, shapes, tensors)
+    sources = released_layout(cfg, shapes, tensors)
     assert {source.name for source in sources.values()} == tensors.keys()
     for name, source in sources.items():
         view = source.view(tensors[source.name])

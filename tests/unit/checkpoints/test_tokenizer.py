@@ -15,7 +15,7 @@ from mudd_interp.checkpoints import load_model, save_model
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from tests.parity.family import FAMILY, random_model
 from tests.unit.checkpoints import released_folder
-from tests.unit.checkpoints.test_baseline import tiny_pythia
+from tests.unit.checkpoints.test_bridged import tiny_pythia
 
 WORDS = ["<unk>", "<s>", "</s>", "<pad>", "<|im|>", "a", "rose", "is", "<|endoftext|>"]
 MARK = b"\xef\xbb\xbf"

@@ -1,4 +1,4 @@
-"""Baselines behind our names: what each hook is, and that an edit of it is exact."""
+"""Bridged models behind our names: what each hook is, and that an edit of it is exact."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from transformers import (
 from mudd_interp import axes
 from mudd_interp.inspection import parameters_by_part
 from mudd_interp.model import MUDDActivationCache
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.protocol import HookedModel
 
 LAYERS, HEADS, WIDTH, VOCAB, CONTEXT = 2, 4, 32, 50, 24
@@ -96,24 +96,22 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def baseline(kind: str) -> BridgeBaseline:
-    return BridgeBaseline.from_module(random_module(kind))
+def baseline(kind: str) -> BridgeModel:
+    return BridgeModel.from_module(random_module(kind))
 
 
 @pytest.fixture(scope="module")
-def pythia() -> BridgeBaseline:
-    return BridgeBaseline.from_module(random_module("neox"))
+def pythia() -> BridgeModel:
+    return BridgeModel.from_module(random_module("neox"))
 
 
-def run(
-    model: BridgeBaseline, tokens: Tensor, *edits: tuple[str, Callable[[Tensor], Any]]
-) -> Tensor:
+def run(model: BridgeModel, tokens: Tensor, *edits: tuple[str, Callable[[Tensor], Any]]) -> Tensor:
     hooks: list[Any] = [(name, lambda x, hook, edit=edit: edit(x)) for name, edit in edits]
     with torch.no_grad():
         return model.run_with_hooks(tokens, fwd_hooks=hooks)
 
 
-def everything(model: BridgeBaseline, tokens: Tensor) -> Any:
+def everything(model: BridgeModel, tokens: Tensor) -> Any:
     with torch.no_grad():
         return model.run_with_cache(tokens, names_filter=lambda _: True)[1]
 
@@ -131,7 +129,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def test_it_is_a_hooked_model_and_computes_what_transformers_computes(
-    kind: str, baseline: BridgeBaseline, tokens: Tensor
+    kind: str, baseline: BridgeModel, tokens: Tensor
 ) -> None:
     assert isinstance(baseline, HookedModel)
     with torch.no_grad():
@@ -156,13 +154,13 @@ BESIDES = {
 }
 
 
-def test_which_hooks_there_are(kind: str, baseline: BridgeBaseline) -> None:
+def test_which_hooks_there_are(kind: str, baseline: BridgeModel) -> None:
     in_blocks = {axes.block(i, n) for i in range(LAYERS) for n in EVERYWHERE | BESIDES[kind]}
     ends = {"hook_embed", "hook_resid_final", "ln_final.hook_scale", "ln_final.hook_normalized"}
     assert set(baseline.hook_dict) == in_blocks | ends
 
 
-def test_shapes(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_shapes(baseline: BridgeModel, tokens: Tensor) -> None:
     cache, (batch, pos) = everything(baseline, tokens), tokens.shape
     assert isinstance(cache, MUDDActivationCache)
     assert set(cache) == set(baseline.hook_dict)
@@ -178,7 +176,7 @@ def test_shapes(baseline: BridgeBaseline, tokens: Tensor) -> None:
     assert cache["blocks.1.ln1.hook_scale"].shape == (batch, pos, 1)
 
 
-def test_patterns_are_causal_and_sum_to_one(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_patterns_are_causal_and_sum_to_one(baseline: BridgeModel, tokens: Tensor) -> None:
     cache = everything(baseline, tokens)
     for layer in range(LAYERS):
         pattern = cache["pattern", layer]
@@ -188,7 +186,7 @@ def test_patterns_are_causal_and_sum_to_one(baseline: BridgeBaseline, tokens: Te
 
 
 def test_the_first_source_is_what_enters_the_first_block(
-    kind: str, baseline: BridgeBaseline, tokens: Tensor
+    kind: str, baseline: BridgeModel, tokens: Tensor
 ) -> None:
     embedding = everything(baseline, tokens)["hook_embed"]
     expected = baseline.W_E[tokens]
@@ -197,14 +195,14 @@ def test_the_first_source_is_what_enters_the_first_block(
     assert torch.equal(embedding, expected)
 
 
-def test_heads_add_up(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_heads_add_up(baseline: BridgeModel, tokens: Tensor) -> None:
     cache = everything(baseline, tokens)
     bias = baseline.blocks[1].attn.b_O
     total = cache["result", 1].sum(2) + (0 if bias is None else bias)
     assert same(total, cache["attn_out", 1])
 
 
-def test_one_stream_is_edited_alone(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_one_stream_is_edited_alone(baseline: BridgeModel, tokens: Tensor) -> None:
     """Editing what queries read is editing queries by hand, and nothing else."""
     cache, delta = everything(baseline, tokens), noise(*tokens.shape, WIDTH)
     block = baseline.blocks[1]
@@ -220,7 +218,7 @@ def test_one_stream_is_edited_alone(baseline: BridgeBaseline, tokens: Tensor) ->
 
 
 def test_three_streams_and_the_residual_are_one_edit_of_the_input(
-    baseline: BridgeBaseline, tokens: Tensor
+    baseline: BridgeModel, tokens: Tensor
 ) -> None:
     """Through q, k and v by their hooks, and along the residual by the attention's output."""
     delta = noise(*tokens.shape, WIDTH)
@@ -231,7 +229,7 @@ def test_three_streams_and_the_residual_are_one_edit_of_the_input(
     assert same(split, run(baseline, tokens, (axes.resid_pre(1), plus(delta))))
 
 
-def test_edits_that_are_the_same_edit(kind: str, baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_edits_that_are_the_same_edit(kind: str, baseline: BridgeModel, tokens: Tensor) -> None:
     delta = noise(*tokens.shape, WIDTH)
     chains = [
         ("hook_embed", axes.resid_pre(0)),
@@ -248,7 +246,7 @@ def test_edits_that_are_the_same_edit(kind: str, baseline: BridgeBaseline, token
 
 
 def test_an_edit_of_the_middle_moves_the_stream_by_itself_and_through_the_ffn(
-    kind: str, baseline: BridgeBaseline, tokens: Tensor
+    kind: str, baseline: BridgeModel, tokens: Tensor
 ) -> None:
     if kind == "neox":
         with pytest.raises(ValueError, match=r"no hook `blocks\.0\.hook_resid_mid`: .*no place"):
@@ -265,7 +263,7 @@ def test_an_edit_of_the_middle_moves_the_stream_by_itself_and_through_the_ffn(
     assert same(cache["resid_post", 0], plain["resid_mid", 0] + delta + ffn)
 
 
-def test_an_edited_head_replaces_its_share(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_an_edited_head_replaces_its_share(baseline: BridgeModel, tokens: Tensor) -> None:
     def without_head(result: Tensor) -> Tensor:
         result = result.clone()
         result[:, :, 2] = 0
@@ -277,7 +275,7 @@ def test_an_edited_head_replaces_its_share(baseline: BridgeBaseline, tokens: Ten
 
 
 def test_an_edit_in_place_counts_and_spares_the_cache(
-    baseline: BridgeBaseline, tokens: Tensor
+    baseline: BridgeModel, tokens: Tensor
 ) -> None:
     def zero(x: Tensor, hook: Any) -> None:
         x[:, 3] = 0
@@ -291,7 +289,7 @@ def test_an_edit_in_place_counts_and_spares_the_cache(
 
 
 def test_a_norm_that_a_split_stream_does_not_pass_is_refused(
-    pythia: BridgeBaseline, tokens: Tensor
+    pythia: BridgeModel, tokens: Tensor
 ) -> None:
     norm, stream = "blocks.1.ln1.hook_scale", "blocks.1.hook_q_input"
     one, nothing = (plus(torch.full((), value)) for value in (1.0, 0.0))
@@ -307,7 +305,7 @@ def test_a_norm_that_a_split_stream_does_not_pass_is_refused(
 
 @pytest.mark.parametrize("call", ["add_caching_hooks", "cache_all"])
 def test_transformer_lens_caching_hooks_fill_a_cache_of_everything(
-    pythia: BridgeBaseline, tokens: Tensor, call: str
+    pythia: BridgeModel, tokens: Tensor, call: str
 ) -> None:
     cache: dict[str, Tensor] = {}
     getattr(pythia, call)(cache=cache)
@@ -317,7 +315,7 @@ def test_transformer_lens_caching_hooks_fill_a_cache_of_everything(
     assert set(cache) == set(pythia.hook_dict)
 
 
-def test_no_hook_stays_behind(pythia: BridgeBaseline, tokens: Tensor) -> None:
+def test_no_hook_stays_behind(pythia: BridgeModel, tokens: Tensor) -> None:
     def fail(x: Tensor, hook: Any) -> Tensor:
         raise KeyError(hook.name)
 
@@ -330,14 +328,14 @@ def test_no_hook_stays_behind(pythia: BridgeBaseline, tokens: Tensor) -> None:
     assert torch.equal(run(pythia, tokens), plain)
 
 
-def test_unknown_names_are_refused_with_the_nearest(pythia: BridgeBaseline, tokens: Tensor) -> None:
+def test_unknown_names_are_refused_with_the_nearest(pythia: BridgeModel, tokens: Tensor) -> None:
     with pytest.raises(ValueError, match=r"did you mean `blocks\.0\.attn\.hook_pattern`"):
         pythia.run_with_cache(tokens, names_filter="blocks.0.attn.hook_patern")
     with pytest.raises(ValueError, match=r"no hook `blocks\.1\.attn\.hook_rot_q`: .*never runs"):
         pythia.run_with_cache(tokens, names_filter="blocks.1.attn.hook_rot_q")
 
 
-def test_bad_tokens_are_refused(pythia: BridgeBaseline) -> None:
+def test_bad_tokens_are_refused(pythia: BridgeModel) -> None:
     with pytest.raises(ValueError, match=f"{VOCAB} is outside the vocabulary of {VOCAB}"):
         pythia(torch.tensor([[VOCAB]]))
     with pytest.raises(ValueError, match="25 tokens do not fit the context of 24"):
@@ -348,7 +346,7 @@ def test_bad_tokens_are_refused(pythia: BridgeBaseline) -> None:
         pythia("text")
 
 
-def test_return_types(pythia: BridgeBaseline, tokens: Tensor) -> None:
+def test_return_types(pythia: BridgeModel, tokens: Tensor) -> None:
     with torch.no_grad():
         logits, loss = pythia(tokens, return_type="both")
         each = pythia(tokens, return_type="loss", loss_per_token=True)
@@ -359,7 +357,7 @@ def test_return_types(pythia: BridgeBaseline, tokens: Tensor) -> None:
 
 
 def test_without_logits_all_hooks_run_and_the_unembedding_does_not(
-    baseline: BridgeBaseline, tokens: Tensor
+    baseline: BridgeModel, tokens: Tensor
 ) -> None:
     ran: list[Any] = []
     full = everything(baseline, tokens)
@@ -375,7 +373,7 @@ def test_without_logits_all_hooks_run_and_the_unembedding_does_not(
     assert all(torch.equal(cache[name], full[name]) for name in full)
 
 
-def test_stop_at_layer(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_stop_at_layer(baseline: BridgeModel, tokens: Tensor) -> None:
     cache = everything(baseline, tokens)
     with torch.no_grad():
         assert torch.equal(baseline(tokens, stop_at_layer=1), cache["resid_pre", 1])
@@ -385,7 +383,7 @@ def test_stop_at_layer(baseline: BridgeBaseline, tokens: Tensor) -> None:
             baseline(tokens, stop_at_layer=3)
 
 
-def test_weights_are_one_hot_on_the_newest_source(pythia: BridgeBaseline) -> None:
+def test_weights_are_one_hot_on_the_newest_source(pythia: BridgeModel) -> None:
     assert pythia.wiring.streams == ("r",)
     assert pythia.wiring.additive
     assert pythia.wiring.static(pythia.wiring.row("r", 1)).tolist() == [0, 0, 1]
@@ -393,7 +391,7 @@ def test_weights_are_one_hot_on_the_newest_source(pythia: BridgeBaseline) -> Non
     assert hooks == ["hook_embed", "blocks.0.hook_resid_post"]
 
 
-def test_components_sum_to_the_logit(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_components_sum_to_the_logit(baseline: BridgeModel, tokens: Tensor) -> None:
     """Residual directions include the final norm's gain; its bias is a term of its own."""
     with torch.no_grad():
         logits, cache = baseline.run_with_cache(tokens, names_filter=lambda _: True)
@@ -405,9 +403,7 @@ def test_components_sum_to_the_logit(baseline: BridgeBaseline, tokens: Tensor) -
     assert same(shares.sum(0) + constant[tokens], chosen)
 
 
-def test_heads_neurons_and_biases_sum_to_the_stream(
-    baseline: BridgeBaseline, tokens: Tensor
-) -> None:
+def test_heads_neurons_and_biases_sum_to_the_stream(baseline: BridgeModel, tokens: Tensor) -> None:
     cache = everything(baseline, tokens)
     with torch.no_grad():
         parts = cache.stack_head_results(incl_remainder=True)
@@ -418,7 +414,7 @@ def test_heads_neurons_and_biases_sum_to_the_stream(
     assert same(total + others + biases, cache["hook_resid_final"])
 
 
-def test_gradients_of_a_split_stream_are_its_own(pythia: BridgeBaseline, tokens: Tensor) -> None:
+def test_gradients_of_a_split_stream_are_its_own(pythia: BridgeModel, tokens: Tensor) -> None:
     names = [axes.stream_input(1, stream) for stream in ("q", "k", "v")]
     _, cache = pythia.run_with_cache(tokens, names_filter=names, incl_bwd=True, return_type="loss")
     step = 1e-2 * noise(*tokens.shape, WIDTH)
@@ -433,7 +429,7 @@ def test_gradients_of_a_split_stream_are_its_own(pythia: BridgeBaseline, tokens:
             assert abs(float((up - down) / 2 - slope)) < 2e-6
 
 
-def test_all_gradients_at_once(pythia: BridgeBaseline, tokens: Tensor) -> None:
+def test_all_gradients_at_once(pythia: BridgeModel, tokens: Tensor) -> None:
     _, cache = pythia.run_with_cache(tokens, incl_bwd=True, return_type="loss")
     grads = {name for name in cache if name.endswith("_grad")}
     assert {"blocks.1.hook_q_input_grad", "blocks.1.attn.hook_pattern_grad"} <= grads
@@ -443,9 +439,7 @@ def test_all_gradients_at_once(pythia: BridgeBaseline, tokens: Tensor) -> None:
     assert ffn.abs().max() > 1e-4  # the parallel FFN reads the input as well
 
 
-def test_generate_goes_on_greedily_and_through_hooks(
-    baseline: BridgeBaseline, tokens: Tensor
-) -> None:
+def test_generate_goes_on_greedily_and_through_hooks(baseline: BridgeModel, tokens: Tensor) -> None:
     new = 4
     expected, hooked = tokens, tokens
     hooks: list[Any] = [(axes.stream_input(1, "v"), lambda x, hook: 0 * x + 1)]
@@ -471,12 +465,12 @@ def test_generate_goes_on_greedily_and_through_hooks(
 def test_patterns_exist_whatever_the_module_was_made_with(tokens: Tensor) -> None:
     module = random_module("llama")
     module.set_attn_implementation("sdpa")
-    cache = everything(BridgeBaseline.from_module(module), tokens)
+    cache = everything(BridgeModel.from_module(module), tokens)
     assert same(cache["pattern", 0].sum(-1), torch.ones(2, HEADS, tokens.shape[1]))
 
 
 def test_precision_follows_the_weights(tokens: Tensor) -> None:
-    model = BridgeBaseline.from_module(random_module("neox"))
+    model = BridgeModel.from_module(random_module("neox"))
     assert model.to(torch.float64).cfg.dtype == torch.float64
     cache = everything(model, tokens)
     assert {cache[name].dtype for name in cache} == {torch.float64}
@@ -496,7 +490,7 @@ def test_a_loss_of_a_part_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return pattern
 
     monkeypatch.setattr(attention, "_softmax_dropout_pattern", detached)
-    model = BridgeBaseline.from_module(random_module("neox"))
+    model = BridgeModel.from_module(random_module("neox"))
     assert axes.pattern(0) not in model.hook_dict
     assert "would change nothing" in model.absent[axes.pattern(0)]
     assert any("hooks that it has not" in check for check in model.info.checks)
@@ -510,10 +504,10 @@ def test_what_is_no_plain_decoder_is_refused() -> None:
         num_attention_heads=HEADS,
         intermediate_size=48,
     )
-    with pytest.raises(ValueError, match="BertForMaskedLM cannot be a baseline"):
-        BridgeBaseline.from_module(BertForMaskedLM(config))
+    with pytest.raises(ValueError, match="BertForMaskedLM cannot be bridged"):
+        BridgeModel.from_module(BertForMaskedLM(config))
     with pytest.raises(ValueError, match=r"expected a Hugging Face model .* got a Linear"):
-        BridgeBaseline.from_module(torch.nn.Linear(2, 2))
+        BridgeModel.from_module(torch.nn.Linear(2, 2))
 
 
 def test_importing_this_module_does_not_import_the_bridge() -> None:
@@ -524,7 +518,7 @@ def test_importing_this_module_does_not_import_the_bridge() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_edits_of_a_baseline(baseline: BridgeBaseline, tokens: Tensor) -> None:
+def test_edits_of_a_baseline(baseline: BridgeModel, tokens: Tensor) -> None:
     names = [axes.attn(1, "hook_result"), axes.block(0, "hook_mlp_out"), axes.RESID_FINAL]
     whole = baseline.run_with_cache(tokens, names_filter=names)[1]
     with baseline.edited("cut head 1.2; cut mlp 0 @1; cut r 1<-2 @0"):
@@ -542,7 +536,7 @@ def test_edits_of_a_baseline(baseline: BridgeBaseline, tokens: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_it_has_its_patterns(kind: str, tokens: Tensor, dtype: torch.dtype):
-    baseline = BridgeBaseline.from_module(random_module(kind).to(dtype))
+    baseline = BridgeModel.from_module(random_module(kind).to(dtype))
     name = axes.pattern(0)
     _, cache = baseline.run_with_cache(tokens, names_filter=name, return_type=None)
     torch.testing.assert_close(
@@ -550,20 +544,20 @@ def test_in_half_precision_it_has_its_patterns(kind: str, tokens: Tensor, dtype:
     )
 
 
-def test_the_loss_of_each_token_is_that_of_the_mean(pythia: BridgeBaseline, tokens: Tensor):
+def test_the_loss_of_each_token_is_that_of_the_mean(pythia: BridgeModel, tokens: Tensor):
     each = pythia.loss_per_token(tokens)
     assert each.shape == (2, 10)
     torch.testing.assert_close(each.mean(), pythia.loss(tokens))
 
 
-def test_a_predicate_selects_everything_with_gradients_too(pythia: BridgeBaseline, tokens: Tensor):
+def test_a_predicate_selects_everything_with_gradients_too(pythia: BridgeModel, tokens: Tensor):
     options: dict[str, Any] = {"names_filter": lambda _: True, "incl_bwd": True}
     _, cache = pythia.run_with_cache(tokens, return_type="loss", **options)
     assert f"{axes.stream_input(1, 'q')}_grad" in cache
 
 
 def test_parameters_are_those_that_are_computed_with(
-    kind: str, baseline: BridgeBaseline, tokens: Tensor
+    kind: str, baseline: BridgeModel, tokens: Tensor
 ):
     named = dict(baseline.named_parameters())
     assert sum(p.numel() for p in named.values()) == baseline.bridge.n_params_total
@@ -575,8 +569,8 @@ def test_parameters_are_those_that_are_computed_with(
     assert all(parameter.grad is None for parameter in baseline.parameters())
 
 
-def test_it_is_checked_where_gradients_are_off(pythia: BridgeBaseline):
+def test_it_is_checked_where_gradients_are_off(pythia: BridgeModel):
     with torch.no_grad():
-        made = BridgeBaseline.from_module(random_module("neox"))
+        made = BridgeModel.from_module(random_module("neox"))
     assert made.info.checks == pythia.info.checks
     assert made.hook_dict.keys() == pythia.hook_dict.keys()

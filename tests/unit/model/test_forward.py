@@ -10,7 +10,7 @@ from transformer_lens.utilities.lm_utils import lm_cross_entropy_loss
 
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.arguments import FORWARD
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.parity.test_neox import TOLERANCE, Pair
 
@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest, pair: Pair) -> Any:
     return getattr(pair, request.param)
 
 
-@pytest.mark.parametrize("kind", [HookedMUDDTransformer, BridgeBaseline])
+@pytest.mark.parametrize("kind", [HookedMUDDTransformer, BridgeModel])
 def test_every_argument_of_the_bridge_is_taken_in_its_order_or_refused_by_name(kind: type):
     theirs = [*inspect.signature(TransformerBridge.forward).parameters][:-1]
     ours = [*inspect.signature(kind.forward).parameters][:-1]  # pyright: ignore

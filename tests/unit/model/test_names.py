@@ -75,9 +75,9 @@ def test_a_baseline_leads_to_its_bridge_but_not_to_what_would_change_it(pair: Pa
         _ = baseline.hook_embed
     with pytest.raises(AttributeError, match=r"its bridge has: model\.bridge\.hf_generate"):
         _ = baseline.hf_generate
-    with pytest.raises(AttributeError, match="compatibility_mode`: a baseline is the model"):
+    with pytest.raises(AttributeError, match="compatibility_mode`: a bridged model is the model"):
         _ = baseline.enable_compatibility_mode
-    with pytest.raises(AttributeError, match="BridgeBaseline `ebmed`; did you mean"):
+    with pytest.raises(AttributeError, match="BridgeModel `ebmed`; did you mean"):
         _ = baseline.ebmed
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from mudd_interp.model.pieces import TextPieces
 from mudd_interp.model.sampling import Sampling
 from tests.parity.family import FAMILY, random_model, random_tokens
@@ -37,7 +37,7 @@ def logits(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def halved(request: pytest.FixtureRequest) -> Any:
     if request.param == "ours":
         return random_model(FAMILY["MUDDFormer"]).half()
-    return BridgeBaseline.from_module(neox(parallel=True)).to(torch.float16)
+    return BridgeModel.from_module(neox(parallel=True)).to(torch.float16)
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-40, 1e-310])

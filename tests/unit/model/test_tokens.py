@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 from tests.parity.family import FAMILY, letters_tokenizer, random_model
 
 MODEL = random_model(FAMILY["MUDDFormer"])
@@ -82,7 +82,7 @@ def test_int32_is_int64():
 # --- TransformerLens' calls, of our models and of baselines -------------------------------------
 
 
-def baseline() -> BridgeBaseline:
+def baseline() -> BridgeModel:
     config = GPTNeoXConfig(
         vocab_size=D_VOCAB,
         hidden_size=16,
@@ -91,7 +91,7 @@ def baseline() -> BridgeBaseline:
         intermediate_size=24,
         max_position_embeddings=N_CTX,
     )
-    return BridgeBaseline.from_module(GPTNeoXForCausalLM(config))
+    return BridgeModel.from_module(GPTNeoXForCausalLM(config))
 
 
 @pytest.fixture(params=["MUDDFormer", "baseline"])

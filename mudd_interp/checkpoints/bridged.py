@@ -1,4 +1,4 @@
-"""A baseline: the Hugging Face model and tokenizer that a folder holds, behind our names."""
+"""A bridged model: the Hugging Face model and tokenizer that a folder holds, behind our names."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,26 +11,26 @@ from safetensors import SafetensorError
 
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.marks import refuse_marks
-from mudd_interp.checkpoints.names import Place, complete
+from mudd_interp.checkpoints.names import Location, complete
 from mudd_interp.checkpoints.weight_files import open_weights
-from mudd_interp.model.bridge import BridgeBaseline, build_bridge
+from mudd_interp.model.bridge import BridgeModel, build_bridge
 from mudd_interp.protocol import ModelInfo
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
-def load_baseline(
-    place: Place,
+def load_bridged(
+    location: Location,
     config: dict[str, Any],
     device: torch.device,
     dtype: torch.dtype | None,
     local_files_only: bool,
     check: bool,
-) -> BridgeBaseline:
-    """A Transformer as a baseline, from a folder as ``save_pretrained`` writes it.
+) -> BridgeModel:
+    """A Transformer as a bridged model, from a folder as ``save_pretrained`` writes it.
 
     Args:
-        place: Where it is.
+        location: Where it is.
         config: What its ``config.json`` says.
         device: Where to put the weights.
         dtype: Their precision; ``None`` means float32.
@@ -42,16 +42,16 @@ def load_baseline(
         ValueError: If the weights cannot be had, it needs code of its own, lacks or has unknown
             parameters, holds NaN, or is not a plain decoder-only Transformer.
     """
-    _refuse_code(place.folder, config)
-    folder = complete(place, local_files_only)
+    _refuse_code(location.folder, config)
+    folder = complete(location, local_files_only)
     refuse_marks(folder)
     weights = open_weights(folder)  # damaged files, pickles and paths out of it are refused by name
     module = load_module(folder, dtype or torch.float32)
     tokenizer = load_auto_tokenizer(folder, module.config)
     module.to(device)
     checks = ("all parameters found and used, none with NaN",)
-    info = ModelInfo(place.name, place.revision, model_digest(config, weights), checks)
-    return BridgeBaseline(build_bridge(module, tokenizer, info.name), tokenizer, info, check)
+    info = ModelInfo(location.name, location.revision, model_digest(config, weights), checks)
+    return BridgeModel(build_bridge(module, tokenizer, info.name), tokenizer, info, check)
 
 
 def load_module(folder: Path, dtype: torch.dtype) -> Any:

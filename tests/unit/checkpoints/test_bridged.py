@@ -1,4 +1,4 @@
-"""Loading a baseline from a folder: what comes with it, and what is refused."""
+"""Loading a bridged model from a folder: what comes with it, and what is refused."""
 
 import json
 import pickle
@@ -19,16 +19,16 @@ from transformers import (
 )
 
 from mudd_interp.checkpoints import load_model
-from mudd_interp.model.bridge import BridgeBaseline
+from mudd_interp.model.bridge import BridgeModel
 
 WORDS = ["<|endoftext|>", "the", "cat", "sat", "on", "a", "mat"]
 CONTEXT = 16
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
 
 
-def load_baseline(*given: Any, **options: Any) -> BridgeBaseline:
+def load_bridged(*given: Any, **options: Any) -> BridgeModel:
     model = load_model(*given, **options)
-    assert isinstance(model, BridgeBaseline)
+    assert isinstance(model, BridgeModel)
     return model
 
 
@@ -76,7 +76,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
 
 def test_the_model_comes_with_its_tokenizer_and_where_it_is_from(folder: Path) -> None:
     tokenizer().save_pretrained(folder)
-    model = load_baseline(folder)
+    model = load_bridged(folder)
     assert model.info.name == str(folder)
     assert model.info.revision is None
     assert model.info.digest is not None
@@ -95,17 +95,17 @@ def test_the_model_comes_with_its_tokenizer_and_where_it_is_from(folder: Path) -
 
 
 def test_the_digest_is_of_the_configuration_too(folder: Path) -> None:
-    first = load_baseline(folder, check=False).info.digest
-    assert load_baseline(folder, dtype=torch.bfloat16, check=False).info.digest == first
+    first = load_bridged(folder, check=False).info.digest
+    assert load_bridged(folder, dtype=torch.bfloat16, check=False).info.digest == first
     config = json.loads((folder / "config.json").read_text())
     change_config(folder, rope_parameters={**config["rope_parameters"], "rope_theta": 500.0})
-    assert load_baseline(folder, check=False).info.digest != first
+    assert load_bridged(folder, check=False).info.digest != first
 
 
 def test_a_model_that_is_not_tried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = load_baseline(folder)
+    tried = load_bridged(folder)
     monkeypatch.setattr(GPTNeoXForCausalLM, "forward", None)  # whoever runs it fails
-    model = load_baseline(folder, check=False)
+    model = load_bridged(folder, check=False)
     monkeypatch.undo()
     assert model.info.checks[-1] == "forward pass: not tried"
     assert "blocks.0.attn.hook_rot_q" in model.hook_dict.keys() - tried.hook_dict.keys()
@@ -116,7 +116,7 @@ def test_a_model_that_is_not_tried(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_model_without_a_tokenizer_works_on_ids(folder: Path) -> None:
-    model = load_baseline(str(folder), dtype=torch.bfloat16, device="cpu")
+    model = load_bridged(str(folder), dtype=torch.bfloat16, device="cpu")
     assert model.tokenizer is None
     assert model.cfg.dtype == torch.bfloat16
     assert model(torch.tensor([1, 2, 3])).shape == (1, 3, len(WORDS))
@@ -125,39 +125,39 @@ def test_a_model_without_a_tokenizer_works_on_ids(folder: Path) -> None:
 def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=9, n_embd=16, n_layer=1, n_head=2, n_positions=8)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    model = load_baseline(tmp_path)
+    model = load_bridged(tmp_path)
     assert torch.equal(model.W_U, model.W_E.T)
 
 
 def test_a_missing_parameter_is_named(folder: Path) -> None:
     change_weights(folder, lambda weights: weights.pop(QKV))
     with pytest.raises(ValueError, match=r"layers\.1.*query_key_value\.weight` is missing"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_an_unexpected_parameter_is_named(folder: Path) -> None:
     change_weights(folder, lambda weights: weights.update(surprise=torch.zeros(2)))
     with pytest.raises(ValueError, match="`surprise` is not expected"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_a_wrong_shape_is_named(folder: Path) -> None:
     change_weights(folder, lambda weights: weights.update({QKV: torch.zeros(2, 2)}))
     with pytest.raises(ValueError, match=r"value\.weight` has shape \[2, 2\], expected \[48, 16\]"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_nan_is_named(folder: Path) -> None:
     change_weights(folder, lambda weights: weights[QKV].fill_(torch.nan))
     with pytest.raises(ValueError, match=r"layers\.1.*query_key_value\.weight` .*holds NaN"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 class Evil:
@@ -173,7 +173,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(folder: Path, tmp_path: Path)
     marker = tmp_path / "ran"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(marker)))
     with pytest.raises(ValueError, match=r"pytorch_model\.bin is refused"):
-        load_baseline(folder)
+        load_bridged(folder)
     assert not marker.exists()
 
 
@@ -183,33 +183,33 @@ def test_code_that_comes_with_a_model_is_refused(folder: Path) -> None:
     own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.Own"}
     change_config(folder, model_type="own_model", auto_map=own)
     with pytest.raises(ValueError, match="needs code that comes with it"):
-        load_baseline(folder)
+        load_bridged(folder)
     assert not marker.exists()
 
 
 def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
     change_config(folder, model_type="warp_drive")
     with pytest.raises(ValueError, match="'warp_drive', which the installed transformers"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_a_kind_that_does_not_decode_is_refused(folder: Path) -> None:
     change_config(folder, model_type="vit")
     with pytest.raises(ValueError, match="cannot be read"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_a_contradictory_config_is_refused(folder: Path) -> None:
     change_config(folder, num_attention_heads=3)
     with pytest.raises(ValueError, match=r"cannot be read|do not belong together"):
-        load_baseline(folder)
+        load_bridged(folder)
 
 
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json"):
-        load_baseline(tmp_path)
+        load_bridged(tmp_path)
 
 
 def test_what_is_not_on_this_machine_is_said_to_be_missing() -> None:
     with pytest.raises(ValueError, match="EleutherAI/pythia-99t is not in the hub's cache"):
-        load_baseline("EleutherAI/pythia-99t", local_files_only=True)
+        load_bridged("EleutherAI/pythia-99t", local_files_only=True)

@@ -1,4 +1,4 @@
-"""``BridgeBaseline``: a Transformer of Hugging Face's behind the same names as our model."""
+"""``BridgeModel``: a Transformer of Hugging Face's behind the same names as our model."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mudd_interp import axes
 from mudd_interp.model.arguments import FORWARD, refuse
 from mudd_interp.model.bridge.build import build_bridge
-from mudd_interp.model.bridge.config import BaselineConfig
+from mudd_interp.model.bridge.config import BridgeConfig
 from mudd_interp.model.bridge.forward import BridgePass
 from mudd_interp.model.bridge.generate import reader_of
 from mudd_interp.model.bridge.probe import probe
@@ -21,10 +21,10 @@ from mudd_interp.protocol import NOT_TRIED, ModelInfo
 from mudd_interp.states import StateWiring
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
-PROCESSED = "a baseline is the model as it is, no norm is folded and nothing is centred"
+PROCESSED = "a bridged model is the model as it is, no norm is folded and nothing is centred"
 
 
-class BridgeBaseline(LanguageModel):
+class BridgeModel(LanguageModel):
     """A plain Transformer as a :class:`~mudd_interp.protocol.HookedModel`.
 
     It computes what Hugging Face's eager code computes: no weights are folded or centred. Hooks
@@ -61,7 +61,7 @@ class BridgeBaseline(LanguageModel):
         super().__init__()
         _refuse_processed(bridge)
         self.bridge, self.tokenizer = bridge, tokenizer
-        self._config = BaselineConfig(bridge)
+        self._config = BridgeConfig(bridge)
         parallel = bool(bridge.cfg.parallel_attn_mlp)
         self._wiring = StateWiring(bridge.cfg.n_layers, parallel=parallel)
         self.eval()
@@ -85,7 +85,7 @@ class BridgeBaseline(LanguageModel):
     @classmethod
     def from_module(
         cls, module: nn.Module, tokenizer: Any = None, info: ModelInfo | None = None
-    ) -> "BridgeBaseline":
+    ) -> "BridgeModel":
         """Wrap a Hugging Face model that is in memory; its submodules are replaced in place.
 
         Attention is switched to the eager implementation, the only one with patterns.
@@ -112,7 +112,7 @@ class BridgeBaseline(LanguageModel):
         names = list(names)
         for name in names:
             if name in self.absent:
-                raise ValueError(f"this baseline has no hook `{name}`: {self.absent[name]}.")
+                raise ValueError(f"this model has no hook `{name}`: {self.absent[name]}.")
         super().require(names)
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
@@ -131,11 +131,11 @@ class BridgeBaseline(LanguageModel):
         for name in (axes.EMBED, *inner, axes.RESID_FINAL):
             if name in self.absent:
                 raise ValueError(
-                    f"{self.cfg.architecture} cannot be a baseline: it has no live hook `{name}` "
+                    f"{self.cfg.architecture} cannot be bridged: it has no live hook `{name}` "
                     f"({self.absent[name]})."
                 )
         if not any(".attn" in name or "_attn_" in name for name in self.hook_dict):
-            raise ValueError(f"{self.cfg.architecture} cannot be a baseline: it has no attention.")
+            raise ValueError(f"{self.cfg.architecture} cannot be bridged: it has no attention.")
 
     def _checks(self) -> tuple[str, ...]:
         layers = range(self.cfg.n_layers)
@@ -151,7 +151,7 @@ class BridgeBaseline(LanguageModel):
     # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
 
     @property
-    def cfg(self) -> BaselineConfig:
+    def cfg(self) -> BridgeConfig:
         """The bridge's configuration, with the present device and precision."""
         return self._config
 
@@ -216,7 +216,7 @@ class BridgeBaseline(LanguageModel):
             ValueError: If it is to start at the final norm.
         """
         if start is not None and start == self.cfg.n_layers:
-            raise ValueError(f"a baseline starts at a block, 0 to {start - 1}, got {start}.")
+            raise ValueError(f"a bridged model starts at a block, 0 to {start - 1}, got {start}.")
         return self.passes.between(given, return_type, start, stop)
 
     def positions_seen(self, past: Any) -> int:
@@ -233,13 +233,13 @@ class BridgeBaseline(LanguageModel):
     def missing(self, name: str) -> str:
         """The message for an attribute that is not there; the bridge may have it."""
         if name in self.__dict__.get("hook_dict", {}):
-            return f"a baseline's hook points are in its hook_dict: model.hook_dict['{name}']."
+            return f"a bridged model's hook points are in its hook_dict: model.hook_dict['{name}']."
         bridge = self._modules.get("bridge")
         if name not in self.elsewhere and bridge is not None and hasattr(bridge, name):
-            return f"BridgeBaseline has no `{name}`, but its bridge has: model.bridge.{name}."
+            return f"BridgeModel has no `{name}`, but its bridge has: model.bridge.{name}."
         return super().missing(name)
 
-    def to(self, *args: Any, **kwargs: Any) -> "BridgeBaseline":
+    def to(self, *args: Any, **kwargs: Any) -> "BridgeModel":
         """Move or convert the weights."""
         self.bridge.to(*args, **kwargs, print_details=False)
         return self
@@ -269,7 +269,7 @@ class BridgeBaseline(LanguageModel):
 def _refuse_processed(bridge: Any) -> None:
     if not hasattr(bridge, "blocks") or not hasattr(bridge, "ln_final"):
         raise ValueError(
-            f"{bridge.cfg.architecture} cannot be a baseline: it has no blocks between an "
+            f"{bridge.cfg.architecture} cannot be bridged: it has no blocks between an "
             "embedding and a final norm (is it an encoder, or recurrent?)."
         )
     if getattr(bridge, "compatibility_mode", False):
