@@ -24,12 +24,11 @@ from mudd_interp.analysis.activation_files import _read as read_activation_file
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.stored_activations import INDEX, Shard, index_text
 from mudd_interp.checkpoints.configs import read_config
-from mudd_interp.checkpoints.load import _config
-from mudd_interp.checkpoints.own import MODEL_TYPE, own_config_text
+from mudd_interp.checkpoints.layouts import LAYOUTS
+from mudd_interp.checkpoints.own import own_config_text
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
-from mudd_interp.config.released import RELEASED_TYPES
 from mudd_interp.edits import Edit, as_edits, edits_from_json, edits_text, edits_to_json
 from mudd_interp.encoding import decode, encode, encode_document, token_ids, token_text
 from mudd_interp.figures import FORMAT, read_manifest
@@ -199,9 +198,8 @@ def _load_result(folder: Path) -> object:
 
 def _config_of(folder: Path) -> ModelConfig:
     config = read_config(folder)
-    if config["model_type"] not in (MODEL_TYPE, *RELEASED_TYPES):
-        return CONFIG
-    return _config(folder, config)
+    layout = LAYOUTS.get(config["model_type"])
+    return CONFIG if layout is None else layout.config(config)
 
 
 def _write_own(folder: Path) -> None:

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mudd_interp.bench.sizes import Size, checkpoint_config
-from mudd_interp.checkpoints.released import StoredWeight, released_layout
+from mudd_interp.checkpoints.layout import StoredWeight
+from mudd_interp.checkpoints.released import released_layout
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +31,7 @@ from mudd_interp.bench.sizes import growing, held_out, mudd_pythia, random_token
 from mudd_interp.catalog import choose
 from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.configs import read_config
-from mudd_interp.checkpoints.released import released_layout
+from mudd_interp.checkpoints.released import RELEASED_LAYOUT
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.figures import draw_figures, write_figures
@@ -185,9 +184,8 @@ def read(folder: str, device: str, dtype: str) -> dict[str, float]:
     began = time.perf_counter()
     cfg = ModelConfig.from_released(read_config(Path(folder)))
     weights = open_weights(Path(folder))
-    layout = partial(released_layout, cfg, available=weights.entries)
     place = (torch.device(device), getattr(torch, dtype))
-    model = assemble(cfg, weights, layout, lambda _: False, *place, check=lambda *_: None)
+    model = assemble(cfg, weights, RELEASED_LAYOUT, *place, check=lambda *_: None)
     _finish(device)
     return {"seconds": time.perf_counter() - began, "weights": bytes_of(model.parameters())}
 

@@ -3,20 +3,19 @@
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp.axes import short
-from mudd_interp.checkpoints.released import Shape, StoredWeight
+from mudd_interp.checkpoints.layout import Layout, Placed, Shape
 from mudd_interp.checkpoints.weight_files import FLOATS, Weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import HookedMUDDTransformer
 
 NAMED = 5
-
-Layout = Callable[[Mapping[str, Shape]], dict[str, StoredWeight]]
 
 
 def check_numbers(name: str, stored: Float[Tensor, "*shape"], dtype: torch.dtype) -> None:
@@ -41,7 +40,6 @@ def assemble(
     cfg: ModelConfig,
     weights: Weights,
     layout: Layout,
-    never_read: Callable[[str], bool],
     device: torch.device,
     dtype: torch.dtype | None,
     check: Callable[[str, Tensor, torch.dtype], object] = check_numbers,
@@ -51,8 +49,7 @@ def assemble(
     Args:
         cfg: Its configuration.
         weights: The checkpoint.
-        layout: From our parameters' shapes to where they are in the checkpoint.
-        never_read: Which names of the checkpoint may be left unused.
+        layout: Where our parameters are in it.
         device: Where to put the weights.
         dtype: Their precision; ``None`` means that of most numbers in the checkpoint.
         check: Called with each name, what is stored and ``dtype``; it reads every number once more.
@@ -63,15 +60,20 @@ def assemble(
     """
     with torch.device("meta"):
         model = HookedMUDDTransformer(cfg)
-    stored = layout({name: tuple(p.shape) for name, p in model.named_parameters()})
-    check_fit(stored, weights, never_read)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    placed = layout.weights(cfg, shapes, weights.entries)
+    check_fit(placed, weights, partial(layout.never_read, cfg))
     dtype = dtype or usual_dtype(weights)
-    for name, source in stored.items():
+    for name, source in placed.items():
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        stored = weights.tensor(source.name)
-        check(source.name, stored, dtype)
-        filled = fill(getattr(module, leaf), source.view(stored), device, dtype)
+        if source is None:
+            values = torch.zeros(shapes[name])
+        else:
+            stored = weights.tensor(source.name)
+            check(source.name, stored, dtype)
+            values = source.view(stored)
+        filled = fill(getattr(module, leaf), values, device, dtype)
         setattr(module, leaf, nn.Parameter(filled))
     model.unembed.b_U = torch.zeros(cfg.d_vocab, device=device, dtype=dtype)
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
@@ -97,11 +99,9 @@ def usual_dtype(weights: Weights) -> torch.dtype:
     return FLOATS[numbers.most_common(1)[0][0]]
 
 
-def check_fit(
-    sources: Mapping[str, StoredWeight], weights: Weights, never_read: Callable[[str], bool]
-) -> None:
+def check_fit(placed: Placed, weights: Weights, never_read: Callable[[str], bool]) -> None:
     """Refuse a checkpoint whose names, shapes or kinds of numbers are not those expected."""
-    expected = {source.name: source.shape for source in sources.values()}
+    expected = {source.name: source.shape for source in placed.values() if source is not None}
     found = {n: entry for n, entry in weights.entries.items() if not never_read(n) or n in expected}
     problems = [
         f"missing parameter `{name}`, expected with shape {list(shape)}"

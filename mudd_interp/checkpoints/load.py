@@ -4,7 +4,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,11 @@ from mudd_interp.checkpoints.bridged import load_bridged
 from mudd_interp.checkpoints.checks import check_runs
 from mudd_interp.checkpoints.configs import read_config
 from mudd_interp.checkpoints.digest import model_digest
+from mudd_interp.checkpoints.layout import Layout
+from mudd_interp.checkpoints.layouts import LAYOUTS
 from mudd_interp.checkpoints.names import BUNDLED, Location, complete, locate
-from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
-from mudd_interp.checkpoints.released import never_read, own_layout, released_layout
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
-from mudd_interp.checkpoints.weight_files import Weights, open_weights
-from mudd_interp.config import ModelConfig
-from mudd_interp.config.released import RELEASED_TYPES
+from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.precision import float_dtype
@@ -64,12 +61,13 @@ def load_model(
     device, dtype = _device(device), float_dtype(dtype)
     location = locate(os.fspath(name_or_path), revision, local_files_only)
     config = read_config(location.folder)
-    own = config["model_type"] in (MODEL_TYPE, *RELEASED_TYPES)
-    load = _load if own else load_bridged
+    layout = LAYOUTS.get(config["model_type"])
+    load = load_bridged if layout is None else partial(_load, layout)
     return load(location, config, device, dtype, local_files_only, check)
 
 
 def _load(
+    layout: Layout,
     location: Location,
     config: dict[str, Any],
     device: torch.device,
@@ -77,45 +75,21 @@ def _load(
     local_files_only: bool,
     check: bool,
 ) -> HookedMUDDTransformer:
-    cfg = _config(location.folder, config)
+    try:
+        cfg = layout.config(config)
+    except ValueError as error:
+        raise ValueError(f"{location.folder / 'config.json'}: {error}") from error
     if location.name in BUNDLED and dtype is None:
         dtype = torch.float32
     weights = open_weights(complete(location, local_files_only))
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
-        digest = beside.submit(model_digest, _digested(config, cfg), weights)
-        model = _assemble(cfg, weights, config["model_type"], device, dtype)
+        digest = beside.submit(model_digest, layout.identity(config, cfg), weights)
+        model = assemble(cfg, weights, layout, device, dtype)
     model.tokenizer = load_tokenizer(location.tokenizer)
     model.info = ModelInfo(location.name, location.revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = replace(model.info, checks=checks)
     return model
-
-
-def _digested(config: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
-    """What a digest is over besides the weights: our own files say it themselves."""
-    own = config["model_type"] == MODEL_TYPE
-    return fields_of(config) if own else cfg.identity()
-
-
-def _config(folder: Path, config: dict[str, Any]) -> ModelConfig:
-    own = config["model_type"] == MODEL_TYPE
-    try:
-        return own_config(config) if own else ModelConfig.from_released(config)
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
-
-
-def _assemble(
-    cfg: ModelConfig,
-    weights: Weights,
-    model_type: str,
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> HookedMUDDTransformer:
-    if model_type == MODEL_TYPE:
-        return assemble(cfg, weights, own_layout, lambda _: False, device, dtype)
-    layout = partial(released_layout, cfg, available=weights.entries)
-    return assemble(cfg, weights, layout, partial(never_read, cfg), device, dtype)
 
 
 def _found(model: HookedMUDDTransformer) -> tuple[str, ...]:

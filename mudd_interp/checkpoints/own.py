@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from mudd_interp.checkpoints.layout import Layout, Placed, Shape, StoredWeight, as_it_is
 from mudd_interp.checkpoints.tokenizer import save_tokenizer
 from mudd_interp.config import ModelConfig
 from mudd_interp.files import contents, place_of, replacing_folder, try_folder
@@ -94,6 +95,20 @@ def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the configuration in a ``config.json`` of our own."""
     marks = ("model_type", "format_version")
     return {name: value for name, value in values.items() if name not in marks}
+
+
+def own_layout(
+    cfg: ModelConfig,  # noqa: ARG001 (a layout's)
+    shapes: Mapping[str, Shape],
+    available: Collection[str],  # noqa: ARG001 (a layout's)
+) -> Placed:
+    """Where each parameter is in a folder of our own: under its own name, as it is."""
+    return {name: StoredWeight(name, shape, as_it_is) for name, shape in shapes.items()}
+
+
+OWN_LAYOUT = Layout(
+    config=own_config, weights=own_layout, identity=lambda config, _: fields_of(config)
+)
 
 
 def check_model_target(target: Path, overwrite: bool) -> None:

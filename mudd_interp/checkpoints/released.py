@@ -3,33 +3,10 @@
 Every view here is free: our parameters keep the memory layout of the released ones.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Mapping
 
-from jaxtyping import Float
-from torch import Tensor
-
+from mudd_interp.checkpoints.layout import Layout, Shape, StoredWeight, as_linear
 from mudd_interp.config import ModelConfig
-
-Shape = tuple[int, ...]
-View = Callable[[Float[Tensor, "*stored"]], Float[Tensor, "*ours"]]
-
-
-@dataclass(frozen=True)
-class StoredWeight:
-    """A parameter as a checkpoint stores it.
-
-    Attributes:
-        name: Its name in the checkpoint.
-        shape: Its shape there.
-        view: From there to ours.
-    """
-
-    name: str
-    shape: Shape
-    view: View
-
 
 NORM = {"w": "weight", "b": "bias"}
 ENDS = {
@@ -93,7 +70,7 @@ def released_layout(
         if fused and released not in available:
             layout[name] = _fused(cfg, name, released, shape)
         else:
-            layout[name] = StoredWeight(released, *_stored(name, shape))
+            layout[name] = StoredWeight(released, *as_linear(name, shape))
     return layout
 
 
@@ -102,25 +79,9 @@ def never_read(cfg: ModelConfig, name: str) -> bool:
     return cfg.wiring.kind == "plain" and name.startswith(("dense_bs.", "dynamic_dense."))
 
 
-def _stored(name: str, shape: Shape) -> tuple[Shape, View]:
-    """The shape of a parameter in the checkpoint, and the view that makes it ours."""
-    leaf = name.rpartition(".")[2]
-    if leaf in ("W_Q", "W_K", "W_V"):
-        heads, d_model, d_head = shape
-        return (heads * d_head, d_model), partial(_by_head, heads=heads)
-    if leaf in ("b_Q", "b_K", "b_V"):
-        return (shape[0] * shape[1],), partial(_bias_by_head, heads=shape[0])
-    if leaf == "W_O":
-        heads, d_head, d_model = shape
-        return (d_model, heads * d_head), partial(_out_by_head, heads=heads)
-    if leaf.startswith("W_") and leaf != "W_E":
-        return shape[::-1], _transposed
-    return shape, _same
-
-
 def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> StoredWeight:
     """A slice of the rows of ``wqkv``: queries, then keys, then values."""
-    stored, view = _stored(name, shape)
+    stored, view = as_linear(name, shape)
     queries, keys = cfg.n_heads * cfg.head_width, cfg.kv_heads * cfg.head_width
     which = name[-1]
     start = {"Q": 0, "K": queries, "V": queries + keys}[which]
@@ -129,32 +90,9 @@ def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> StoredWe
     return StoredWeight(fused, (queries + 2 * keys, *stored[1:]), lambda stack: view(stack[rows]))
 
 
-def _same(stored: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    return stored
-
-
-def _transposed(stored: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_in d_out"]:
-    return stored.T
-
-
-def _by_head(
-    stored: Float[Tensor, "heads_d_head d_model"], heads: int
-) -> Float[Tensor, "head d_model d_head"]:
-    return stored.unflatten(0, (heads, -1)).transpose(1, 2)
-
-
-def _bias_by_head(
-    stored: Float[Tensor, " heads_d_head"], heads: int
-) -> Float[Tensor, "head d_head"]:
-    return stored.unflatten(0, (heads, -1))
-
-
-def _out_by_head(
-    stored: Float[Tensor, "d_model heads_d_head"], heads: int
-) -> Float[Tensor, "head d_head d_model"]:
-    return stored.unflatten(1, (heads, -1)).permute(1, 2, 0)
-
-
-def own_layout(shapes: Mapping[str, Shape]) -> dict[str, StoredWeight]:
-    """Where each parameter is in a folder of our own: under its own name, as it is."""
-    return {name: StoredWeight(name, shape, _same) for name, shape in shapes.items()}
+RELEASED_LAYOUT = Layout(
+    config=ModelConfig.from_released,
+    weights=released_layout,
+    never_read=never_read,
+    identity=lambda _, cfg: cfg.identity(),
+)

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from mudd_interp.axes import Stream, unknown_name
 from mudd_interp.config.presets import preset_fields
@@ -20,7 +20,7 @@ from mudd_interp.config.wiring import (
 )
 from mudd_interp.files import parse_json
 
-RotaryRounding = Literal["none", "bfloat16", "float16"]
+RotaryRounding = Literal["none", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class ModelConfig:
         rotary_dim: Rotated dimensions per head, even; ``None`` means ``d_head``.
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
-            code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype.
+            code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
+            ``"float32"`` rounds the frequencies only, as DenseFormer's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)`` or
             ``Plain()``, each with fields of its own.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
@@ -125,7 +126,7 @@ class ModelConfig:
         choices = {
             "normalization_type": ("RMS", "LN"),
             "act_fn": ("silu", "gelu"),
-            "rotary_rounding": ("none", "bfloat16", "float16"),
+            "rotary_rounding": get_args(RotaryRounding),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -11,6 +11,7 @@ HOMES = {
     "plain": "plain.Plain",
     "mudd": "mudd.MUDD",
     "prepost": "prepost.PrePost",
+    "static": "static.Static",
 }
 """Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it.
 

@@ -151,14 +151,19 @@ def rotary_tables(
 ) -> tuple[Float[Tensor, "pos half"], Float[Tensor, "pos half"]]:
     """Cosines and sines of the rotation of each pair, by position.
 
-    With a ``rounding`` the angles are computed in float32 and the tables rounded to that precision
-    before they are used in ``dtype``, as in the released code; ``"none"`` computes in float64.
+    With a ``rounding`` to half precision the angles are computed in float32 and the tables rounded
+    to that precision before they are used in ``dtype``, as in the released code. ``"float32"``
+    rounds the frequencies only, as DenseFormer's checkpoints hold them, and the rest is computed in
+    ``dtype``; ``"none"`` computes in float64.
     """
     exact = torch.float64 if rounding == "none" else torch.float32
     exponents = torch.arange(0, rotary_dim, 2).to(exact) / rotary_dim
-    angles = torch.outer(torch.arange(n_ctx).to(exact), 1.0 / base**exponents)
+    frequencies = 1.0 / base**exponents
+    if rounding == "float32":
+        exact = dtype
+    angles = torch.outer(torch.arange(n_ctx).to(exact), frequencies.to(exact))
     rotation = torch.polar(torch.ones_like(angles), angles)
-    stored = exact if rounding == "none" else getattr(torch, rounding)
+    stored = getattr(torch, rounding) if rounding in ("bfloat16", "float16") else exact
     return rotation.real.to(stored).to(dtype), rotation.imag.to(stored).to(dtype)
 
 

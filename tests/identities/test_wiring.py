@@ -117,7 +117,7 @@ def test_weights_make_the_streams_of_the_equations(name: str) -> None:
         for read in model.wiring.reads:
             if read.label.startswith("mlp"):
                 continue
-            states = [wanted[f"X.{j}"] for j in range(read.layer + 1)]
+            states = [wanted[f"X.{j}"] for j in model.wiring.columns(read)]
             found = total(model.wiring.weights(read, cache)[batch], states)
             place = "final" if read.label == "final" else f"stream.{read.layer}.{read.stream}"
             torch.testing.assert_close(found, wanted[place], rtol=0, atol=EXACT)

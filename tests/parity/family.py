@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mudd_interp.config import ModelConfig, reallocate
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.model.wirings import MUDD, Plain, PrePost
+from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
 
 SMALL: dict[str, Any] = {
     "n_layers": 3,
@@ -54,6 +54,8 @@ FAMILY: dict[str, ModelConfig] = {
     "PrePostDANorm, static": ModelConfig(
         **WIDER, wiring=PrePost(variant="residual", dynamic=False)
     ),
+    "DenseFormer, dilation 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(dilation=2)),
+    "DenseFormer, period 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(period=2, dilation=2)),
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mudd_interp.axes import STREAMS
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.wiring import flags_of_wiring
+from mudd_interp.model.wirings import Static
 
 Weights = dict[str, Tensor]
 
@@ -105,11 +106,22 @@ def dense_rows(read: Tensor, way: int, w: Weights, name: str, cfg: ModelConfig) 
     return static + (gelu(normed @ w[f"{name}.W_1"]) @ w[f"{name}.W_2"])[:, way * n : (way + 1) * n]
 
 
+def average(outputs: list[Tensor], w: Weights, index: int, static: Static) -> Tensor:
+    """DenseFormer: Y_i = sum_j a_j X_j over j = i modulo the dilation, after each period."""
+    if (index + 1) % static.period:
+        return outputs[-1]
+    read = [x for j, x in enumerate(outputs) if (index + 1 - j) % static.dilation == 0]
+    weights = w[f"dense.{index}.a"]
+    return sum((a * x for a, x in zip(weights, read, strict=True)), torch.zeros_like(read[0]))
+
+
 def aggregate(
     outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig
 ) -> Mapping[str, Tensor]:
     """DA after block ``index``: every stream from X_0 .. X_{index+1}."""
     newest, name = outputs[-1], f"dense.{index}"
+    if isinstance(cfg.wiring, Static):
+        return dict.fromkeys(STREAMS, average(outputs, w, index, cfg.wiring))
     flags = flags_of_wiring(cfg.wiring)
     if flags["dense"] == "none":
         return dict.fromkeys(STREAMS, newest)

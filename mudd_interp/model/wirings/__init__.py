@@ -6,3 +6,4 @@ A new one is a file here, and its kind in ``mudd_interp.config.wiring.HOMES``.
 from mudd_interp.model.wirings.mudd import MUDD as MUDD
 from mudd_interp.model.wirings.plain import Plain as Plain
 from mudd_interp.model.wirings.prepost import PrePost as PrePost
+from mudd_interp.model.wirings.static import Static as Static

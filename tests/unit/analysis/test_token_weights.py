@@ -73,10 +73,10 @@ def test_weights_and_norms_are_those_of_the_cache(name):
     for row in weights.frame_at(5).to_dict("records"):
         layer, source = row["layer"], row["source"]
         read = model.wiring.row(row["stream"], layer)
-        hook = model.wiring.gate(read)
+        hook, column = model.wiring.gate(read), model.wiring.columns(read).index(source)
         plain = float(source == layer + 1)
-        assert row["total"] == (plain if hook is None else cache[hook][0, 5, source].item())
-        assert row["static"] == model.wiring.static(read)[source].item()
+        assert row["total"] == (plain if hook is None else cache[hook][0, 5, column].item())
+        assert row["static"] == model.wiring.static(read)[column].item()
         norm = cache[sources[source]][0, 5].norm().item()
         assert row["source_norm"] == pytest.approx(norm, rel=1e-12)
 

@@ -25,12 +25,11 @@ def expected_rows(model, batches):
             read = model.wiring.row(stream, layer)
             static, name = model.wiring.static(read).numpy(), model.wiring.gate(read)
             values = static[None] if name is None else cached(caches, name)
-            for source in range(layer + 2):
-                norms = np.linalg.norm(
-                    cached(caches, model.wiring.multiplied(model.wiring.sources[source])), axis=1
-                )
-                column = values[:, source]
-                numbers = column.mean(), column.std(), static[source], norms.mean()
+            for column, source in enumerate(model.wiring.columns(read)):
+                multiplied = model.wiring.multiplied(model.wiring.sources[source])
+                norms = np.linalg.norm(cached(caches, multiplied), axis=1)
+                of_edge = values[:, column]
+                numbers = of_edge.mean(), of_edge.std(), static[column], norms.mean()
                 yield stream, layer, source, *numbers
 
 
