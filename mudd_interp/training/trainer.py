@@ -27,7 +27,7 @@ LOG = "log.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How often a run reports and saves, in steps; none of this changes the weights.
+    """How often a run reports and saves, in steps; this does not change the weights.
 
     Attributes:
         log: Steps from one line of the log to the next.
@@ -203,7 +203,7 @@ def _order(n_rows: int, recipe: Recipe) -> Int64[np.ndarray, " row"]:
     if needed > n_rows:
         raise ValueError(
             f"expected at least {needed} training rows for {recipe.steps} steps of "
-            f"{recipe.batch}, got {n_rows}: train fewer steps or prepare more text"
+            f"{recipe.batch}, got {n_rows}: train fewer steps or prepare more text."
         )
     return np.random.default_rng(recipe.data_seed).permutation(n_rows)
 
@@ -224,7 +224,7 @@ def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, An
         key = differing[0]
         raise ValueError(
             f"{path} was trained with {key}={saved.get(key)}, this run wants {wanted.get(key)}: "
-            "choose another output folder, or remove this one to start again"
+            "choose another output folder, or remove this one to start again."
         )
 
 
@@ -232,5 +232,5 @@ def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:
     return (
         f"{folder.name}: expected a finite loss, got {loss} at step {step} (learning rate "
         f"{lr:.2e}); the last checkpoint in {folder} is from before that: lower the peak rate and "
-        "start in a new folder"
+        "start in a new folder."
     )
