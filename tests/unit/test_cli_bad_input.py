@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input is one message, exit code 2, and nothing is left behind."""
+"""Anything wrong with the input is one message and exit code 2, and nothing is left behind."""
 
 import json
 import logging
@@ -207,7 +207,7 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
-    """A command ends with one message, which has these words in this order; nothing changes."""
+    """A command ends with one message that has these words in this order; nothing changes."""
 
     def check(arguments: list[str], *words: str) -> None:
         before = contents()
@@ -272,7 +272,7 @@ def own_with_an_unknown_field(folder: Path) -> None:
 
 
 class Runs:
-    """A pickle of this makes a folder when it is read as code."""
+    """A pickle of this makes a folder if it is run as code."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("WAS_RUN",)
@@ -391,6 +391,6 @@ def test_no_network(
 @pytest.mark.parametrize("out", ["OLD", "new/folder/OUT"])
 def test_a_disk_that_is_full_half_way(out: str, refused: Callable[..., None]):
     command = ["figures", "--out", out, "--overwrite", "--sequences", "1", "--context", "8"]
-    # A page has some megabytes.
+    # A page is some megabytes.
     with full_beyond(1_000_000):
         refused(command, f"cannot write the figures to {out}", "too large", "it is as it was")
