@@ -88,7 +88,7 @@ def _use_example() -> None:
 
 
 def _run() -> None:
-    """Take what the form says, or say what is wrong with it and go on as before."""
+    """Take what the form says, or say what is wrong with it and leave everything as it was."""
     session = st.session_state
     try:
         prompt, ids = _prompt(session["draft_prompt"], session["draft_kind"] == _IDS)

@@ -119,7 +119,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["holds figures already", "--overwrite"],
     ),
     "file for an output": (["figures", "--out", "EMPTY_FILE"], ["EMPTY_FILE is a file"]),
-    "output that is all there is": (["figures", "--out", "/"], ["/ holds", "no figure"]),
+    "output that is all there is": (["figures", "--out", "/"], ["/ holds", "not a figure"]),
     "output below a file": (
         ["figures", "--out", "EMPTY_FILE/new/OUT"],
         ["cannot make the folder EMPTY_FILE/new/OUT", "Not a directory"],
@@ -132,17 +132,20 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["figures", "--out", "y" * 300 + "/OUT"],
         ["cannot make the folder yyy", "too long"],
     ),
-    "output that is where one works": (["figures", "--out", "."], [". holds EMPTY", "no figure"]),
-    "output above where one works": (["figures", "--out", ".."], [".. holds ", "no figure"]),
+    "output that is where one works": (
+        ["figures", "--out", "."],
+        [". holds EMPTY", "not a figure"],
+    ),
+    "output above where one works": (["figures", "--out", ".."], [".. holds ", "not a figure"]),
     "output in nobody's home": (
         ["figures", "--out", "~nobody-such/OUT"],
         ["~nobody-such/OUT", "a user that does not exist"],
     ),
-    "device for an output": (["figures", "--out", "/dev/null"], ["/dev/null is no folder"]),
+    "device for an output": (["figures", "--out", "/dev/null"], ["/dev/null is not a folder"]),
     "link to other things": (["figures", "--out", "LINK"], ["LINK holds thesis.txt"]),
     "folder named as a figure": (
         ["figures", "--out", "FOLDERS", "--overwrite"],
-        ["FOLDERS holds routes.csv, which is no figure"],
+        ["FOLDERS holds routes.csv, which is not a figure"],
     ),
     "states in a file": (
         [*OUT, "--resume", "EMPTY_FILE"],
