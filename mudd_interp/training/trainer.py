@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mudd_interp.training.checkpoint import State, load_state, read_state, write_state
 from mudd_interp.training.log import LogRow, add_to_log, trim_log
 from mudd_interp.training.packing import rows
-from mudd_interp.training.progress import Progress
+from mudd_interp.training.progress import RunProgress
 from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
 
 LossFunction = Callable[[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]], Float[Tensor, ""]]
@@ -106,7 +106,7 @@ class Trainer:
         """
         self.model.train()
         end = min(until or self.recipe.steps, self.recipe.steps)
-        with Progress(self.folder.name, self.recipe.steps, self.step) as progress:
+        with RunProgress(self.folder.name, self.recipe.steps, self.step) as progress:
             clock, counted = time.monotonic(), self.step
             while self.step < end:
                 lr = learning_rate(self.recipe, self.step)
