@@ -16,8 +16,8 @@
 #
 # Load, cache, patterns, ablation, patching, induction: on a MUDDFormer, with a plain Transformer
 # beside it. Both are small models of Python source code that come with the package, so everything
-# here runs offline in under a minute. The names are TransformerLens' names; what is new is said
-# where it comes up.
+# here runs offline in under a minute. The names are TransformerLens' names; what is new is
+# explained where it comes up.
 
 # %%
 import kaleido
@@ -44,7 +44,7 @@ model, baseline = pair.values()
 # %% [markdown]
 # ## Run, and look at what the model expects
 #
-# The prompt names a file and loads it, three times over; then the first name comes again.
+# The prompt names a file and loads it, three times over; then the first name appears again.
 
 # %%
 prompt = (
@@ -118,7 +118,7 @@ print(f"loss {before:.3f}; without head 7.2: {by_hand:.3f} by hand, {by_edit:.3f
 
 # %% [markdown]
 # What is new is that a *connection* can be cut: the value input of block 8 no longer reads the
-# output $X_j$ of one earlier block, and everybody else still does.
+# output $X_j$ of one earlier block, and everything else still does.
 
 # %%
 for source in range(9):
@@ -130,7 +130,7 @@ for source in range(9):
 #
 # TransformerLens' own tools run unchanged. The clean prompt has an argument called `name`, the
 # corrupted one calls it `value`; each head's output, at all tokens, is put back from the clean run,
-# and we ask how much of the answer `name` returns.
+# and we ask how much of the answer `name` comes back.
 
 # %%
 template = "class A(Base):\n    def __init__(self, {}):\n        super().__init__("
@@ -154,8 +154,8 @@ for place in share.flatten().topk(3).indices.tolist():
 # %% [markdown]
 # ## Induction
 #
-# Random tokens that come again: an induction head attends to the token after the last occurrence of
-# the present one. Both models, one scale.
+# Random tokens that repeat: an induction head attends to the token after the last occurrence of
+# the present one. Both models are on one scale.
 
 # %%
 drawn = mi.draw("head_scores", **pair, sequences=32, score="induction")
@@ -163,8 +163,8 @@ drawn.figure.show()
 drawn.frame.groupby("model").head(1)[["model", "layer", "head", "induction"]].round(3)
 
 # %% [markdown]
-# One seed of each model was trained, so this is about these two models. In them, the MUDDFormer has
-# the stronger induction head by far.
+# One seed of each model was trained, so this is about these two models. Of the two, the MUDDFormer
+# has the stronger induction head by far.
 
 # %%
 assert error < 1e-4

@@ -72,9 +72,9 @@ active = drawn.frame.groupby("model")["active"].mean()
 print(active.round(3).to_dict())
 
 # %% [markdown]
-# **Here: no.** Both models are awake nearly always, the Transformer a little more. Sinks come with
-# size and with training: neither model has begun to need them, so there is nothing that the
-# connections could free. The rule matters too; with other sinks the curves move together:
+# **Here: no.** Both models' heads are awake nearly always, the Transformer's a little more. Sinks
+# come with size and with training: neither model has begun to need them, so there is nothing that
+# the connections could free. The rule matters too; with other sinks the curves move together:
 
 # %%
 mi.draw("sink_sensitivity", **pair, **text).figure.show()
@@ -97,14 +97,14 @@ print("V reads of distant outputs, weight x norm:", read.round(1).to_dict())
 
 # %% [markdown]
 # **Here: no, but nearly.** The streams differ. V does read one early output in many layers, and not
-# the embedding; in this model it is $X_2$, the second block's output, and not $X_1$.
+# the embedding; in this model it is $X_2$, the second block's output, not $X_1$.
 
 # %% [markdown]
 # ## 4. What the paper does not ask
 #
-# Weights are not causes. `03_weight_contribution_cause` goes on from here.
+# Weights are not causes. `03_weight_contribution_cause` continues from here.
 #
-# What sets these two models apart most is none of the three: it is how they repeat what they have
+# What sets these two models apart most is none of these three: it is how they repeat what they have
 # seen. The induction score of every head, against depth:
 
 # %%
@@ -130,17 +130,18 @@ for each in contexts:
 print("mudd-tiny gains more than tfm-tiny by", apart.round(3), "nats")
 
 # %% [markdown]
-# **For either model alone this is noise**: the interval of the gain holds zero, since what stands late
-# in a file is not as hard as what stands early. The difference of the two on the same sequences is
-# not: with more context `mudd-tiny` gains 0.11 nats (0.06 to 0.16) more.
+# **For either model alone this is noise**: the interval of the gain includes zero, since what comes
+# late in a file is not as hard as what comes early. The difference of the two on the same sequences
+# is not: with more context `mudd-tiny` gains 0.11 nats (0.06 to 0.16) more.
 
 # %% [markdown]
 # ## 5. Controls
 #
-# The same numbers where there should be nothing: the tokens of each sequence in another order, random
-# weights, the same with a random dynamic part of the dense weights ($W_2$, normal, std 0.02), and the dense
-# weights moved to other tokens (64 sequences, `controls.py`). In a model with random weights the dense weights
-# are one-hot: that its streams are one, and that V reads nothing distant, is so by construction.
+# The same numbers where there should be nothing to find: the tokens of each sequence in another
+# order, random weights, the same with a random dynamic part of the dense weights ($W_2$, normal,
+# std 0.02), and the dense weights moved to other tokens (64 sequences, `controls.py`). In a model
+# with random weights the dense weights are one-hot: its streams are one, and V reads nothing
+# distant, by construction.
 
 # %%
 controls = pd.read_csv("results/controls.csv").set_index(["model", "condition"])
@@ -148,17 +149,17 @@ controls.round(3)
 
 # %% [markdown]
 # - **V is most distinct**: with random dense weights the cosine of V is below that of R too, but by 0.02, not by
-#   0.13. And it is as distinct on shuffled tokens, and with weights of other tokens: it is a property of the
+#   0.13. And it is as distinct on shuffled tokens and with weights of other tokens: this is a property of the
 #   weights, not of what the model does with a text.
-# - **Heads are awake**: with random weights as often. The activity of both models says no more than that
+# - **Heads are awake**: just as often with random weights. The activity of both models says no more than that
 #   nothing has been learned that puts heads to sleep.
 # - **V reads $X_2$**: with random dense weights no distant output adds more than 0.11 to V, a scale that was
-#   chosen with $W_2$; here $X_2$ adds 8.6. On shuffled tokens it reads the same: a habit again, not an answer
+#   chosen with $W_2$; here $X_2$ adds 8.6. On shuffled tokens it reads the same: again a habit, not an answer
 #   to the text.
 # - **Induction** (always on random tokens): 0.01 with random weights. With weights of other tokens the
 #   head is nearly as strong (0.59): its circuit does not need weights that fit the token.
-# - **In-context gain**: on 64 sequences the interval holds zero under every condition, the trained models on
-#   text included.
+# - **In-context gain**: on 64 sequences the interval includes zero under every condition, that of the trained
+#   models on text included.
 
 # %%
 assert late["v"] < late[["q", "k", "r", "plain"]].min()

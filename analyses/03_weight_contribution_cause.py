@@ -19,7 +19,7 @@
 # cause. Here the three stand side by side for every edge of `mudd-tiny`: stream × aggregation ×
 # source.
 #
-# Cutting 321 edges on 64 sequences takes minutes. `edge_sweep.py` did it and kept the result.
+# Cutting 321 edges on 64 sequences takes minutes. `edge_sweep.py` did it and saved the result.
 
 # %%
 import kaleido
@@ -65,7 +65,7 @@ top[columns].round(3)
 mi.viz.edge_effects_figure(sweep).show()
 
 # %% [markdown]
-# Most edges could go: the interval of their effect holds zero, or the effect is small.
+# Most edges could go: the interval of their effect includes zero, or the effect is small.
 
 # %%
 unsure = ((table["loss_low"] <= 0) & (table["loss_high"] >= 0)).mean()
@@ -80,7 +80,7 @@ print(
 )
 
 # %% [markdown]
-# ## Does a large weight mean a large contribution, and that a large effect?
+# ## Does a large weight mean a large contribution, and a large contribution a large effect?
 
 # %%
 mi.viz.causes_figure(sizes, sweep).show()
@@ -88,8 +88,8 @@ ranks = rank_correlations(table).set_index("stream")
 ranks.round(2)
 
 # %% [markdown]
-# Rank correlations over all edges are helped by the obvious: the newest source matters most, and has
-# the largest weights. Among the others, those that MUDD adds to a Transformer, the order of the
+# Rank correlations over all edges are inflated by the obvious: the newest source matters most, and
+# has the largest weights. Among the others, those that MUDD adds to a Transformer, the order of the
 # weights says less:
 
 # %%
@@ -115,7 +115,7 @@ mi.viz.first_order_figure(sizes, sweep, estimates).show()
 # Of the edges that do not read the newest source, two cost most: `r 0<-0`, by which the embedding goes
 # past the first block, and `k 6<-5`. The second has a job that can be named. It feeds the keys of block 7
 # with $X_5$, block 4's output; and block 7 has the strongest induction heads of this model.
-# What wrote the query, the key and the value of the strongest one, and by which way?
+# What wrote the query, the key and the value of the strongest one, and by which route?
 
 # %%
 baseline = mi.load_model("tfm-tiny")
@@ -127,9 +127,10 @@ for each in drawn.values():
     each.figure.show()
 
 # %% [markdown]
-# **In `mudd-tiny`** most of the key of head 7.2 was written by one head, 4.3, and nearly all of that comes
-# by the one dense edge. The value is the token: the embedding, directly and through later outputs. The
-# query comes from the FFN of block 3 and from the embedding, spread out more.
+# **In `mudd-tiny`** most of the key of head 7.2 was written by one head, 4.3, and nearly all of
+# that comes through this one dense edge. The value is the token: the embedding, directly and
+# through later outputs. The query comes from the FFN of block 3 and from the embedding, but is more
+# spread out.
 #
 # **In `tfm-tiny`** the key of head 10.0 is a mixture. Its largest part comes from head 5.3, through all
 # the outputs in between: there is no other way.
@@ -227,9 +228,9 @@ print(
 # ## Controls
 #
 # The same numbers where there is nothing to find. In a model with random weights every dense weight
-# is one-hot, as the paper initialises it, so only the newest source can matter: by construction, which
-# checks the sweep and says nothing of what was learned. And on shuffled tokens the edges that matter most
-# on the text do less, and some even harm.
+# is one-hot, as the paper initialises it, so only the newest source can matter: by construction,
+# which checks the sweep and says nothing about what was learned. And on shuffled tokens the edges
+# that matter most on the text do less, and some even harm.
 
 # %%
 few = list(mi.data.bundled_batches(2, batch_size=2))
@@ -243,7 +244,8 @@ for name, tokens in (("text", few[0]), ("shuffled tokens", few[0][:, order])):
     print(f"{name}: loss {found.loss:.2f}, effects", found.frame["loss"].round(3).tolist())
 
 # %% [markdown]
-# Rank correlations need one too: what comes out where the effects of the edges are dealt out anew?
+# Rank correlations need a control too: what do they come to when the effects of the edges are
+# permuted?
 
 # %%
 generator = np.random.default_rng(0)
@@ -258,11 +260,11 @@ for name, rows in (("all edges", table), ("distant edges", table[~newest])):
 # So among the distant edges the correlation of weight and effect, 0.08, is **noise**; that of contribution
 # and effect, 0.26, is not, though weak.
 #
-# And the whole sweep once more (4 sequences, `controls.py`): on shuffled tokens, in a model with random
-# weights, in the same with a random dynamic part of its dense weights ($W_2$, normal, std 0.02), and in the
-# trained model with its dense weights moved to other tokens before anything is cut. Effects
-# are magnitudes of changes of loss in nats, summed over edges; rank correlations are of the distant
-# edges.
+# And the whole sweep once more (4 sequences, `controls.py`): on shuffled tokens, in a model with
+# random weights, in the same with a random dynamic part of its dense weights ($W_2$, normal, std
+# 0.02), and in the trained model with its dense weights moved to other tokens before anything is
+# cut. Effects are magnitudes of changes of loss in nats, summed over edges; rank correlations are
+# of the distant edges.
 
 # %%
 controls = pd.read_csv("results/edge_controls.csv").set_index("condition")
@@ -276,7 +278,7 @@ controls.round(3)
 #   within chance.
 # - **Shuffled tokens**: `k 6<-5` falls to a ninth of its effect, the newest sources to less than half.
 #   The distant edges together do not fall. The loss is 9.6 there, and what a cut does to such a loss,
-#   up or down, is noise: a sum of magnitudes is no evidence for a use.
+#   up or down, is noise: a sum of magnitudes is no evidence of a use.
 # - **Weights of other tokens**: `k 6<-5` has nearly all of its effect. What this edge does, it does with a
 #   weight that need not fit the token.
 

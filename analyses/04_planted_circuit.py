@@ -47,8 +47,8 @@ def planted(**weights):
 # %% [markdown]
 # ## A value stream that reads the embedding only
 #
-# The V stream of block 3 (it follows block 2) gets weight 1 on $X_0$ and 0 on all else. So it must be
-# made of the embedding alone, and no head before block 3 may be found in it.
+# The V stream of block 3 (it follows block 2) gets weight 1 on $X_0$ and 0 on all else. So it must
+# consist of the embedding alone, and no head before block 3 may be found in it.
 
 # %%
 model = planted(v2=[1, 0, 0, 0])
@@ -61,7 +61,7 @@ print(shares)
 # ## A route of two hops
 #
 # After block 1 the residual stream takes twice $X_1$; after block 3 half of $X_3$. What block 0 wrote
-# reaches the end through $X_1$ and $X_3$, and in no other way: coefficient 2 × ½ = 1.
+# reaches the end through $X_1$ and $X_3$ and by no other route: coefficient 2 × ½ = 1.
 
 # %%
 model = planted(r1=[0, 2, 0], r3=[0, 0, 0, 0.5, 0])
@@ -70,8 +70,8 @@ mi.viz.routes_figure(route).show()
 print(route.frame.to_string(index=False))
 
 # %% [markdown]
-# Interventions agree: of all edges that the two hops could use, only the two on the route change what
-# the model predicts of it. Cutting either of them cuts the whole route.
+# Interventions agree: of all edges that the two hops could use, only the two on the route change
+# the prediction. Cutting either of them cuts the whole route.
 
 # %%
 sweep = mi.analysis.ablation_sweep(model, [tokens])
@@ -81,7 +81,7 @@ effects.round(4)
 # %% [markdown]
 # ## A large weight without effect
 #
-# Weight is not cause. The final norm of this model takes away what is the same in all dimensions.
+# Weight is not cause. The final norm of this model removes what is the same in all dimensions.
 # Block 1 writes nothing else, and the last aggregation reads it with weight 50: by far the largest
 # weight of the model, and by far the largest contribution. Cutting it changes nothing.
 
@@ -171,8 +171,8 @@ for name, frame in zip(("with the edge", "control"), scores, strict=True):
     )
 
 # %% [markdown]
-# (The first token has none before it; where it comes again, half of the attention goes astray: the
-# score can be 1 − 1/24 = 0.958 at most.) What writes the keys of head 2.0, and by which way?
+# (The first token has none before it; where it repeats, half of the attention goes astray: the
+# score can be 1 − 1/24 = 0.958 at most.) What writes the keys of head 2.0, and by which route?
 
 # %%
 batches = mi.data.repeated_batches(with_edge, **repeated)
@@ -188,9 +188,9 @@ for name, found in zip(("with the edge", "control"), ways, strict=True):
     print(f"  {name}:", [found.name(route) for route in found.routes] or "none")
 
 # %% [markdown]
-# And all edges cut, one after another. Queries and values read the token in $X_2$, and the output is
-# $X_3$: these edges matter in any model. Of those that could carry what head 0.0 wrote, the sweep finds
-# the one that does, and in the control none.
+# And all edges, cut one after another. Queries and values read the token in $X_2$, and the output
+# is $X_3$: these edges matter in any model. Of those that could carry what head 0.0 wrote, the
+# sweep finds the one that does, and in the control none.
 
 # %%
 kl = [

@@ -18,8 +18,8 @@
 # `mudd-tiny`, and another one of $X_6$, the output of block 5. In `tfm-tiny` these two are one tensor, the
 # residual stream. Then each dictionary takes the place of what it was learned from.
 #
-# The dictionaries are small, and so is the text: this shows how it is done, and what has to be watched in a
-# model with dense connections.
+# The dictionaries are small, and so is the text: this shows how it is done, and what to watch out
+# for in a model with dense connections.
 
 # %%
 import tempfile
@@ -49,8 +49,8 @@ PLACES = [("mudd-tiny", VALUES), ("mudd-tiny", OUTPUT), ("tfm-tiny", OUTPUT)]
 # ## Activations
 #
 # `mi.activations(model, batches, hook)` iterates over tensors `[row d_model]`, a row for each token.
-# `mi.save_activations` writes the same to a folder, several hooks in one pass; a call that is interrupted
-# goes on when it is repeated. The forward pass ends with the block that is asked for.
+# `mi.save_activations` writes the same to a folder, several hooks in one pass; a call that is
+# interrupted resumes when it is repeated. The forward pass ends with the block that is asked for.
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -128,9 +128,10 @@ for name, hook in PLACES:
 #
 # ## In place of the stream
 #
-# The hook's tensor is replaced by the dictionary's reconstruction of it. Beside that: by zero, and by its
-# mean over the text, which is the fairer floor. In `tfm-tiny` the residual stream is replaced as a whole, and
-# also for the values of block 6 alone, as the V stream of `mudd-tiny` is.
+# The hook's tensor is replaced by the dictionary's reconstruction of it. For comparison it is
+# replaced by zero, and by its mean over the text, which is the fairer floor. In `tfm-tiny` the
+# residual stream is replaced as a whole, and also for the values of block 6 alone, as the V stream
+# of `mudd-tiny` is.
 
 
 # %%
@@ -160,17 +161,17 @@ print({name: f"clean loss {float(each.mean()):.3f}" for name, each in clean.item
 spliced.round(3)
 
 # %% [markdown]
-# Changes of the next-token loss in nats, with the standard error of the first over sequences; recovered: 1 as
-# clean, 0 as with the zero or the mean.
+# Changes of the next-token loss in nats, with the standard error of the first over sequences;
+# recovered: 1 is the clean run, 0 the run with the zero or the mean.
 #
 # - **The V stream of one block** can be replaced at no loss that could be measured here. That says little: its
 #   mean costs only 0.14 nats, since the other eleven blocks read values of their own.
 # - **$X_6$ is not the whole state** of `mudd-tiny`. With zeros in its place the loss rises by 0.9 nats, in
-#   `tfm-tiny` by 5.3: there everything that blocks 0 to 5 found out is in this one vector, here later blocks go
-#   on reading $X_0$ to $X_5$. So the floors differ by a factor of six, and that nearly equal shares are recovered
-#   (0.90 and 0.93) does not say that the dictionaries are equally good, nor that the splice of one does what the
-#   splice of the other does. In nats they cost 0.09 and 0.39.
-# - A splice of the *state* of a dense model at block 6 needs a dictionary for each of $X_0$ to $X_6$, or one of
+#   `tfm-tiny` by 5.3: there everything that blocks 0 to 5 found out is in this one vector, while here later blocks
+#   still read $X_0$ to $X_5$. So the floors differ by a factor of six, and nearly equal recovered shares (0.90 and
+#   0.93) do not mean that the dictionaries are equally good, nor that the splice of one does what the splice of the
+#   other does. In nats they cost 0.09 and 0.39.
+# - A splice of the *state* of a dense model at block 6 needs a dictionary for each of $X_0$ to $X_6$, or one for
 #   all together.
 
 # %%
@@ -200,8 +201,9 @@ figure.show()
 # %% [markdown]
 # ## What the features are
 #
-# Of each feature the ten tokens that excite it most. How many of the ten are one and the same token? Beside it
-# the same for 512 random directions, since some directions of any such vector follow a token.
+# For each feature, the ten tokens that excite it most. How many of the ten are one and the same
+# token? Beside it the same for 512 random directions, since some directions of any such vector
+# follow a token.
 
 
 # %%
@@ -266,9 +268,9 @@ shown("mudd-tiny", OUTPUT)
 
 # %% [markdown]
 # **Many features of the V stream are tokens**, more than those of $X_6$: all ten are one token for 44 % of them
-# against 28 %. But its random directions are so more often too (0.5 against 0.4 of ten): the stream follows the
-# token more closely, and a dictionary shows what is there. One seed, one block, one size of dictionary, and a short
-# training: no more than that is claimed.
+# against 28 %. But this holds for its random directions more often too (0.5 against 0.4 of ten):
+# the stream follows the token more closely, and a dictionary shows what is there. One seed, one
+# block, one size of dictionary, and a short training: no more than that is claimed.
 
 # %%
 assert all(curve[-1] < 0.35 < curve[0] for curve in curves.values())

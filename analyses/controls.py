@@ -1,4 +1,4 @@
-"""What the claims of the notebooks come to where there is nothing to find: kept in a folder.
+"""What the claims of the notebooks come to where there is nothing to find: saved in a folder.
 
     python analyses/controls.py [--sequences N] [--edges N] [--out FOLDER]
 
@@ -33,7 +33,7 @@ from mudd_interp.files import csv_table, write_bytes
 
 PAIR = ("mudd-tiny", "tfm-tiny")
 Condition = tuple[str, Any, AbstractContextManager[Any], Batches]
-"""Its name, the model, what is done to it meanwhile, and the text."""
+"""Its name, the model, what is done to it during the run, and the text."""
 
 
 def conditions(name: str, text: Batches) -> Iterator[Condition]:

@@ -3,7 +3,7 @@
     python analyses/edge_sweep.py [--model NAME] [--sequences N] [--out FOLDER]
 
 The defaults made `results/`, which `03_weight_contribution_cause` reads. A run that was interrupted
-goes on from its last batch.
+resumes from its last batch.
 """
 
 import argparse

@@ -33,13 +33,13 @@ def executed(script: Path) -> Any:
     ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            # Warnings name the machine that they came up on.
+            # Warnings name the machine that they occurred on.
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
     return notebook
 
 
 def main() -> None:
-    """Execute, and write each notebook when the whole of it ran."""
+    """Execute, and write each notebook once all of it ran."""
     parser = argparse.ArgumentParser(description="Run notebooks and keep their results.")
     parser.add_argument("scripts", nargs="*", type=Path, default=sorted(HERE.glob("0*.py")))
     parser.add_argument("--out", type=Path, default=HERE)

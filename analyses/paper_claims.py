@@ -53,8 +53,8 @@ def activity(study: Study) -> pd.DataFrame:
 def reading(study: Study, stream: str) -> pd.DataFrame:
     """What a stream reads by source: mean over aggregations of |mean| and std, both rectified.
 
-    Aggregations whose newest or second newest source this is are left out: X_1 is then no distant
-    output, and the comparison would be with the residual path.
+    Aggregations whose newest or second newest source this is are left out: X_1 is then not a
+    distant output, and the comparison would be with the residual path.
     """
     frame = study.result("model", WEIGHTS).frame
     distant = frame[(frame["stream"] == stream) & (frame["source"] < frame["layer"])]

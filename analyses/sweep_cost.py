@@ -1,10 +1,10 @@
-"""What a sweep over all edges costs, and what one whole forward pass for each edge would.
+"""What a sweep over all edges costs, and what one whole forward pass for each edge would cost.
 
     python analyses/sweep_cost.py [--model NAME] [--sequences N] [--every N]
 
 Both are measured on the same edges, each N-th in the order of depth, batch by batch in turn, in CPU
-seconds of this process; from those the cost of all edges follows, as is said in what is printed.
-Naive is the loss of an edited model and nothing else; the sweep measures KL and logits too.
+seconds of this process; the cost of all edges is extrapolated from those, as the output says. Naive
+is the loss of an edited model and nothing else; the sweep measures KL and logits too.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     print(
         f"measured: naive {naive:.1f} s, sweep {swept:.1f} s, one pass without edits {base:.1f} s"
     )
-    # Every edge costs a naive pass the same; a sweep runs the model without edits once besides.
+    # Every edge costs the same in naive passes; a sweep also runs the model once without edits.
     times = len(edges) / len(sample)
     whole = base + (swept - base) * times
     print(

@@ -18,7 +18,7 @@ from mudd_interp.study import Study
 from mudd_interp.values import LONGEST_PROMPT
 
 NO_BASELINE = "none"
-ASKED = {
+CALLED = {
     "model": "the model",
     "baseline": "the baseline",
     "text": "the text",
@@ -88,7 +88,7 @@ def _use_example() -> None:
 
 
 def _run() -> None:
-    """Take what the form says, or say what is wrong with it and go on as before."""
+    """Take what the form says, or say what is wrong with it and leave everything as it was."""
     session = st.session_state
     try:
         prompt, ids = _prompt(session["draft_prompt"], session["draft_kind"] == _IDS)
@@ -232,7 +232,7 @@ def _ask_first() -> None:
     names = state.unasked()
     if not names:
         return
-    said = "\n".join(f"- {ASKED[name]} {_named(value)}" for name, value in names.items())
+    said = "\n".join(f"- {CALLED[name]} {_named(value)}" for name, value in names.items())
     st.warning(
         f"This link means\n\n{said}\n\nNone of it has been read, loaded or computed yet. Files and "
         "folders would be read from this machine, and a model or a dataset that is not here would "

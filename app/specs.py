@@ -1,9 +1,9 @@
 """Figures as dicts that a browser draws once.
 
-Streamlit's front end draws each chart, then sets the same figure again, parsed anew. Plotly would
-draw all of it a second time: it takes a template, ``meta`` and typed arrays as changed, because
-they are other objects, and lists too unless ``datarevision`` says that they are the same. Here a
-figure has none of the three, and a ``datarevision``.
+Streamlit's front end draws each chart, then sets the same figure again, parsed a second time.
+Plotly would draw all of it a second time: it takes a template, ``meta`` and typed arrays as
+changed, because they are other objects, and lists too unless ``datarevision`` says that they are
+the same. Here a figure has none of the three, and a ``datarevision``.
 """
 
 from base64 import b64decode

@@ -46,7 +46,7 @@ EXAMPLES = {
 LONGEST_LINK = 1900
 """Characters of the query: with the address before it the link stays under 2 kB."""
 
-LONGEST_NAME = 400
+LONGEST_LINKED_NAME = 400
 """Characters of a name in a link, where anything but a letter or digit may take three per byte."""
 
 MOST_VALUES = 64
@@ -78,10 +78,10 @@ def check_name(text: str) -> str:
     Raises:
         ValueError: If it is empty, has control characters, or is too long for a link.
     """
-    if not text.strip() or not text.isprintable() or len(quote(text, "")) > LONGEST_NAME:
+    if not text.strip() or not text.isprintable() or len(quote(text, "")) > LONGEST_LINKED_NAME:
         raise ValueError(
-            f"a name must have 1 to {LONGEST_NAME} characters, as a link writes them, and no "
-            "control character"
+            f"a name must have 1 to {LONGEST_LINKED_NAME} characters, as a link writes them, and "
+            "no control character"
         )
     return text
 

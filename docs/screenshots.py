@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent
 
 
 def take(browser: Browser, url: str, name: str, scheme: str) -> None:
-    """Open a page, wait until its last chart is drawn, and keep what a person sees."""
+    """Open a page, wait until its last chart is drawn, and save what a person sees."""
     path, chart = PAGES[name]
     page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
     page.set_default_timeout(180_000)

@@ -176,11 +176,11 @@ def counterpart(name: str) -> str:
     return place + _ELSEWHERE.get(rest, rest)
 
 
-_LONGEST_NAME = 200  # the search for near names takes time that grows faster than their length
+_LONGEST_NAME = 200  # to look for near ones takes longer than a name is long
 
 
 def short(name: str) -> str:
-    """A name in a message; only the beginning of a long one."""
+    """A name in a message; of a long one the beginning."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 

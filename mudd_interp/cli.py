@@ -110,7 +110,7 @@ def figures(
     manifest: Annotated[str | None, _path(help="Make those figures again.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old figures.")] = False,
     resume: Annotated[
-        str | None, _path(help="Keep the sweeps here, and go on from what is there.")
+        str | None, _path(help="Keep the sweeps here, and resume from what is there.")
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
     **values: Any,

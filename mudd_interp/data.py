@@ -151,7 +151,7 @@ def folder_batches(
 ) -> Batches:
     """Batches of the text files of a folder, in the order of their paths.
 
-    Each is read once, also where folders are linked. What is left out (hidden and empty files, and
+    Each is read once, even if folders are linked. What is left out (hidden and empty files, and
     links to what is read anyway) is counted in the description and named in ``left_out``: see
     :func:`mudd_interp.documents.text_files_of`.
 

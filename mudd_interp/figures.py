@@ -56,7 +56,7 @@ def check_target(target: str | os.PathLike[str], overwrite: bool) -> None:
     try:
         place = place_of(target)
         if place.exists() and not place.is_dir():
-            what = "a file" if place.is_file() else "no folder"
+            what = "a file" if place.is_file() else "not a folder"
             raise ValueError(f"{target} is {what}: give the name of a folder to make.")
         refuse_contents(place, overwrite, target)
         try_folder(target)
@@ -237,7 +237,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         if name not in values:
             raise ValueError(
                 f"{path} is not a complete manifest of figures (look at {name!r}): make the "
-                "figures anew."
+                "figures again."
             )
     values = unsealed(values, str(path))
     request, names, formats, texts = (

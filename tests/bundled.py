@@ -1,4 +1,4 @@
-"""The bundled pair, loaded once by each process: for tests that do not ask how it is loaded."""
+"""The bundled pair, loaded once by each process: for tests that are not about loading it."""
 
 import hashlib
 from typing import Any
@@ -10,7 +10,7 @@ _held: dict[tuple[str, str | None, str | None], tuple[Any, str]] = {}
 
 
 def load(name: str, device: str | None = None, dtype: str | None = None) -> Any:
-    """As ``mudd_interp.load_model``; a test that alters a bundled model sets it right again."""
+    """As ``mudd_interp.load_model``; a test that alters a bundled model restores it."""
     if name not in BUNDLED:
         return mi.load_model(name, device=device, dtype=dtype)
     key = (name, device, dtype)

@@ -16,7 +16,7 @@ _jaxtyped: Callable[..., Any] = jaxtyping.jaxtyped
 
 
 def _parts(annotation: Any) -> Generator[Any]:
-    """An annotation and all that it is made of."""
+    """An annotation and all its parts."""
     yield annotation
     for part in annotation if isinstance(annotation, list | tuple) else get_args(annotation):
         yield from _parts(part)
@@ -29,8 +29,7 @@ def _is_array(annotation: Any) -> bool:
 def _needs_jaxtyping(function: Any, parts: list[Any]) -> bool:
     """Whether to leave the checks to jaxtyping.
 
-    It looks up the names of types, those that are there; and in its other form it would check what
-    a generator yields nowhere.
+    It looks up types that are given by name, and only it checks what a generator yields.
     """
     named = any(isinstance(part, str | ForwardRef) for part in parts)
     return named or not inspect.isfunction(function) or inspect.isgeneratorfunction(function)
@@ -45,10 +44,7 @@ def _checked(typechecker: Any, function: Any) -> Any:
 
 
 def jaxtyped(*function: Any, **options: Any) -> Any:
-    """What stands in for ``jaxtyping.jaxtyped``, where it is used as jaxtyping's import hook does.
-
-    Everywhere else it is that.
-    """
+    """Stands in for ``jaxtyping.jaxtyped`` where jaxtyping's import hook calls it."""
     if function or not options.get("typechecker"):
         return _jaxtyped(*function, **options)
     return partial(_checked, options["typechecker"])

@@ -1,4 +1,4 @@
-"""Shared by all tests: the app's modules by their plain names, and how tests go to processes."""
+"""Shared by all tests: the app's modules by their plain names, and which process runs a test."""
 
 import os
 import sys
@@ -16,10 +16,10 @@ from tests import checked
 
 jaxtyping.jaxtyped = checked.jaxtyped
 
-# As Streamlit runs them: the app's modules import their siblings so.
+# As Streamlit runs them: the app's modules import their siblings by plain names.
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))
 
-# The same examples in every run, and none fails because the machine is slow.
+# The same examples in every run, and no failure because the machine is slow.
 settings.load_profile("ci")
 
 # Several test processes on few cores.
@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def group_of(nodeid: str) -> str:
-    """What one process runs: a file, and all of the browser, which share a server."""
+    """What one process runs: a file; or all browser tests, which share a server."""
     file = nodeid.split("::")[0]
     return "tests/browser" if file.startswith("tests/browser/") else file
 
@@ -46,14 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process is left with one when all else is done."""
+    """Files with slow tests first, so that no process is left with one at the end."""
     slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: group_of(item.nodeid) not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def bundled_models_are_left_as_they_were() -> Generator[None]:
-    """One that a test alters would be another model in the tests after it."""
+    """A model that a test alters would be another one in the tests after it."""
     yield
     from tests.bundled import require_unaltered  # not before the checks above are in place
 

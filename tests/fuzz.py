@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz 10000``: so many damaged and forged files over all readers."""
+"""``python -m tests.fuzz 10000``: that many damaged and forged files, over all readers."""
 
 import random
 import resource

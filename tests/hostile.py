@@ -1,4 +1,4 @@
-"""Every parser of bytes from outside, each with valid files to begin from, and mutations of them.
+"""Every parser of bytes from outside, each with valid files to start from, and mutations of them.
 
 A reader may return, or raise ValueError. Whatever else it raises is a fault.
 """
@@ -70,7 +70,7 @@ class Reader:
     """One parser.
 
     Attributes:
-        name: Of the file that is mutated.
+        name: The name of the file that is mutated.
         read: Reads the folder that the file is in.
         write: Writes a valid file, and what it needs beside it.
         is_json: Whether values can be put into it; else bytes only.
@@ -407,7 +407,7 @@ STRANGE: tuple[Any, ...] = (
     *("", "x", "\0", "\ud800", "../x"),
     *([], {}, [[]], [1, "a"], {"a": []}, [True], ["q", "q"]),
 )
-"""Values that stand where others belong."""
+"""Values to put where others belong."""
 
 WHOLE = (
     *(b"", b"null", b"[]", b"{}", b"true", b"NaN", b"[Infinity]", b"1e999", b"9" * 5000),
@@ -459,7 +459,7 @@ def _damaged(data: bytearray, rng: random.Random) -> bytes:
 
 
 def _changed(values: Any, rng: random.Random) -> Any:
-    """JSON with one value, at any depth, that is missing, new or another."""
+    """JSON with one value, at any depth, that is missing, new or different."""
     values = json.loads(json.dumps(values))
     if isinstance(values, dict) and "sha256" in values and rng.random() < 0.9:
         del values["sha256"]  # a forger leaves it out
@@ -508,7 +508,7 @@ def attempt(reader: Reader, folder: Path, data: bytes) -> str:
         reader.read(folder)
     except ValueError:
         return "refused"
-    except BaseException as error:  # what must not be, a library's panic included
+    except BaseException as error:  # what must not happen, a library's panic included
         if not is_failure(error):
             raise
         return f"{type(error).__name__}: {error}"

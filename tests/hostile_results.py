@@ -1,4 +1,4 @@
-"""Every kind of result, each with a valid file to begin from, and forged ones."""
+"""Every kind of result, each with a valid file to start from, and forged ones."""
 
 import json
 import random
@@ -20,7 +20,7 @@ SIZES = {
     **{"bin": 4, "component": 6},
     "context": 2,
 }
-"""Of axes, as of a model of three blocks; others have two places."""
+"""Lengths of axes, as for a model of three blocks; all others have length two."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "HeadActivity": {"sink_token_ids": [1, 2], "sink_texts": None, "first_positions": 2},
@@ -68,13 +68,13 @@ def _array(annotation: Any, sizes: Mapping[str, int]) -> np.ndarray:
 
 
 def write(name: str, source: Provenance, path: Path) -> None:
-    """A file of a kind, as of version 0.1: without a digest, so that a forger needs none."""
+    """A file of a kind, as version 0.1 wrote it: without a digest, so that a forger needs none."""
     header, arrays = sample(name, source.to_dict())
     path.write_bytes(save(arrays, {"mudd_interp": json.dumps(header)}))
 
 
 def use(path: Path) -> object:
-    """Whatever is done with a result that was read."""
+    """Everything that is done with a result that was read."""
     found: Any = Result.load(path)
     found.frame  # noqa: B018 (made anew each time)
     found.save(path.with_suffix(".again"))
@@ -106,7 +106,7 @@ def with_other_arrays(data: bytes, rng: random.Random) -> bytes:
 
 
 def _numbers(dtype: np.dtype) -> list[float]:
-    """What may stand in an array of a precision and means nothing."""
+    """What an array of a precision can hold that has no meaning."""
     if dtype.kind == "f":
         return [np.nan, np.inf, float(np.finfo(dtype).min), 0]
     return [0, -1, int(np.iinfo(dtype).max)]

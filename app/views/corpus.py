@@ -94,7 +94,7 @@ def say_run(run: Run, finished: list[str]) -> None:
         there = f"Finished, and used by all pages: {'; '.join(finished)}." if finished else ""
         st.warning(
             f"**Stopped**: {title}. {state.plain(there)} A pass that was not finished leaves "
-            "nothing behind. Run goes on with what is missing."
+            "nothing behind. Run continues with what is missing."
         )
 
 

@@ -243,7 +243,7 @@ def ablation_sweep(
 ) -> AblationSweep:
     """Measure what each edit, or group of edits, does to a model on a corpus.
 
-    An edit changes nothing below it: a model that can go on from the outputs of its first blocks
+    An edit changes nothing below it: a model that can continue from the outputs of its first blocks
     (``HookedMUDDTransformer``) is run from there only, and several edits share one pass.
 
     Args:

@@ -53,7 +53,7 @@ class ReadWeights:
         """The weights of one read.
 
         Raises:
-            ValueError: If there is no such read, with those that there are.
+            ValueError: If there is no such read, with the reads that there are.
         """
         if read not in self.reads:
             raise ValueError(f"there is no read {read!r}: there are {', '.join(self.reads)}.")

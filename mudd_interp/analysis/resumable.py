@@ -242,4 +242,4 @@ def plain(given: Provenance) -> dict[str, Any]:
 
 def other_contents(folder: Path, what: str) -> str:
     """The message for a folder that holds the state of something else."""
-    return f"{folder} holds {what}: give another folder, or remove it to start anew."
+    return f"{folder} holds {what}: give another folder, or remove it to start again."

@@ -41,16 +41,16 @@ SAME_WEIGHTS = 1e-3
 """How far the logits of two implementations of one model may differ in float32, in nats."""
 
 COMMON_SINKS, MANY_SINKS = 16, 2
-"""One token id in so many is a sink: as with full stops and newlines, and the slowest case."""
+"""One token id in this many is a sink: as with full stops and newlines, and in the slowest case."""
 
 LONG_REPEATS = 3
-"""The largest number of repeats of what takes long."""
+"""The largest number of repeats of anything that takes long."""
 
 LARGE_MEMORY = 24_000.0
 """The memory, in MB, that the largest released model is to fit into."""
 
 SWEPT_SHARES = 16
-"""The parts in which the corpus of a sweep is measured, each by every function in turn."""
+"""The shares of the corpus in which a sweep is measured, each by every function in turn."""
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Work in a fresh process, whose memory is its own: ``python -m mudd_interp.bench.child``.
 
-Its argument is JSON, the name of a job below with the job's arguments; and it prints JSON.
+Its argument is JSON, the name of a job below with the job's arguments, and it prints JSON.
 """
 
 import json
@@ -96,8 +96,8 @@ class Peak:
         if self._device.type != "cpu":
             torch.accelerator.reset_peak_memory_stats(self._device)
         elif os.access("/proc/self/clear_refs", os.W_OK):
-            # The peak is counted from here. Otherwise it would be the parent's, if that was
-            # larger: a process begins with the peak of the one that made it.
+            # The peak is counted from here. Otherwise it would be the parent's, if that was larger:
+            # a process begins with the peak of its parent.
             Path("/proc/self/clear_refs").write_text("5")
         self.level, _ = self._now()
         return self
@@ -167,7 +167,7 @@ def forward(
 
 @torch.no_grad()
 def load(folder: str, device: str, dtype: str, check: bool) -> dict[str, float]:
-    """Memory and time of ``load_model``; the memory with one short forward pass."""
+    """Memory and time of ``load_model``; the memory includes one short forward pass."""
     torch.mm(torch.ones(2, 2), torch.ones(2, 2))  # torch's own start
     with Peak(torch.device(device)) as peak:
         began = time.perf_counter()

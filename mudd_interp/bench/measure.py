@@ -23,7 +23,7 @@ class Row:
         ratio: Median of the ratios of neighbouring measurements, ours to the peer's.
         low: The smallest of these ratios.
         high: The largest.
-        reach: The ratio that is wanted; ``None`` where the ratio is only stated.
+        reach: The ratio to reach; ``None`` where the ratio is only stated.
         at_least: Whether larger ratios are better.
     """
 
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the ratio is as wanted; ``None`` where nothing is wanted."""
+        """Whether that ratio is reached; ``None`` where there is none to reach."""
         if self.reach is None:
             return None
         return self.ratio >= self.reach if self.at_least else self.ratio <= self.reach
@@ -82,8 +82,8 @@ def interleaved(
     """Seconds of each function, ``repeats`` times, in turn; each has run once before.
 
     In turn, so that a machine that slows down slows all of them; every other round goes backwards,
-    so that no function always follows the same one. What a function returns is freed while the
-    clock is stopped.
+    so that no function always follows the same other one. What a function returns is freed while
+    the clock is stopped.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():

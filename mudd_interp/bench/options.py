@@ -1,4 +1,4 @@
-"""How a bench is to measure."""
+"""How a bench measures."""
 
 from dataclasses import dataclass
 

@@ -29,10 +29,10 @@ class Size:
         d_vocab: Its vocabulary.
         tokens: Length of the sequence, batch 1; when decoding, of the prompt.
         new_tokens: Tokens to decode.
-        sequences: Sequences of 256 tokens in a long sweep by the bundled pair, and in a short one.
+        sequences: Sequences of 256 tokens in a long sweep by the bundled pair and in a short one.
         checkpoint: The released configuration of the checkpoint that is loaded.
-        large: The released configuration of the largest model that is to fit.
-        large_tokens: The length of what that model reads.
+        large: The released configuration of the largest model that has to fit.
+        large_tokens: How many tokens that model reads.
         growth_tokens: Lengths at which the growth of cost is measured.
         growth_layers: Depths, likewise.
         figures: Sequences of the default figures; ``None`` for all.
@@ -104,7 +104,7 @@ def random_tokens(
 
 
 def held_out(sequences: int) -> Batches:
-    """Batches of the bundled held-out sequences, repeated where more are wanted than there are."""
+    """Batches of the bundled held-out sequences, repeated if more are wanted than there are."""
     pack = torch.cat(list(bundled_batches()))
     times = -(-sequences // len(pack))
     return token_batches(pack.repeat(times, 1)[:sequences], description="bundled, repeated")
@@ -132,7 +132,7 @@ def neox(size: Size, device: torch.device, dtype: torch.dtype, attention: str = 
     torch.manual_seed(0)
     module: Any = GPTNeoXForCausalLM(config)
     module.set_attn_implementation(attention)
-    # what it would stop at: decoding is measured over a given number of tokens
+    # so that it does not stop: decoding is measured over a given number of tokens
     module.generation_config.eos_token_id = None
     module.generation_config.pad_token_id = 0
     return module.to(device=device, dtype=dtype).eval()
@@ -158,7 +158,7 @@ def growing(
 
 
 def randomised(cfg: ModelConfig, device: torch.device, dtype: torch.dtype) -> HookedMUDDTransformer:
-    """A model with random weights, those of the dense connections too."""
+    """A model with random weights, including those of the dense connections."""
     torch.manual_seed(0)
     model = HookedMUDDTransformer(cfg, device=device, dtype=dtype)
     with torch.no_grad():

@@ -114,14 +114,14 @@ def _renamed(found: Predictions, name: str) -> Predictions:
 
 
 def _before_and_after(study: Study, plan: _Plan) -> tuple[Predictions, Predictions]:
-    """One model's predictions on the prompt, as it is and with the edits."""
+    """One model's predictions on the prompt, without and with the edits."""
     role = study.request.of
     means = None if plan.means is None else study.of(plan.means)
     before = study.of_prompt(role, predictions)
     edits = edits_text(plan.edits)
     after = study.of_prompt(role, edited_predictions, edits=edits, means=means)
     name = study.name(role)
-    return _renamed(before, f"{name} as it is"), _renamed(after, f"{name} edited")
+    return _renamed(before, f"{name} unedited"), _renamed(after, f"{name} edited")
 
 
 def _means(study: Study) -> list[Need]:
@@ -147,7 +147,7 @@ def _losses(study: Study) -> Drawn:
         after,
         before,
         title=f"Loss of each token with edits: {edits_text(plan.edits)}",
-        difference="edited − as it is",
+        difference="edited − unedited",
     )
     return Drawn(figure, loss_difference(after, before))
 
@@ -172,7 +172,7 @@ def _effects_of(role: Role, plan: _Plan) -> Need:
 KINDS = (
     FigureKind(
         name="edited_next_tokens",
-        title="What comes next, as it is and with edits",
+        title="What comes next, with and without edits",
         draw=_next_tokens,
         needs=_means,
         uses=(*SCOPED, "position", "edits"),
@@ -182,7 +182,7 @@ KINDS = (
     ),
     FigureKind(
         name="edited_losses",
-        title="What each token costs, as it is and with edits",
+        title="What each token costs, with and without edits",
         draw=_losses,
         needs=_means,
         uses=(*SCOPED, "edits"),

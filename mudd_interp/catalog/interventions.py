@@ -30,7 +30,7 @@ from mudd_interp.catalog.kind import (
     Drawn,
     FigureKind,
     of_both,
-    of_parts,
+    of_models,
     results,
 )
 from mudd_interp.request import Mode, Role
@@ -234,7 +234,7 @@ KINDS = (
         name="in_context_loss",
         title="Loss by position in the sequence",
         draw=_in_context,
-        needs=of_parts(InContextLossAnalysis()),
+        needs=of_models(InContextLossAnalysis()),
         uses=SCOPED,
         modes=("overlay",),
         why_not=ONE_PICTURE,

@@ -53,7 +53,7 @@ Needs = Callable[[Study], Sequence[Need]]
 """The results of walks that a figure is drawn from."""
 
 
-def of_parts(*analyses: Analysis[Any] | Callable[[Request], Analysis[Any]]) -> Needs:
+def of_models(*analyses: Analysis[Any] | Callable[[Request], Analysis[Any]]) -> Needs:
     """Analyses of every model; one that depends on the request is given as a function of it."""
 
     def needs(study: Study) -> list[Need]:

@@ -56,7 +56,7 @@ def assemble(
 
     Raises:
         ValueError: If a parameter is missing, unexpected, of another shape or kind, or refused by
-            the check; each is named.
+            the check; the error names each of them.
     """
     with torch.device("meta"):
         model = HookedMUDDTransformer(cfg)
@@ -110,7 +110,7 @@ def check_fit(placed: Placed, weights: Weights, never_read: Callable[[str], bool
     ]
     problems += [
         f"unexpected parameter `{short(name)}` of shape {list(found[name].shape)}"
-        + (_near(name, expected) if at < NAMED else "")  # a search, which no later one is shown
+        + (_near(name, expected) if at < NAMED else "")  # a search; later ones are not shown
         for at, name in enumerate(name for name in found if name not in expected)
     ]
     problems += [
@@ -138,5 +138,5 @@ def _listed(problems: list[str], weights: Weights) -> str:
         f"the weights in {weights.files[0].path.parent} do not fit config.json: "
         + "; ".join(problems[:NAMED])
         + (f"; and {more} more" if more > 0 else "")
-        + ". Correct config.json, or get it and the weights from one place."
+        + ". Correct config.json, or get it and the weights from the same place."
     )

@@ -35,7 +35,7 @@ def load_bridged(
         device: Where to put the weights.
         dtype: Their precision; ``None`` means float32.
         local_files_only: Use what was downloaded before, and no network.
-        check: Run the model on a few tokens, to find the hooks that are live and exact. Without,
+        check: Run the model on a few tokens, to find the hooks that are live and exact. Otherwise
             hooks whose edits may be lost stay, and no residual directions are known.
 
     Raises:
@@ -45,7 +45,7 @@ def load_bridged(
     _refuse_code(location.folder, config)
     folder = complete(location, local_files_only)
     refuse_marks(folder)
-    weights = open_weights(folder)  # damaged files, pickles and paths out of it are refused by name
+    weights = open_weights(folder)  # refuses damaged files, pickles and paths out of it
     module = load_module(folder, dtype or torch.float32)
     tokenizer = load_auto_tokenizer(folder, module.config)
     module.to(device)
@@ -76,7 +76,7 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # these are refused below, by name
                 weights_only=True,
             )
     except (*unreadable, StrictDataclassError) as error:
@@ -88,7 +88,7 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _silent() -> Generator[None]:
-    """Without the bar and the report of transformers: what is wrong is one message, ours."""
+    """Without transformers' bar and report: what is wrong is said once, by us."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

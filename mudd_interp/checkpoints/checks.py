@@ -21,9 +21,9 @@ ROW_SUM = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.
 def check_runs(model: HookedMUDDTransformer) -> tuple[str, ...]:
     """Run a model on a few tokens, then run it again with hooked tensors of its middle edited.
 
-    Edited are the four streams as they enter the middle block, and every dense weight that they
-    were mixed with. A stream on the plain residual has no dense weight, which is said and no
-    fault. Each edit has a row of the batch to itself, so that two runs serve them all.
+    The four streams are edited as they enter the middle block, and so is every dense weight that
+    they were mixed with. That a stream on the plain residual has no dense weight is reported, not
+    refused. Each edit has a row of the batch to itself, so that two runs are enough for all.
 
     Returns:
         What was found, in words.
@@ -69,8 +69,8 @@ def _run(
 ) -> tuple[Float[Tensor, "batch pos d_vocab"], dict[str, Tensor]]:
     """Logits and patterns of a batch of equal rows; the edit of a hook is made in its rows only.
 
-    The hooks are there even if none edits: they decide which kernels run, and so the rounding. Two
-    runs then differ by what was edited, and an edit without effect by nothing at all.
+    The hooks are there even if none edits: they decide which kernels run, and so the rounding. So
+    two runs differ only by what was edited, and not at all if an edit has no effect.
     """
     cfg = model.config
     tokens = torch.arange(min(TOKENS, cfg.n_ctx), device=model.cfg.device) % cfg.d_vocab

@@ -12,8 +12,8 @@ def model_digest(config: Mapping[str, Any], weights: Weights) -> str:
     """sha256 over a configuration and the weight files: two that differ in either are two models.
 
     Args:
-        config: JSON-ready; equal ones give equal digests, in whatever order their fields are.
-        weights: Files of other names or bytes are other weights.
+        config: JSON-ready; equal ones give equal digests, whatever the order of their fields.
+        weights: Files with other names or bytes are other weights.
 
     Returns:
         64 hexadecimal digits.

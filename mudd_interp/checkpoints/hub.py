@@ -14,7 +14,7 @@ SMALL = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    # Older kinds of tokenizers, which a bridged model may have.
+    # Older kinds of tokenizer files, which a bridged model may have.
     "tokenizer.model",
     "spiece.model",
     "vocab.json",

@@ -38,8 +38,8 @@ def load_model(
         name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair; a folder, in the
             released MUDD layout, from :func:`save_model`, or of any Transformer that
             TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a
-            Pythia name (``"pythia-160m"``); or a hub id. A folder goes before a hub id of the
-            same name.
+            Pythia name (``"pythia-160m"``); or a hub id. A folder takes precedence over a hub id of
+            the same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
             the checkpoint, but float32 for the bundled pair and bridged models.
@@ -56,7 +56,7 @@ def load_model(
 
     Raises:
         ValueError: If there is no such model, it cannot be had, a check fails, or a revision is
-            asked of what has none.
+            given for something that has none.
     """
     device, dtype = _device(device), float_dtype(dtype)
     location = locate(os.fspath(name_or_path), revision, local_files_only)

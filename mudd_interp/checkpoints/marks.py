@@ -1,11 +1,11 @@
-"""Byte order marks in front of JSON files, where another reader takes them for a fault."""
+"""Byte order marks in front of JSON files, which some readers reject."""
 
 import codecs
 from pathlib import Path
 
 
 def refuse_marks(folder: Path) -> None:
-    """Refuse JSON files with a byte order mark, for a reader that takes it for a fault.
+    """Refuse JSON files with a byte order mark, on behalf of a reader that rejects it.
 
     Raises:
         ValueError: With the first of them.

@@ -51,7 +51,7 @@ def locate(name: str, revision: str | None, local_files_only: bool) -> Location:
 
     Raises:
         ValueError: If it is none of them, with the nearest names, it cannot be had, or a revision
-            is asked of what is not on the hub.
+            is given for something that is not on the hub.
     """
     if name in BUNDLED:
         _refuse_revision(revision, f"{name} comes with the package")
@@ -87,8 +87,8 @@ def complete(location: Location, local_files_only: bool) -> Path:
 def _refuse_revision(revision: str | None, why: str) -> None:
     if revision is not None:
         raise ValueError(
-            f"revision={revision!r} is for repositories of the hub, but {why} and has only what is "
-            "there: leave revision out, or give a hub id."
+            f"revision={revision!r} is for repositories of the hub, but {why} and has no "
+            "revisions: leave revision out, or give a hub id."
         )
 
 

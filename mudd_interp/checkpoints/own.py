@@ -18,7 +18,7 @@ from mudd_interp.model import HookedMUDDTransformer
 
 MODEL_TYPE = "mudd-interp"
 FORMAT_VERSION = 2
-"""With the wiring as a value; in version 1 it was flags."""
+"""With the wiring as a value; in version 1 it was a set of flags."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -64,7 +64,7 @@ def _write(model: HookedMUDDTransformer, folder: Path) -> None:
     (folder / "config.json").write_text(own_config_text(model.config), encoding="utf-8")
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    # safetensors makes files that only their owner can read; a model is to be shared.
+    # safetensors makes files that only their owner can read; models are meant to be shared.
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     if model.tokenizer is not None:
         save_tokenizer(model.tokenizer, folder)

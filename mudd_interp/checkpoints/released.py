@@ -1,4 +1,4 @@
-"""The released MUDD layout: which of its parameters, seen how, is which of ours.
+"""The released MUDD layout: which of its parameters is which of ours, and through which view.
 
 Every view here is free: our parameters keep the memory layout of the released ones.
 """
@@ -60,8 +60,8 @@ def released_layout(
     Args:
         cfg: The model's configuration.
         shapes: The shape of each of our parameters.
-        available: The names in the checkpoint. A plain model has one fused ``wqkv`` or, as well,
-            three matrices.
+        available: The names in the checkpoint. A plain model has one fused ``wqkv``, or else three
+            matrices.
     """
     layout: dict[str, StoredWeight] = {}
     for name, shape in shapes.items():

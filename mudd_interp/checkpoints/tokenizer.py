@@ -13,7 +13,7 @@ from mudd_interp.schema import validated
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 EXTRA = "additional_special_tokens"
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "chat_template")
-"""What else is kept of a ``tokenizer_config.json``."""
+"""What else is kept from a ``tokenizer_config.json``."""
 
 CHAT_TEMPLATE = "chat_template.jinja"
 
@@ -22,7 +22,7 @@ _CONTAINERS: dict[str, Any] = {
     EXTRA: list[Any] | dict[str, Any],
     "extra_special_tokens": list[Any] | dict[str, Any],
 }
-"""What is walked through of the files beside a ``tokenizer.json``."""
+"""What is searched in the files beside a ``tokenizer.json``."""
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -31,7 +31,7 @@ def load_tokenizer(path: Path) -> Any:
     Its special tokens are those that the files beside it name (``tokenizer_config.json``, else
     ``special_tokens_map.json``), as far as it knows them; ``added_tokens.json`` adds tokens. Where
     no end-of-text token is named it is ``<|endoftext|>``, and where no beginning-of-text token is
-    named, that one. A byte order mark in front of a file is no fault.
+    named, that one. A byte order mark in front of a file is accepted.
 
     Raises:
         ValueError: If a file cannot be read, or one names a token under another id.
@@ -72,10 +72,10 @@ def _read_backend(path: Path) -> Any:
 
 
 def _read_text(path: Path) -> str:
-    """The text of a file, which is as long as a JSON file may be at most.
+    """The text of a file, which may be as long as a JSON file.
 
     Raises:
-        ValueError: If it is longer, or no UTF-8.
+        ValueError: If it is longer, or not UTF-8.
         OSError: If it cannot be read.
     """
     with path.open("rb") as file:
@@ -102,7 +102,7 @@ def _named(folder: Path) -> dict[str, Any]:
 
 
 def _add_tokens(tokenizer: Any, named: dict[str, Any], folder: Path) -> None:
-    """Add what ``added_tokens.json`` and ``tokenizer_config.json`` have more, each as its id."""
+    """Add the tokens that only ``added_tokens.json`` or ``tokenizer_config.json`` has, by id."""
     from tokenizers import AddedToken
 
     added: dict[int, Any] = {}
@@ -118,18 +118,18 @@ def _add_tokens(tokenizer: Any, named: dict[str, Any], folder: Path) -> None:
         if not _knows(tokenizer, content):
             is_special = content in special or (isinstance(token, dict) and token.get("special"))
             new.append(AddedToken(content, special=bool(is_special), normalized=False))
-    tokenizer.add_tokens(new)  # at once: each call makes the search for all of them anew
+    tokenizer.add_tokens(new)  # in one call: each call rebuilds the search for all of them
     for i, token in sorted(added.items(), key=lambda item: item[0]):
         content = _content(token) or ""
         if tokenizer.token_to_id(content) != i:
             raise ValueError(
                 f"the tokenizer files in {folder} do not belong together: {content!r} is id "
-                f"{tokenizer.token_to_id(content)} and named as {i}. Get them from one place."
+                f"{tokenizer.token_to_id(content)} and named as {i}. Get them from the same place."
             )
 
 
 def _extra(named: dict[str, Any]) -> Iterator[str]:
-    """The special tokens that have no role, as transformers wrote them over the years."""
+    """The special tokens without a role, as different versions of transformers wrote them."""
     for name in (EXTRA, "extra_special_tokens"):
         listed = named.get(name, [])
         for token in listed.values() if isinstance(listed, dict) else listed:

@@ -1,6 +1,6 @@
 """The weights of a checkpoint folder, read tensor by tensor, and never as code.
 
-Read are ``model.safetensors``, ``pytorch_model.bin``, or several of either with their index.
+These are ``model.safetensors``, ``pytorch_model.bin``, or several of either with their index.
 """
 
 import os
@@ -32,7 +32,7 @@ MAPPED_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says about one tensor: its shape, and the name of its precision."""
+    """What a file says about one tensor: its shape and the name of its precision."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -54,7 +54,7 @@ class WeightFile(Protocol):
 
 
 class SafetensorsFile:
-    """A safetensors file; it is mapped anew for each tensor, so that no page stays in memory."""
+    """A safetensors file; it is mapped again for each tensor, so that no page stays in memory."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -80,7 +80,7 @@ class SafetensorsFile:
 class TorchFile:
     """A file written by ``torch.save``, read with ``weights_only=True``: no code in it can run.
 
-    The file is mapped, and mapped anew after every 256 MiB, so that memory stays small.
+    The file is mapped, and mapped again after every 256 MiB, so that memory stays small.
     """
 
     def __init__(self, path: Path):
@@ -114,7 +114,7 @@ class TorchFile:
             zipped = file.read(4) == b"PK\x03\x04"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickles that are refused in the end
+                warnings.simplefilter("ignore")  # about pickles that are refused in any case
                 return torch.load(self.path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             # The cause in torch's words, without torch's advice on how to run the code.
@@ -170,7 +170,7 @@ class Weights:
                     self.entries[name], self._holder[name] = entries[name], file
 
     def tensor(self, name: str) -> Shaped[Tensor, "*shape"]:
-        """One tensor, on the CPU; copy it, for its memory may be the file's."""
+        """One tensor, on the CPU; copy it, since its memory may be the file's."""
         return self._holder[name].tensor(name)
 
     def digest(self) -> str:
@@ -201,7 +201,7 @@ def open_weights(folder: Path) -> Weights:
     """The weights of a folder; headers are read, tensors not yet.
 
     Raises:
-        ValueError: If there are none, or a file is damaged, refused, missing or out of the folder.
+        ValueError: If there are none, or a file is damaged, refused, missing or outside the folder.
     """
     found = next((name for name in LAYOUTS if (folder / name).is_file()), None)
     if found is None:
@@ -248,5 +248,5 @@ def _inside(folder: Path, path: Path) -> bool:
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    # Path.resolve raises where links lead round in a circle.
+    # Path.resolve raises if links go round in a circle.
     return Path(os.path.realpath(path)).is_relative_to(root)

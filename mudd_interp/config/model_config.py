@@ -54,8 +54,8 @@ class ModelConfig:
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
 
-    Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them anew; read
-    ``head_width``, ``kv_heads`` and ``rotated`` for what they come to.
+    Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them again; read
+    ``head_width``, ``kv_heads`` and ``rotated`` for the actual values.
 
     Raises:
         ValueError: If fields are out of range or contradict each other.
@@ -198,7 +198,7 @@ class ModelConfig:
         return values | {"wiring": self.wiring.to_dict()}
 
     def identity(self) -> dict[str, Any]:
-        """What a model's digest is over: as :meth:`to_dict`, spelled as by version 0.1."""
+        """What a model's digest covers: :meth:`to_dict`, spelled as in version 0.1."""
         values = self.to_dict()
         del values["wiring"]
         return values | flags_of_wiring(self.wiring)
@@ -236,7 +236,7 @@ class ModelConfig:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: If it is no JSON object, or as :meth:`from_dict`.
+            ValueError: If it is not a JSON object, or as :meth:`from_dict`.
         """
         values = parse_json(text, "the configuration")
         if not isinstance(values, dict):
@@ -281,7 +281,7 @@ def _with_wiring(values: Mapping[str, Any]) -> dict[str, Any]:
     if flags and "wiring" in values:
         raise ValueError(
             f"`{next(iter(flags))}` and `wiring` exclude each other: the first is how version 0.1 "
-            "said a part of the second. Leave it out."
+            "spelled a part of the second. Leave it out."
         )
     try:
         tagged = "wiring" in values

@@ -74,7 +74,7 @@ def released_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: If a field is missing, unknown or of the wrong type, or if fields contradict
-            each other or ask for what the released code cannot run; by name.
+            each other or ask for what the released code cannot run; the error names them.
     """
     values = _values(config)
     _check_runs(values)

@@ -13,15 +13,14 @@ HOMES = {
     "prepost": "prepost.PrePost",
     "static": "static.Static",
 }
-"""Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it.
-
-They compute, and so load torch: a kind is imported when a configuration of it is made.
+"""Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it. These modules
+load torch, so a kind is imported only when a configuration of it is made.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class WiringConfig:
-    """What a configuration says of a wiring; an architecture is a subclass with a kind."""
+    """What a configuration says about a wiring; an architecture is a subclass with a kind."""
 
     kind: ClassVar[str]
 
@@ -57,7 +56,7 @@ def wiring_from_dict(values: Any) -> WiringConfig:
     """Read what :meth:`WiringConfig.to_dict` wrote.
 
     Raises:
-        ValueError: If it is no object with a kind, or as :func:`wiring`.
+        ValueError: If it is not an object with a kind, or as :func:`wiring`.
     """
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
         raise ValueError(
@@ -76,7 +75,7 @@ FLAGS: Mapping[str, Any] = {
     "round64": False,
     "pre_post_norm": "none",
 }
-"""The fields of saved configurations of version 0.1 that make up a wiring, and their defaults."""
+"""The fields of configurations saved by version 0.1 that make up a wiring, with their defaults."""
 
 _CHOICES = {"dense": ("none", "static", "dynamic"), "pre_post_norm": ("none", "all", "residual")}
 
@@ -85,7 +84,7 @@ def wiring_of_flags(given: Mapping[str, Any]) -> WiringConfig:
     """The wiring that flags of version 0.1 mean.
 
     Raises:
-        ValueError: If they contradict each other, or have values that they cannot have.
+        ValueError: If they contradict each other, or have values that are not allowed.
     """
     flags = {**FLAGS, **given}
     for name, allowed in _CHOICES.items():
@@ -118,9 +117,9 @@ def wiring_of_flags(given: Mapping[str, Any]) -> WiringConfig:
 
 
 def flags_of_wiring(given: WiringConfig) -> dict[str, Any]:
-    """The flags that version 0.1 had for a wiring; of a later kind, the wiring itself.
+    """The flags that version 0.1 had for a wiring; for a later kind, the wiring itself.
 
-    A model's digest is over them, so that results of then and now are of the same model.
+    A model's digest covers them, so that results of then and now are of the same model.
     """
     values = given.to_dict()
     if given.kind == "plain":

@@ -24,7 +24,7 @@ count time in steps, and the coarsest are that long."""
 
 
 def known_sha256(path: str | os.PathLike[str]) -> str:
-    """:func:`sha256_file`, read anew only if the file may have changed since it was read last.
+    """:func:`sha256_file`, read again only if the file may have changed since the last time.
 
     This is judged by path, size and times, as git does; a file that was changed a moment ago is
     always read.

@@ -1,4 +1,4 @@
-"""Make the bundled data files anew: manifest, tokenizer, validation pack.
+"""Rebuild the bundled data files: manifest, tokenizer, validation pack.
 
 A maintainer runs ``python -m mudd_interp.training.build`` after the pinned versions have changed.
 """

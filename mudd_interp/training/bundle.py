@@ -28,7 +28,7 @@ LARGEST_SHIFT = 0.002
 
 @dataclass(frozen=True)
 class Trained:
-    """A model as a run left it.
+    """A model as its run left it.
 
     Attributes:
         model: With the weights of the run's last checkpoint.

@@ -5,7 +5,7 @@ from typing import Any
 
 CARD = """# mudd-tiny and tfm-tiny
 
-Two small language models of Python source code, trained from scratch by this project in one
+Two small language models of Python source code, trained from scratch by this project with one
 recipe, so that everything works offline. They are for interpretability: to compare a MUDDFormer
 with a Transformer that does the same job. They are not for writing code.
 
@@ -19,7 +19,7 @@ with a Transformer that does the same job. They are not for writing code.
 
 Difference of the held-out losses (mudd-tiny minus tfm-tiny): **{difference:+.4f}** nats per token,
 95 % interval {low:+.4f} to {high:+.4f} (paired bootstrap over {n_files} held-out files). The
-interval is about which files were held out. Each model was trained once, with one seed, so nothing
+interval covers the choice of held-out files. Each model was trained once, with one seed, so nothing
 here says how much of the difference another seed would keep.
 
 ## Data
@@ -39,10 +39,10 @@ is always a token of its own, digits are single tokens, `<|endoftext|>` stands b
 {tokens:,} training tokens for each model, the same rows in the same order, each seen once:
 {steps:,} steps of {batch} × {n_ctx} tokens{unfinished}. AdamW (betas {betas}), weight decay
 {weight_decay} on projections, gradient clipped at {clip}, learning rate {peak_lr} after 1 % warm-up
-and down a cosine to 10 %, no dropout, float32. No QK-norm, in neither. The logs are in
+and down a cosine to 10 %, no dropout, float32. Neither has QK-norm. The logs are in
 `mudd-tiny.log.csv` and `tfm-tiny.log.csv`. `mudd-interp train tiny-pair --out runs` makes both
-again; another machine rounds otherwise, so the weights will differ in their last digits, and from
-there on.
+again; another machine rounds differently, so the weights will differ, at first only in their last
+digits.
 
 The weights are stored in half precision, which moves the held-out losses by {mudd_shift:+.5f} and
 {tfm_shift:+.5f} nats per token; the losses above are those of the stored weights, run in float32.

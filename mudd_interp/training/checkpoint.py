@@ -19,12 +19,12 @@ _KINDS: dict[str, type] = {
     "rng": Tensor,
     "recipe": dict,
 }
-_AGAIN = "choose another output folder, or remove the file to start again"
+_AGAIN = "choose another output folder, or remove the file to start again."
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a run needs to go on.
+    """What a run needs in order to resume.
 
     Attributes:
         model: The model's tensors by name.
@@ -53,8 +53,8 @@ def write_state(state: State, path: Path) -> None:
             torch.save({**values, "sha256": _digest(values)}, temporary)
     except (OSError, RuntimeError) as error:  # the latter comes from torch's writer
         raise ValueError(
-            f"cannot write {path}, the disk may be full: the previous checkpoint stays; make "
-            "room, and the same command goes on from there"
+            f"cannot write {path}, the disk may be full: the previous checkpoint stays; make room, "
+            "and the same command resumes from there."
         ) from error
 
 
@@ -90,7 +90,7 @@ def load_state(state: State, path: Path, model: nn.Module, optimizer: Any) -> No
         name = differing[0]
         raise ValueError(
             f"{path} is of another model: its `{name}` is {_shape(held.get(name))}, this model's "
-            f"{_shape(wanted.get(name))}. Choose another output folder, or remove this one"
+            f"{_shape(wanted.get(name))}. Choose another output folder, or remove this one."
         )
     try:
         model.load_state_dict(state.model)

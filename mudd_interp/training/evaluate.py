@@ -1,4 +1,4 @@
-"""Held-out losses per file, and how sure a difference between two models is."""
+"""Held-out losses per file, and how certain a difference between two models is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def paired_bootstrap(
     if model.files != baseline.files or not np.array_equal(model.tokens, baseline.tokens):
         raise ValueError(
             f"expected both models on the same files, got {len(model.files)} and "
-            f"{len(baseline.files)} files or other token counts: use one pack for both"
+            f"{len(baseline.files)} files or other token counts: use one pack for both."
         )
     n_files = len(model.files)
     totals = model.totals - baseline.totals

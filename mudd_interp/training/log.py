@@ -48,8 +48,8 @@ def add_to_log(path: Path, row: LogRow) -> None:
         if path.exists():
             os.truncate(path, size)  # without the half of a line that was written
         raise ValueError(
-            f"cannot write {path} ({error.strerror}): make room, and the same command goes on from "
-            "the last checkpoint"
+            f"cannot write {path} ({error.strerror}): make room, and the same command resumes from "
+            "the last checkpoint."
         ) from error
 
 
@@ -62,7 +62,7 @@ def trim_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    if not header.endswith(b"\n"):  # a kill or a full disk left nothing else
+    if not header.endswith(b"\n"):  # a kill or a full disk left only this
         path.unlink()
         return
     if lines and not lines[-1].endswith(b"\n"):
@@ -70,12 +70,12 @@ def trim_log(path: Path, step: int) -> None:
     steps = [line.split(b",")[0] for line in lines]
     if _bare(header) != _bare(_HEADER) or not all(map(bytes.isdigit, steps)):
         raise ValueError(
-            f"{path} is not the log of a run: choose another output folder, or remove the file"
+            f"{path} is not the log of a run: choose another output folder, or remove the file."
         )
     kept = [line for line, at in zip(lines, steps, strict=True) if int(at) <= step]
     write_bytes(path, b"".join([header, *kept]))
 
 
 def _bare(header: bytes) -> bytes:
-    """A header without the quotes that one writer of CSV sets and another does not."""
+    """A header without quotes, which some writers of CSV set and others do not."""
     return header.replace(b'"', b"").strip()

@@ -69,7 +69,7 @@ def rows(stream: UInt16[np.ndarray, " token"], n_ctx: int) -> UInt16[np.ndarray,
         ValueError: If the stream is shorter than one row.
     """
     if len(stream) <= n_ctx:
-        raise ValueError(f"expected more than {n_ctx} tokens, got {len(stream)}: give more text")
+        raise ValueError(f"expected more than {n_ctx} tokens, got {len(stream)}: give more text.")
     return np.lib.stride_tricks.sliding_window_view(stream, n_ctx + 1)[::n_ctx]
 
 
@@ -105,7 +105,7 @@ def is_prepared(folder: Path) -> bool:
     try:
         return path.is_file() and read_json(path) == stamp(folder)
     except (ValueError, OSError):
-        return False  # it is made anew
+        return False  # so it is rebuilt
 
 
 def stamp(folder: Path) -> dict[str, str]:
@@ -126,12 +126,12 @@ def load_stream(folder: Path, split: Split) -> UInt16[np.ndarray, " token"]:
         ValueError: If the file is damaged, or is not a stream.
     """
     path = _path(folder, split)
-    length = len(_header(0))  # that of any other count
+    length = len(_header(0))  # the same for any count
     try:
         with path.open("rb") as file:
             header = file.read(length)
         count, rest = divmod(path.stat().st_size - length, _TOKEN.itemsize)
-        # NumPy's reader evaluates a header, and fails in many ways; ours is known.
+        # NumPy's reader evaluates the header, and fails in many ways; ours is known.
         if rest or header != _header(max(count, 0)):
             raise ValueError("it does not begin as a stream of its length does")
         return np.memmap(path, _TOKEN, "r", length, (count,))

@@ -3,13 +3,12 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mudd_interp.pace import Pace
 
 
-class Progress:
+class RunProgress:
     """Progress of one run, as a context manager.
 
     Args:
@@ -21,7 +20,7 @@ class Progress:
     def __init__(self, name: str, steps: int, done: int):
         self._name, self._steps, self._pace = name, steps, Pace(done)
         self._console = Console()
-        self._bar = RichProgress(
+        self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -33,7 +32,7 @@ class Progress:
         )
         self._task = self._bar.add_task(name, total=steps, completed=done, status="")
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "RunProgress":
         """Show the bar."""
         self._bar.start()
         return self

@@ -56,7 +56,7 @@ def run_preset(
 ) -> None:
     """Train a preset, or every preset of a group, each in its own folder under ``out_dir``.
 
-    A run that was interrupted goes on from its last checkpoint.
+    A run that was interrupted resumes from its last checkpoint.
 
     Args:
         name: The preset or group.
@@ -94,7 +94,7 @@ def _check_folders(out_dir: str | os.PathLike[str], folders: Sequence[Path], dat
                 check_model_target(folder / "model", overwrite=True)
     except OSError as error:
         raise ValueError(
-            f"cannot write to {out_dir} ({error.strerror}): give another folder"
+            f"cannot write to {out_dir} ({error.strerror}): give another folder."
         ) from error
 
 
@@ -127,7 +127,7 @@ def _train(name: str, folder: Path, options: RunOptions) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process in order when the one that began it is gone, however that ended."""
+    """End this process cleanly when the one that began it is gone, however that ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -171,13 +171,13 @@ def _run_processes(names: tuple[str, ...], out_dir: Path, options: RunOptions) -
 
 
 def _check_end(name: str, code: int, said: str, out_dir: Path) -> None:
-    """Pass on what a process that succeeded said; raise what stopped one that failed."""
+    """Print what a process that succeeded printed; raise what stopped one that failed."""
     if code == 0:
         sys.stderr.write(said)
         return
     goes_on = (
         f"All other training was stopped; the checkpoints in {out_dir} stay, and the same command "
-        "goes on from them."
+        "resumes from them."
     )
     if code == BAD_INPUT:
         message = said.rpartition("mudd-interp: ")[2].strip().rstrip(".")

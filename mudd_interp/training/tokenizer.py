@@ -45,7 +45,7 @@ def train_tokenizer(texts: Iterable[str], d_vocab: int = D_VOCAB) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != d_vocab:
         got = tokenizer.get_vocab_size()
-        raise ValueError(f"expected {d_vocab} entries, the texts gave {got}: give more text")
+        raise ValueError(f"expected {d_vocab} entries, the texts gave {got}: give more text.")
     return tokenizer
 
 

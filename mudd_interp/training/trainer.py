@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mudd_interp.training.checkpoint import State, load_state, read_state, write_state
 from mudd_interp.training.log import LogRow, add_to_log, trim_log
 from mudd_interp.training.packing import rows
-from mudd_interp.training.progress import Progress
+from mudd_interp.training.progress import RunProgress
 from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
 
 LossFunction = Callable[[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]], Float[Tensor, ""]]
@@ -27,7 +27,7 @@ LOG = "log.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How often a run reports and saves, in steps; none of this changes the weights.
+    """How often a run reports and saves, in steps; this does not change the weights.
 
     Attributes:
         log: Steps from one line of the log to the next.
@@ -106,7 +106,7 @@ class Trainer:
         """
         self.model.train()
         end = min(until or self.recipe.steps, self.recipe.steps)
-        with Progress(self.folder.name, self.recipe.steps, self.step) as progress:
+        with RunProgress(self.folder.name, self.recipe.steps, self.step) as progress:
             clock, counted = time.monotonic(), self.step
             while self.step < end:
                 lr = learning_rate(self.recipe, self.step)
@@ -203,7 +203,7 @@ def _order(n_rows: int, recipe: Recipe) -> Int64[np.ndarray, " row"]:
     if needed > n_rows:
         raise ValueError(
             f"expected at least {needed} training rows for {recipe.steps} steps of "
-            f"{recipe.batch}, got {n_rows}: train fewer steps or prepare more text"
+            f"{recipe.batch}, got {n_rows}: train fewer steps or prepare more text."
         )
     return np.random.default_rng(recipe.data_seed).permutation(n_rows)
 
@@ -224,7 +224,7 @@ def _require_same_recipe(path: Path, saved: dict[str, Any], wanted: dict[str, An
         key = differing[0]
         raise ValueError(
             f"{path} was trained with {key}={saved.get(key)}, this run wants {wanted.get(key)}: "
-            "choose another output folder, or remove this one to start again"
+            "choose another output folder, or remove this one to start again."
         )
 
 
@@ -232,5 +232,5 @@ def _diverged(folder: Path, step: int, loss: float, lr: float) -> str:
     return (
         f"{folder.name}: expected a finite loss, got {loss} at step {step} (learning rate "
         f"{lr:.2e}); the last checkpoint in {folder} is from before that: lower the peak rate and "
-        "start in a new folder"
+        "start in a new folder."
     )

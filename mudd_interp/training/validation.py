@@ -60,7 +60,7 @@ def draw_pack(
     windows = file_windows(text, n_ctx)
     if len(windows.origins) < n_sequences:
         have = len(windows.origins)
-        raise ValueError(f"expected {n_sequences} sequences, the text has {have}: ask for fewer")
+        raise ValueError(f"expected {n_sequences} sequences, the text has {have}: ask for fewer.")
     chosen = rng.permutation(len(windows.origins))[:n_sequences]
     origins = tuple(windows.origins[index] for index in chosen)
     return ValidationPack(windows.tokens[torch.from_numpy(chosen)], origins)

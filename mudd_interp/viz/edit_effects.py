@@ -41,7 +41,7 @@ def edit_effects_figure(
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.06,
-        subplot_titles=["change of the loss", "KL(as it is ‖ edited)"],
+        subplot_titles=["change of the loss", "KL(unedited ‖ edited)"],
     )
     for sweep, style in given:
         frame, name = sweep.frame, escape(sweep.provenance.model)

@@ -106,7 +106,7 @@ def activity_difference_figure(result: HeadActivity, baseline: HeadActivity) -> 
         source_line([result.provenance, baseline.provenance]),
         xaxis={**integer_ticks(n_layers, 24), "title": "layer", "showgrid": False},
         yaxis={
-            "title": "active share, mean over heads: model − baseline",
+            "title": "difference of active shares, mean over heads",
             "range": [-end, end],
             "zerolinecolor": "#222222",
             "zerolinewidth": 1,

@@ -1,4 +1,4 @@
-"""Runs that the app keeps are kept apart from those of the user."""
+"""Runs that the app keeps in tests are separate from the user's."""
 
 from collections.abc import Generator
 

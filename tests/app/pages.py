@@ -56,7 +56,7 @@ class Page:
             self._connection.recv(timeout=PATIENCE)
 
     def close(self) -> None:
-        """Close it before its time."""
+        """Close it early."""
         self._connection.close()
 
     def until(self, kind: str, seconds: float = PATIENCE) -> ForwardMsg:
@@ -87,6 +87,6 @@ def page(port: int) -> Generator[Page]:
         subprotocols=["streamlit"],  # pyright: ignore[reportArgumentType]
         max_size=None,
         open_timeout=PATIENCE,
-        ping_interval=None,  # a server that is slow to answer has much to do, and is not gone
+        ping_interval=None,  # a server that is slow to answer is busy, not gone
     ) as connection:
         yield Page(connection)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 class PanicException(BaseException):
-    """As of a library in Rust: no ``Exception``."""
+    """Like the panic of a library in Rust: not an ``Exception``."""
 
 
 FAILURES: list[tuple[type[BaseException], str]] = [

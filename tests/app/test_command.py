@@ -1,4 +1,4 @@
-"""``mudd-interp app`` starts the app of this checkout, for this machine alone unless told else."""
+"""``mudd-interp app`` starts this checkout's app, for this machine alone unless told otherwise."""
 
 import json
 import os

@@ -62,7 +62,7 @@ def ready(whole_run: Path, cache: Path) -> Path:
 
 
 def opened(page: str = "corpus", **params: str) -> AppTest:
-    """A page as a link opens it in a new session."""
+    """A page, as a link opens it in a new session."""
     at = AppTest.from_file(MAIN, default_timeout=120)
     at.query_params.update(SMALL | params)
     return turned_to(at.run(), page)

@@ -101,7 +101,7 @@ def test_the_numbers_are_the_librarys():
     sweep = ablation_sweep(model, bundled_batches(2), ["cut v 7<-2", "cut head 7.2", EDITS])
     mine = drawn.frame[drawn.frame["model"] == "mudd-tiny"]
     assert mine["loss"].tolist() == sweep.frame["loss"].tolist()
-    # A Transformer has no such edge: it is told, and the head is cut.
+    # A Transformer has no such edge: the page says so, and the head is cut.
     assert drawn.frame[drawn.frame["model"] == "tfm-tiny"]["edits"].tolist() == ["cut head 7.2"]
     assert "not done in tfm-tiny" in drawn.figure.layout.meta["definition"]
 

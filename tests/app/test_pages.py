@@ -155,7 +155,7 @@ def test_a_broken_model_is_said_and_the_next_one_opens(broken: Path):
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
-    """Whom the app tried to reach, with nothing in the hub's cache."""
+    """The addresses that the app tried to reach, with nothing in the hub's cache."""
     asked: list[object] = []
 
     def unreachable(host: object, *_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Who may speak to the server, what settings of others do to it, and how it ends."""
+"""Who may talk to the server, what foreign settings do to it, and how it ends."""
 
 import signal
 import threading
@@ -74,7 +74,7 @@ def settings(folder: Path, values: Mapping[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """The dashboard, begun in a folder whose settings mean harm, as are those of the user."""
+    """The dashboard, started in a folder whose settings mean harm, as do those of the user."""
     folder = tmp_path_factory.mktemp("hostile")
     for name in ("here", "home"):
         settings(folder / name, HOSTILE)
@@ -104,7 +104,7 @@ def test_every_option_has_its_value_whatever_files_and_variables_say(hostile: Se
     assert options["server.cookieSecret"] != "known"
     assert [options[f"server.{name}"] for name in ("baseUrlPath", "sslCertFile")] == ["", None]
     assert [options["theme.base"], options["theme.font"]] == [None, None]
-    assert options["theme.primaryColor"] == "#123456"  # what harms nobody is the user's
+    assert options["theme.primaryColor"] == "#123456"  # harmless settings are the user's choice
 
 
 def test_what_is_not_taken_is_said_with_the_reason(hostile: Server):
@@ -280,7 +280,7 @@ LONG = {"n": "128", "bs": "1"}
 
 
 def test_what_a_page_computes_ends_when_it_is_closed(hostile: Server):
-    for _ in range(2):  # had the first come to its end, nothing would be left for the second
+    for _ in range(2):  # had the first one finished, nothing would be left for the second
         with page(hostile.port) as opened:
             opened.open("heads", **LONG)
             opened.until_text("tokens/s")
@@ -297,7 +297,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, number: signal.Signals, when:
         else:
             with page(server.port) as opened:
                 opened.open("heads", **LONG)
-                if when == "beginning":  # torch and the models are on their way
+                if when == "beginning":  # torch and the models are being loaded
                     opened.until("new_session")
                 else:
                     opened.until_text("tokens/s")

@@ -197,7 +197,7 @@ def test_plain_text_has_no_markdown_left(text: str):
 
 
 def test_a_name_that_a_link_cannot_carry_is_refused():
-    longest = "é" * (state.LONGEST_NAME // 6)
+    longest = "é" * (state.LONGEST_LINKED_NAME // 6)
     opened = state.decode({"t": longest, "m": longest + "é"})
     assert opened.view["text"] == longest
     assert opened.view["model"] == "mudd-tiny"

@@ -1,4 +1,4 @@
-"""How fast the dashboard answers, how long it takes to start, and what memory sessions leave.
+"""How fast the dashboard answers, how long it takes to start, and what memory sessions leave taken.
 
 ``python -m tests.browser.measure [--json FILE] [--repeats 20]`` prints three tables. Times are
 taken in the browser, from the press of the mouse to the first frame whose chart shows other data,
@@ -31,7 +31,7 @@ CONTEXT = 256
 SESSIONS, AT_ONCE = 20, 5
 
 # From the press to a chart with other data, in milliseconds; the chart may be another node then.
-# Some of its numbers tell: to compare them all at each frame would be slower than the app.
+# A sample of its numbers is enough: comparing them all at each frame would be slower than the app.
 WATCH = """chart => {
   const some = list => {
     const step = Math.max(1, Math.floor((list?.length ?? 0) / 40));
@@ -220,7 +220,7 @@ def sessions(server: Server, browser: Browser) -> dict[str, Any]:
 
 
 def show(tables: dict[str, Any]) -> dict[str, Any]:
-    """Print what was measured, and hand it on."""
+    """Print what was measured, and return it."""
     for title, rows in tables.items():
         table = Table(title, "")
         for name, value in rows.items():

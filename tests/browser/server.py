@@ -1,7 +1,7 @@
-"""The app as a process of its own, that can be asked what state it is in.
+"""The app in a process of its own, which can be asked what state it is in.
 
 ``python -m tests.browser.server REPORT [OPTION]...`` serves the app and writes, at each
-SIGUSR1, what :func:`report` says to the file REPORT.
+SIGUSR1, what :func:`report` returns to the file REPORT.
 """
 
 import gc
@@ -35,7 +35,7 @@ class Server:
         url: Its address.
         process: Its process.
         report: The file into which it writes.
-        log: The file of what it says.
+        log: The file of its output.
     """
 
     url: str
@@ -45,7 +45,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Its port, on 127.0.0.1."""
+        """Its port on 127.0.0.1."""
         return int(self.url.rsplit(":", 1)[1])
 
     def models(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Server:
         return self.state()["models"]
 
     def state(self) -> dict[str, Any]:
-        """What :func:`report` says of the process now."""
+        """What :func:`report` says about the process now."""
         self.report.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
         for _ in range(10 * START_LIMIT):
@@ -123,7 +123,7 @@ def models() -> dict[str, Any]:
 
 
 REACHED = list[str]()
-"""Where this process wanted to connect to, other than to itself."""
+"""Where this process tried to connect to, other than to itself."""
 
 
 def _audit(event: str, values: tuple[Any, ...]) -> None:
@@ -138,7 +138,7 @@ def _audit(event: str, values: tuple[Any, ...]) -> None:
 def report() -> dict[str, Any]:
     """What the process holds and does.
 
-    The models, Streamlit's options, whom it wanted to reach, the sizes of uploads in memory, and
+    The models, Streamlit's options, whom it tried to reach, the sizes of uploads in memory, and
     how many pages are being computed.
     """
     from streamlit import runtime

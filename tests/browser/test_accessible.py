@@ -1,4 +1,4 @@
-"""Every page opens, also for people who use no mouse, or no eyes."""
+"""Every page opens, also for people who do not use a mouse, or cannot see."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ PAGES = {
     "corpus": (),
     "about": (),
 }
-"""Each page with its first and its last chart, if it opens with any."""
+"""Each page with its first and its last chart, if it opens with charts."""
 
 MOST_STOPS = 400
 
@@ -76,7 +76,7 @@ def test_axe_finds_nothing_on_a_dark_page(new_app: Callable[..., Any]):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_opens_axe_finds_nothing_and_the_tab_key_stops_at_every_control(app: Any, page: str):
     assert violations(opened(app, page)) == []
-    ends = 0  # of the page; the focus is also lost when what has it is drawn anew
+    ends = 0  # of the page; the focus is also lost when the element that has it is redrawn
     for _ in range(2 * MOST_STOPS):
         app.page.keyboard.press("Tab")
         ends += not app.page.evaluate(WALK)

@@ -1,4 +1,4 @@
-"""Prompts and files that mean harm, or nothing: shown as text or refused in words, never run."""
+"""Malicious or meaningless prompts and files: shown as text or refused in words, never run."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is clicked, what is shown and what is taken home are the same."""
+"""What is clicked, what is shown and what is downloaded are the same."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ SEEN = """([chart, trace, x, y]) => {
 def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
     app.drawn(chart)
     before, place = None, app.page.evaluate(PLACE, [chart, trace, x, y])
-    while before != place:  # the page scrolls, and what stands above may still be drawn
+    while before != place:  # the page scrolls, and what is above may still be drawn
         app.page.wait_for_timeout(500)
         before, place = place, app.page.evaluate(PLACE, [chart, trace, x, y])
     app.page.mouse.move(*place)
@@ -49,7 +49,7 @@ def click_cell(app: Any, chart: str, trace: int, x: int, y: int) -> None:
 def choose_cell(app: Any, chart: str, trace: int, x: int, y: int, link: str) -> None:
     """Click a cell until the link says so, twice at most.
 
-    A click is lost in the moment in which a busy machine draws the chart anew; a person repeats it.
+    A click is lost while a busy machine redraws the chart; a person would repeat it.
     """
     click_cell(app, chart, trace, x, y)
     try:

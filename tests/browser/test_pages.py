@@ -1,4 +1,4 @@
-"""What a person does: pages open with their figures, and a link shows another what one saw."""
+"""What a person does: pages open with their figures, and a link shows someone else the same."""
 
 import re
 from collections.abc import Callable

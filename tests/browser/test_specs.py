@@ -37,7 +37,7 @@ DRAW = """async spec => {
   await Plotly.newPlot(node, spec.data, spec.layout, { staticPlot: true });
 }"""
 
-# What Streamlit's front end does: it sets the figure that it has drawn, parsed anew.
+# What Streamlit's front end does: it sets the figure that it has drawn, parsed a second time.
 AGAIN = """async spec => {
   const node = document.getElementById("chart");
   const computed = node.calcdata;

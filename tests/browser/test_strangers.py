@@ -1,4 +1,4 @@
-"""Pages of others, and others who reach the dashboard: a browser speaks for all of them."""
+"""Foreign pages, and other people who reach the dashboard: a browser acts for all of them."""
 
 import re
 import threading
@@ -48,7 +48,7 @@ def strange(browser: Browser) -> Generator[Browser]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Generator[str]:
-    """The address of a page of somebody else."""
+    """The address of somebody else's page."""
     (tmp_path / "index.html").write_text("<title>Elsewhere</title>")
 
     class Quiet(SimpleHTTPRequestHandler):

@@ -42,8 +42,8 @@ def cancelled_weight() -> HookedMUDDTransformer:
     """A model of single tokens with a large weight of no effect.
 
     Block 0 writes nothing, so X_1 is X_0. Block 1 reads nothing and writes ones: X_2. The last
-    aggregate is X_1 + 50 X_2, and the final LayerNorm takes away what is the same in all
-    dimensions: all depends on the edge ``r 1<-1``, and nothing on ``r 1<-2``.
+    aggregate is X_1 + 50 X_2, and the final LayerNorm removes what is the same in all dimensions:
+    everything depends on the edge ``r 1<-1``, and nothing on ``r 1<-2``.
     """
     cfg = replace(FOUR_BLOCKS, n_layers=2, d_mlp=(24, 24), normalization_type="LN", mlp_bias=True)
     model = planted({(0, "r"): [0.0, 0.0], (1, "r"): [0.0, 1.0, 50.0]}, cfg)

@@ -39,7 +39,7 @@ def test_a_value_stream_that_reads_the_embedding_only():
 
 
 def test_a_route_of_two_hops():
-    """What block 0 wrote reaches the end by X_1, X_3 and in no other way."""
+    """What block 0 wrote reaches the end by X_1, X_3 and by no other route."""
     model = planted({(1, "r"): [0, 2.0, 0], (3, "r"): [0, 0, 0, 0.5, 0]})
     found = routes(model, SEQUENCE, source=1)
     assert [(route.sources, route.coefficient) for route in found.routes] == [((1, 3), 1.0)]
@@ -72,7 +72,7 @@ def test_an_induction_head_and_the_way_its_keys_come(keys, direct, chain, route)
     model = induction_head(keys)
     sequence = next(iter(repeated_batches(model, **REPEATED)))[:1]
     scores: Any = head_scores(model, **REPEATED).frame.set_index(["layer", "head"])
-    # The first token has none before it; where it comes again half of the attention is astray.
+    # The first token has none before it; where it repeats, half of the attention goes astray.
     expected = 1 - 0.5 / 12
     found = scores["induction"] > 0.9
     assert found.index[found].tolist() == ([(2, 0)] if direct or chain else [])

@@ -132,7 +132,7 @@ def test_for_prompts_that_hardly_differ_the_estimate_is_exact():
     found = state_patch(model, clean, corrupted, PAIRS)
     exact = found.patched[0] - found.corrupted
     np.testing.assert_allclose(found.estimate, exact, rtol=1e-2, atol=1e-9)
-    assert found.agreement > 0.9  # neighbours that are equal but for the next order may swap
+    assert found.agreement > 0.9  # neighbours that are equal except for the next order may swap
     assert not exact[:, 0].any()  # what comes before the first difference is the same
     assert exact[:, 1].any(0).all()
 
@@ -200,7 +200,7 @@ def test_prompts_that_cannot_be_compared_are_refused():
 def test_a_gradient_that_is_not_finite_is_no_missing_estimate(value: float):
     model = random_model(FAMILY["MUDDFormer"])
     with torch.no_grad():
-        model.unembed.W_U[:, 1] = value  # of a token that is no answer
+        model.unembed.W_U[:, 1] = value  # of a token that is not an answer
     with pytest.raises(ValueError, match="gradient of a logit difference of random weights is not"):
         state_patch(model, *prompts(model), PAIRS)
     assert not model.list_hooks()

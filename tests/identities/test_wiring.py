@@ -181,7 +181,7 @@ def test_a_change_of_weights_is_an_edit_of_the_hooked_tensor(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["MUDDFormer", "PrePostDANorm, Eq. 10", "+ Dynamic Dense"])
 def test_a_composed_change_is_that_of_the_hooked_tensor(name: str) -> None:
-    """The way of wirings without a hooked W, (W' - W) * write, where both ways exist."""
+    """How wirings without a hooked W are edited, (W' - W) * write, where both ways exist."""
     model = model_of(name)
     wiring = model.wiring
     for read in [read for read in wiring.rows if wiring.gate(read) is not None]:

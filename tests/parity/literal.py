@@ -1,7 +1,7 @@
 """The paper's equations, written out slowly: loops over sources, streams, heads and positions.
 
 An independent reading of the equations, for the tests: it shares no code with the package beyond
-the configuration, takes the model's state dict, and computes in float64. Speed is no aim.
+the configuration, takes the model's state dict, and computes in float64. Speed is not a goal.
 """
 
 import math

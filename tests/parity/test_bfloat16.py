@@ -54,7 +54,7 @@ def measured(name: str) -> dict[str, float]:
 @pytest.mark.parametrize("name", GROUPS["tiny-pair"])
 def test_is_near_float32(name: str, quantity: str):
     assert measured(name)[quantity] <= TOLERANCES[quantity]
-    assert measured(name)["KL"] > 0  # two precisions were held against each other
+    assert measured(name)["KL"] > 0  # two precisions were compared
 
 
 def main() -> None:

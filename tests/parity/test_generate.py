@@ -114,7 +114,7 @@ def test_a_row_that_ends_is_filled_up_as_by_the_bridge(pair: Pair, model: Any, b
 @pytest.mark.parametrize("given", ["ids", "on a", ["on a"], ["on a", "er i"]], ids=str)
 @pytest.mark.parametrize("return_type", ["input", "str", "tokens", None])
 def test_returns_text_or_ids_as_the_bridge_does(pair: Pair, model: Any, given: Any, return_type):
-    if given == "ids":  # with an end-of-text token, which is no text
+    if given == "ids":  # with an end-of-text token, which is not text
         given = torch.cat((torch.full_like(pair.tokens[:, :1], END), pair.tokens), dim=1)
     arguments: dict[str, Any] = {**GREEDY, "return_type": return_type, "prepend_bos": False}
     expected = pair.baseline.bridge.generate(given, 3, **arguments)

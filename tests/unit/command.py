@@ -20,7 +20,7 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @contextmanager
 def full_beyond(size: int) -> Generator[None]:
-    """No file can grow beyond so many bytes, as on a disk that is full."""
+    """No file can grow beyond this many bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -2,7 +2,7 @@
 
     python killed_writer.py FOLDER WAY N
 
-Exit code 9 if it was killed, 0 if it came to its end before. Only `mudd_interp.files` is loaded.
+Exit code 9 if it was killed, 0 if it finished before that. Only `mudd_interp.files` is loaded.
 """
 
 import errno

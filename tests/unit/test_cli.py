@@ -138,7 +138,7 @@ def test_one_of_several_processes_shows_progress(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which rich takes for a terminal
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)

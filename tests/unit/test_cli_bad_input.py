@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input is one message, exit code 2, and nothing is left behind."""
+"""Anything wrong with the input is one message and exit code 2, and nothing is left behind."""
 
 import json
 import logging
@@ -119,7 +119,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["holds figures already", "--overwrite"],
     ),
     "file for an output": (["figures", "--out", "EMPTY_FILE"], ["EMPTY_FILE is a file"]),
-    "output that is all there is": (["figures", "--out", "/"], ["/ holds", "no figure"]),
+    "output that is all there is": (["figures", "--out", "/"], ["/ holds", "not a figure"]),
     "output below a file": (
         ["figures", "--out", "EMPTY_FILE/new/OUT"],
         ["cannot make the folder EMPTY_FILE/new/OUT", "Not a directory"],
@@ -132,17 +132,20 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["figures", "--out", "y" * 300 + "/OUT"],
         ["cannot make the folder yyy", "too long"],
     ),
-    "output that is where one works": (["figures", "--out", "."], [". holds EMPTY", "no figure"]),
-    "output above where one works": (["figures", "--out", ".."], [".. holds ", "no figure"]),
+    "output that is where one works": (
+        ["figures", "--out", "."],
+        [". holds EMPTY", "not a figure"],
+    ),
+    "output above where one works": (["figures", "--out", ".."], [".. holds ", "not a figure"]),
     "output in nobody's home": (
         ["figures", "--out", "~nobody-such/OUT"],
         ["~nobody-such/OUT", "a user that does not exist"],
     ),
-    "device for an output": (["figures", "--out", "/dev/null"], ["/dev/null is no folder"]),
+    "device for an output": (["figures", "--out", "/dev/null"], ["/dev/null is not a folder"]),
     "link to other things": (["figures", "--out", "LINK"], ["LINK holds thesis.txt"]),
     "folder named as a figure": (
         ["figures", "--out", "FOLDERS", "--overwrite"],
-        ["FOLDERS holds routes.csv, which is no figure"],
+        ["FOLDERS holds routes.csv, which is not a figure"],
     ),
     "states in a file": (
         [*OUT, "--resume", "EMPTY_FILE"],
@@ -207,7 +210,7 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
-    """A command ends with one message, which has these words in this order; nothing changes."""
+    """A command ends with one message that has these words in this order; nothing changes."""
 
     def check(arguments: list[str], *words: str) -> None:
         before = contents()
@@ -272,7 +275,7 @@ def own_with_an_unknown_field(folder: Path) -> None:
 
 
 class Runs:
-    """A pickle of this makes a folder when it is read as code."""
+    """A pickle of this makes a folder if it is run as code."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("WAS_RUN",)
@@ -391,6 +394,6 @@ def test_no_network(
 @pytest.mark.parametrize("out", ["OLD", "new/folder/OUT"])
 def test_a_disk_that_is_full_half_way(out: str, refused: Callable[..., None]):
     command = ["figures", "--out", out, "--overwrite", "--sequences", "1", "--context", "8"]
-    # A page has some megabytes.
+    # A page is some megabytes.
     with full_beyond(1_000_000):
         refused(command, f"cannot write the figures to {out}", "too large", "it is as it was")

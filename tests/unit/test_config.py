@@ -164,7 +164,7 @@ def test_bad_released_configurations(config: dict[str, Any], words: list[str]):
 
 
 def test_every_released_field_is_known():
-    """The golden configurations, written by the released classes, name no field that is not."""
+    """The golden configurations, written by the released classes, name no unknown field."""
     for path in GOLDEN.glob("*/config.json"):
         config = json.loads(path.read_text())
         own = OWN_DEFAULTS[config["model_type"]]

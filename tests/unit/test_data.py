@@ -225,7 +225,7 @@ def test_bad_datasets_are_named(monkeypatch):
 def test_a_dataset_that_breaks_off_is_named(monkeypatch):
     def load_dataset(*_, **__):
         yield {"text": "ab"}
-        raise KeyError("network")  # no class of error that is announced
+        raise KeyError("network")  # not a class of error that is documented
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     batches = data.dataset_batches("some/data", Letters(), Packing(n_ctx=2))

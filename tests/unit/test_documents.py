@@ -1,4 +1,4 @@
-"""Files of a folder: each read once, linked ones too, and what is left out is said."""
+"""Files of a folder: each read once, linked ones too, and what is left out is named."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Text to ids: a document in pieces as a whole, and what no tokenizer may do without a word."""
+"""Text to ids: a document in pieces as a whole, and what no tokenizer may do silently."""
 
 import random
 import subprocess

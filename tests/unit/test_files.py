@@ -102,7 +102,7 @@ def test_a_kill_loses_nothing_and_what_it_leaves_is_set_right(way: str, tmp_path
         code = subprocess.run(
             [sys.executable, WRITER, target, way, str(deadline)], check=False
         ).returncode
-        if way == "exchange":  # before anybody sets it right
+        if way == "exchange":  # before anybody repairs it
             assert texts(target) in (OLD, NEW), deadline
         recover(target)
         assert texts(target) in (OLD, NEW), deadline
@@ -176,7 +176,7 @@ def test_what_came_in_meanwhile_is_not_replaced(
 def test_what_came_in_at_the_last_moment_is_not_replaced(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Between the last look at the folder and the step that replaces it."""
+    """Between the last check of the folder and the step that replaces it."""
     target = fill(tmp_path / "target", OLD)
     choose(way, target, monkeypatch)
     name = "_exchange" if way == "exchange" else "_two_renames"

@@ -145,7 +145,7 @@ SEQUENCES = {"sequences": True}
 def test_a_result_that_was_forged_is_refused(header, arrays, reason, tmp_path: Path):
     path, true, numbers = saved(tmp_path)
     save_file(numbers, path, {"mudd_interp": json.dumps(true)})
-    Result.load(path)  # as of version 0.1
+    Result.load(path)  # as in version 0.1
     if header:
         inner = true["provenance"] | header.get("provenance", {})
         true = true | header | {"provenance": inner}
@@ -286,7 +286,7 @@ def test_a_tensor_without_numbers_is_refused(tmp_path: Path):
 
 
 class PanicException(BaseException):
-    """As of a library in Rust: no ``Exception``."""
+    """Like the panic of a library in Rust: not an ``Exception``."""
 
 
 @pytest.mark.parametrize("asked", [False, True])

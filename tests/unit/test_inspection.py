@@ -1,4 +1,4 @@
-"""What `inspect` says of a model: each parameter once and under its own part, sizes as they are."""
+"""What `inspect` says about a model: each parameter once, under its own part; sizes as they are."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, str], dict[str,
         {},
         {"n_key_value_heads": H, "d_mlp": F},
     ),
-    # Four norms a layer.
+    # Four norms per layer.
     "Gemma2": (
         GROUPED | {"head_dim": E},
         {"embedding": V * D, "attention": ATTENTION, "FFN": GATED, "norms": (4 * L + 1) * D},
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, str], dict[str,
         TIED,
         {"d_mlp": 4 * D},
     ),
-    # A convolution in the place of attention is no part that there is a name for.
+    # A convolution in place of attention is a part without a name.
     "Lfm2": (
         GROUPED | {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
         {

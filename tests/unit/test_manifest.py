@@ -1,4 +1,4 @@
-"""A manifest names the text and the counts that were computed, of each figure by itself."""
+"""A manifest names the text and the counts that were computed, for each figure by itself."""
 
 import json
 from dataclasses import replace

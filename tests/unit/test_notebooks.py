@@ -25,7 +25,7 @@ def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
-    # Warnings name the machine that they came up on.
+    # Warnings name the machine that they occurred on.
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
@@ -35,7 +35,7 @@ def test_a_notebook_is_its_script_executed_with_pictures(path: Path):
 def test_a_notebook_runs(path: Path, tmp_path: Path):
     program = path.parent / "execute.py"
     command = [sys.executable, program, "--out", tmp_path, path.with_suffix(".py")]
-    # One thread, as the tests beside it: two processes that each take every core take turns.
+    # One thread, like the tests beside it: two processes that each take every core slow each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

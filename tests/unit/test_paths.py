@@ -39,7 +39,7 @@ def random_dag(n: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def every_route(weights, residual, start):
-    """All ways from the component to the stream, by brute force."""
+    """All routes from the component to the stream, by brute force."""
     later = range(start + 1, len(weights))
     found = {}
     for length in range(len(later) + 1):

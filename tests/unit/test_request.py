@@ -96,7 +96,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("prompt_ids", nested(100_000), "must be integers, got a list"),
     ("prompt_ids", [1, "a"], "must be integers, got a str"),
 ]
-"""Values of a request that are of another type, or out of bounds; and what is said of them."""
+"""Values of a request that are of another type, or out of bounds; and what is said about them."""
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), WRONG, ids=lambda each: shown(each)[:30])

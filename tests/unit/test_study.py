@@ -1,4 +1,4 @@
-"""A study keeps results by a key that is made of everything that changes them."""
+"""A study keeps results under a key made of everything that changes them."""
 
 import copy
 from dataclasses import asdict, replace

@@ -171,7 +171,7 @@ def test_a_folder_holds_the_rows_and_says_what_each_is_of(tmp_path: Path):
     flat = np.concatenate([tokens.flatten().numpy() for tokens in batches])
     assert stored.places["token_id"].tolist() == flat.tolist()
     assert stored.places.iloc[28 + 7 + 3].tolist()[:2] == [5, 3]
-    # Without this library too.
+    # Also without this library.
     file = load_file(tmp_path / "a" / "00001.safetensors")
     assert torch.equal(file[VALUES], expected[28:49])
     assert file["sequence"].tolist() == [4] * 7 + [5] * 7 + [6] * 7

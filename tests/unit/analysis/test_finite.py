@@ -1,4 +1,4 @@
-"""What is not finite is named, where it begins; no result and no figure is made of it."""
+"""Numbers that are not finite are named where they begin; no result or figure is made of them."""
 
 import numpy as np
 import pytest

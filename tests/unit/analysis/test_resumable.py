@@ -1,4 +1,4 @@
-"""A sweep that was interrupted goes on, and gives the same numbers to the bit."""
+"""A sweep that was interrupted resumes, and gives the same numbers to the bit."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from tests.unit.analysis.fakes import FakeModel
 
 
 def inputs(*vectors_by_layer):
-    """What ``hook_resid_pre`` shows in each block, one list of vectors a layer."""
+    """What ``hook_resid_pre`` shows in each block, one list of vectors per layer."""
     tensors = {
         axes.resid_pre(layer): torch.tensor([vectors]) * 1.0
         for layer, vectors in enumerate(vectors_by_layer)

@@ -18,7 +18,7 @@ WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "compare_losses": {"baseline": "tfm-tiny"},
     "head_inputs": {"layer": 1, "head": 0},
 }
-"""The options of an analysis that it does not go without."""
+"""The options that an analysis requires."""
 FEW = {"ablation_sweep": {"edits": ("cut v 5<-2", "cut head 7.2; cut mlp 3")}}
 """Options that make it quick."""
 
@@ -29,7 +29,7 @@ def given(name: str) -> dict[str, Any]:
 
 
 def text(name: str, lengths: tuple[int, ...] = (12, 12, 7)) -> list[torch.Tensor]:
-    """Three batches of different lengths; for scores of heads such as repeat."""
+    """Three batches of different lengths; for head scores, of tokens that repeat."""
     if name == "head_scores":
         return list(repeated_batches(load("mudd-tiny"), n_sequences=5, batch_size=2))
     rows = torch.cat(list(bundled_batches(5)))

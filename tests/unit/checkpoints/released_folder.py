@@ -1,4 +1,4 @@
-"""A tiny released checkpoint to spoil: a copy of a golden one, in whatever files are wanted."""
+"""A tiny released checkpoint to damage: a copy of a golden one, in whatever files are wanted."""
 
 import json
 import re

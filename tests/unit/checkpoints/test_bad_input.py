@@ -246,7 +246,7 @@ def test_a_stream_that_an_edit_cannot_change(tmp_path: Path):
 
 
 def test_a_hook_whose_edit_goes_nowhere(monkeypatch: pytest.MonkeyPatch):
-    """Rounding does not pass for an effect: an edit that is lost changes nothing at all."""
+    """Rounding is not taken for an effect: an edit that is lost changes nothing at all."""
 
     def lose(point: HookPoint, x: Tensor) -> Tensor:
         point(x.clone())
@@ -261,7 +261,7 @@ def test_a_hook_whose_edit_goes_nowhere(monkeypatch: pytest.MonkeyPatch):
 
 
 class Runs:
-    """A pickle of this writes a file when it is read as code."""
+    """A pickle of this writes a file if it is run as code."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -322,7 +322,7 @@ def test_a_truncated_torch_file(tmp_path: Path, length: int, zipped: bool):
 
 
 def test_a_torch_file_with_one_wrong_byte(tmp_path: Path):
-    """An assertion of torch's, which is no class of error that it announces."""
+    """An assertion of torch's, which is not a class of error that it documents."""
     content = released_folder.weights()
     folder = as_torch_file(tmp_path, content, _use_new_zipfile_serialization=False)
     path = folder / "pytorch_model.bin"

@@ -57,7 +57,7 @@ def refused(name: str, *words: str, **kwargs: Any) -> None:
 
 @pytest.mark.parametrize("sharded", [True, False])
 def test_a_model_in_the_cache(hub: Path, tmp_path: Path, sharded: bool):
-    """Links from a snapshot to its blobs are no way out of the folder."""
+    """Links from a snapshot to its blobs do not count as leading out of the folder."""
     write = released_folder.write_shards if sharded else released_folder.copy
     snapshot = cache(hub, "someone/model", write(tmp_path / "m"))
     model = load_model("someone/model", local_files_only=True)

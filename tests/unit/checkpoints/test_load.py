@@ -144,7 +144,7 @@ def test_torch_files(tmp_path: Path, golden: HookedMUDDTransformer, zipped: bool
 def test_a_torch_file_larger_than_the_window(
     tmp_path: Path, golden: HookedMUDDTransformer, monkeypatch: pytest.MonkeyPatch
 ):
-    """The file is mapped anew many times; nothing is lost."""
+    """The file is mapped again many times; nothing is lost."""
     monkeypatch.setattr(weight_files, "MAPPED_BYTES", 1000)
     assert same(load(released_folder.write_shards(tmp_path, "bin")), golden)
 
@@ -177,7 +177,7 @@ def test_the_dtype_is_the_checkpoints_own(tmp_path: Path):
 
 
 def test_conversion_is_free():
-    """Every view shares the released tensor's memory, and lies as our parameter lies."""
+    """Every view shares the released tensor's memory, and has our parameter's layout."""
     cfg = ModelConfig.from_released(released_folder.config())
     model, tensors = HookedMUDDTransformer(cfg), released_folder.weights()
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -190,7 +190,7 @@ def test_conversion_is_free():
 
 
 def plain_weights() -> dict[str, Tensor]:
-    """The golden weights as a plain model's: one norm a block, no dense connections."""
+    """The golden weights as a plain model's: one norm per block, no dense connections."""
     tensors = {
         name.replace("attention_norms.0", "attention_norm"): tensor
         for name, tensor in released_folder.weights().items()
@@ -319,7 +319,7 @@ def test_a_save_that_fails_leaves_things_as_they_were(tmp_path: Path):
 
 
 def test_models_keep_the_digest_that_they_had_when_flags_were_the_wiring():
-    """Results, manifests and links of then are of the same models."""
+    """Older results, manifests and links are of the same models."""
     assert {name: load_model(name).info.digest for name in ("mudd-tiny", "tfm-tiny")} == {
         "mudd-tiny": "29fe3d3e69f0d56d60303804bde8a5a8193d644afcb98d7aeb87c95675055787",
         "tfm-tiny": "80c95d412bc9d4529757d7a7ead6b8efc94b04f3c9cb93be8a10b861819f4fe8",

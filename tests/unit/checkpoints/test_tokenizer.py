@@ -84,7 +84,7 @@ def test_one_file_goes_before_the_other_where_it_says_something(tmp_path: Path):
 
 
 def test_what_is_not_named(tmp_path: Path):
-    """The end is ``<|endoftext|>``, and the beginning is the end; unknown tokens are none."""
+    """The end is ``<|endoftext|>``, and so is the beginning; there is no unknown token."""
     path = folder(tmp_path)
     end = "<|endoftext|>"
     assert loaded(path).special_tokens_map == {"bos_token": end, "eos_token": end}

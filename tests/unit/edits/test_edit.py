@@ -1,4 +1,4 @@
-"""Edits as values: their text, their JSON, and what is no edit."""
+"""Edits as values: their text, their JSON, and what is not an edit."""
 
 import tracemalloc
 
@@ -119,7 +119,7 @@ def test_the_size_of_a_text_of_edits_is_bounded_before_anything_is_written_out(t
     tracemalloc.start()
     with pytest.raises(ValueError, match=message) as refused:
         as_edits(text)
-    # The text itself, split into pieces, and what comes before the edit that is too much.
+    # The text itself, split into pieces, and what comes before the first edit too many.
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
     assert len(str(refused.value)) < 400

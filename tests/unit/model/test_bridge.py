@@ -136,7 +136,7 @@ def test_it_is_a_hooked_model_and_computes_what_transformers_computes(
         expected = random_module(kind)(tokens).logits
         assert same(baseline(tokens), expected)
         logits, _ = baseline.run_with_cache(tokens, names_filter=lambda _: True)
-    assert torch.equal(logits, run(baseline, tokens))  # caching changes not a bit
+    assert torch.equal(logits, run(baseline, tokens))  # caching does not change a bit
 
 
 EVERYWHERE = {
@@ -295,7 +295,7 @@ def test_a_norm_that_a_split_stream_does_not_pass_is_refused(
     one, nothing = (plus(torch.full((), value)) for value in (1.0, 0.0))
     with pytest.raises(ValueError, match=r"blocks\.1\.ln1\.hook_scale would not reach stream q"):
         run(pythia, tokens, (norm, one), (stream, one))
-    # What only looks is in nobody's way.
+    # A hook that only looks does not interfere.
     edited = run(pythia, tokens, (norm, one))
     assert torch.equal(run(pythia, tokens, (norm, one), (stream, nothing)), edited)
     assert same(

@@ -1,4 +1,4 @@
-"""A model has parts: what they do it does too, and a core that reads no text has no word of it."""
+"""A model has parts: what they do, it does too; a core that reads no text knows nothing of it."""
 
 import inspect
 from typing import Any

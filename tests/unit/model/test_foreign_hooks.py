@@ -143,7 +143,7 @@ def test_an_edit_of_the_shared_norm_reaches_a_stream_that_is_looked_at():
     found = model.run_with_hooks(tokens, fwd_hooks=[edit, look])
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert len(seen) == 1
-    # Nobody can say what the gradient of that stream alone is: it passes by its own input.
+    # The gradient of that stream alone is not defined: it bypasses its own input.
     with pytest.raises(ValueError, match="ln1_k run by themselves"):
         model.run_with_hooks(tokens, fwd_hooks=[edit], bwd_hooks=[look])
     model.reset_hooks()

@@ -1,4 +1,4 @@
-"""Looking an activation up: every name of it works, and what is not there is said in words."""
+"""Looking up an activation: each of its names works, and what is not there is said in words."""
 
 from typing import Any
 

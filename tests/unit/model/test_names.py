@@ -1,4 +1,4 @@
-"""What a model has not, cannot be told, or needs no telling: each is said in words."""
+"""What a model does not have, cannot be told, or need not be told: each is said in words."""
 
 from dataclasses import FrozenInstanceError
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""What README says of nnsight and circuitsvis: neither is a dependency, so they may be absent."""
+"""What README says about nnsight and circuitsvis: no dependencies, so they may be absent."""
 
 from collections.abc import Callable
 from typing import Any

@@ -108,7 +108,7 @@ def test_the_arguments_of_to_tokens(model: Any):
     assert model.to_tokens(("a b",)).tolist() == [[1, 2]]
     assert model.to_tokens([1, 2]).tolist() == model.to_tokens(np.array([[1, 2]])).tolist()
     long = " ".join("ab" * N_CTX)
-    assert model.to_tokens(long).shape == (1, 2 * N_CTX)  # never cut without a word
+    assert model.to_tokens(long).shape == (1, 2 * N_CTX)  # never cut silently
     cut = model.to_tokens(long, prepend_bos=True, truncate=True)
     assert cut.tolist() == [[0, *([1, 2] * N_CTX)[: N_CTX - 1]]]
     assert model.to_tokens(["a " * N_CTX, "a " * (N_CTX + 1)], truncate=True).shape == (2, N_CTX)

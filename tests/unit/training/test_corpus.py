@@ -1,4 +1,4 @@
-"""The corpus: what is left out, what leaks, and what a wrong file is told."""
+"""The corpus: what is left out, what leaks, and the message for a wrong file."""
 
 import gzip
 from dataclasses import replace
@@ -30,7 +30,7 @@ def test_the_bundled_manifest_has_no_leak():
 
 
 def test_held_out_files_resemble_no_training_file():
-    """Found anew on a sample: every held-out text against 300 training texts."""
+    """Searched again on a sample: every held-out text against 300 training texts."""
     files = read_manifest()
     training = [file for file in files if file.split == "train"][:300]
     held_out = [file for file in files if file.split == "validation"]

@@ -1,4 +1,4 @@
-"""Packing: every token predicted once, and a pack that says truly where it comes from."""
+"""Packing: every token predicted once, and a pack that says correctly where it comes from."""
 
 import json
 from pathlib import Path

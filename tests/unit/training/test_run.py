@@ -28,7 +28,7 @@ LONG = 5_000
 
 @pytest.fixture
 def data(tmp_path):
-    """Random tokens in the place of the prepared corpus, which takes a minute to make."""
+    """Random tokens in place of the prepared corpus, which takes a minute to make."""
     rng = np.random.default_rng(0)
     for split, rows in (("train", 4 * LONG), ("validation", 100)):
         np.save(tmp_path / f"{split}.npy", rng.integers(0, 4096, rows * 257).astype(np.uint16))

@@ -158,7 +158,7 @@ def test_a_checkpoint_that_was_changed_is_refused(tmp_path):
     state = torch.load(tmp_path / CHECKPOINT)
     old = {name: value for name, value in state.items() if name != "sha256"}
     torch.save(old, tmp_path / CHECKPOINT)
-    assert trainer(tmp_path).step == 3  # as of version 0.1
+    assert trainer(tmp_path).step == 3  # as in version 0.1
     for change in ({"step": 4}, {"step": True}, {"rng": 1}, {"model": []}, {"more": 1}):
         torch.save(state | change, tmp_path / CHECKPOINT)
         with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):

@@ -261,7 +261,7 @@ def test_the_words_give_title_and_ends(figures, name):
         (
             "activity_difference_figure",
             "1 set of bars",
-            "Active share, mean over heads: model − baseline",
+            "Difference of active shares, mean over heads",
         ),
         ("edge_effects_figure", "4 heat maps", "Nats"),
         ("state_patch_figure", "4 heat maps", "Share recovered"),

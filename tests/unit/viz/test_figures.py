@@ -193,7 +193,7 @@ def test_attention_maps_stand_in_a_grid_of_one_trace():
     (trace,) = figure.data
     canvas = np.asarray(trace.z)
     assert canvas.dtype == np.float32
-    # 6 cells a map, 1 of gutter between columns, 1 above each row of maps.
+    # 6 cells per map, 1 of gutter between columns, 1 above each row of maps.
     assert canvas.shape == (2 * (6 + 1), 3 * (6 + 1) - 1)
     for head, values in enumerate(pattern.numpy()):
         row, column = divmod(head, 3)
