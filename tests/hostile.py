@@ -23,8 +23,7 @@ from mudd_interp.analysis.ablation import AblationSweep
 from mudd_interp.analysis.activation_files import _read as read_activation_file
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.stored_activations import INDEX, Shard, index_text
-from mudd_interp.checkpoints.configs import read_config
-from mudd_interp.checkpoints.load import _config
+from mudd_interp.checkpoints.configs import config_of, read_config
 from mudd_interp.checkpoints.own import MODEL_TYPE, own_config_text
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
@@ -201,7 +200,7 @@ def _config_of(folder: Path) -> ModelConfig:
     config = read_config(folder)
     if config["model_type"] not in (MODEL_TYPE, *RELEASED_TYPES):
         return CONFIG
-    return _config(folder, config)
+    return config_of(config, folder / "config.json")
 
 
 def _write_own(folder: Path) -> None:

@@ -4,7 +4,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,10 @@ import torch
 from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.baseline import load_baseline
 from mudd_interp.checkpoints.checks import check_runs
-from mudd_interp.checkpoints.configs import read_config
+from mudd_interp.checkpoints.configs import config_of, read_config
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.names import BUNDLED, Place, complete, locate
-from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of, own_config
+from mudd_interp.checkpoints.own import MODEL_TYPE, fields_of
 from mudd_interp.checkpoints.released import never_read, own_sources, released_sources
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import Weights, open_weights
@@ -76,7 +75,7 @@ def _load(
     local_files_only: bool,
     check: bool,
 ) -> HookedMUDDTransformer:
-    cfg = _config(place.folder, config)
+    cfg = config_of(config, place.folder / "config.json")
     if place.name in BUNDLED and dtype is None:
         dtype = torch.float32
     weights = open_weights(complete(place, local_files_only))
@@ -94,14 +93,6 @@ def _digested(config: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
     """What a digest is over besides the weights: our own files say it themselves."""
     own = config["model_type"] == MODEL_TYPE
     return fields_of(config) if own else cfg.identity()
-
-
-def _config(folder: Path, config: dict[str, Any]) -> ModelConfig:
-    own = config["model_type"] == MODEL_TYPE
-    try:
-        return own_config(config) if own else ModelConfig.from_released(config)
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
 
 def _assemble(
