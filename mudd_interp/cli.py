@@ -353,7 +353,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forward decode cache sweep load train startup figures; also compile large growth."
+            help="forward decode cache sweep load train startup figures; "
+            "also compile large growth paper."
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",
