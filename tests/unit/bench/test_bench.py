@@ -92,9 +92,9 @@ def test_an_exponent_is_the_power_of_a_power_law():
     assert found["MB"] == pytest.approx(1)
 
 
-def options(**changes: Any) -> Options:
-    given: dict[str, Any] = {"size": size_of("toy"), "size_name": "toy", "repeats": 1}
-    return Options(**given | {"device": torch.device("cpu"), "dtype": torch.float32} | changes)
+def options(name: str = "toy", dtype: torch.dtype = torch.float32) -> Options:
+    cpu = torch.device("cpu")
+    return Options(size=size_of(name), size_name=name, device=cpu, dtype=dtype, repeats=1)
 
 
 def test_the_models_of_table_4_are_one_in_other_connections():
@@ -132,7 +132,7 @@ def test_what_is_decoded_after_the_prompt_is_forgotten(monkeypatch: pytest.Monke
 
 
 def test_sizes_that_do_not_fit_are_left_out_by_name(monkeypatch: pytest.MonkeyPatch):
-    large = options(size=size_of("small"), dtype=torch.bfloat16)
+    large = options("small", torch.bfloat16)
     needed = {name: paper._bytes(large, name) for name in ("1.3B", "2.8B", "6.9B")}
     weights, keys = 6.9e9, 2 * 2 * 32 * 4096 * 4224  # two models' keys and values
     prompt = 4096 * (50432 + 40 * 4096)
