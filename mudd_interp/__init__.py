@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mudd_interp.catalog import draw
     from mudd_interp.checkpoints import load_model, save_model
     from mudd_interp.config import ModelConfig
+    from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
     from mudd_interp.model.wirings import MUDD, Plain, PrePost
@@ -29,6 +30,7 @@ _HOMES = {
     "load_model": "checkpoints",
     "save_model": "checkpoints",
     "ModelConfig": "config",
+    "cost": "costs",
     "Edit": "edits",
     "edited": "edits",
     "run": "edits",
@@ -54,6 +56,7 @@ __all__ = [
     "activations",
     "analysis",
     "axes",
+    "cost",
     "data",
     "draw",
     "edited",

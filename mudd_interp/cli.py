@@ -305,6 +305,24 @@ def inspect(
 
 
 @app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help="Preset, name, folder, config.json or hub id.")],
+    tokens: Annotated[int | None, typer.Option(help="Sequence length [its context].")] = None,
+    json_file: Annotated[str | None, _path("--json", help="Write what was found here.")] = None,
+) -> None:
+    """Say what dense connections cost: parameters, FLOPs and memory, as in the paper's Table 1."""
+    from mudd_interp.costs import cost, print_cost
+    from mudd_interp.files import write_text
+
+    if json_file is not None:
+        _check_file(json_file)
+    found = cost(model, tokens)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_dict(), indent=2) + "\n")
+    print_cost(model, found)
+
+
+@app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
     out: Annotated[str, _path(help="Folder of the runs; one that is there continues.")],
@@ -335,7 +353,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="forward decode cache sweep load train startup figures; also compile large growth."
+            help="forward decode cache sweep load train startup figures; "
+            "also compile large growth paper."
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",

@@ -25,6 +25,7 @@ class Row:
         high: The largest.
         reach: The ratio to reach; ``None`` where the ratio is only stated.
         at_least: Whether larger ratios are better.
+        paper: The ratio that the paper reports, on its own hardware; ``None`` where it has none.
     """
 
     what: str
@@ -37,6 +38,7 @@ class Row:
     high: float
     reach: float | None = None
     at_least: bool = False
+    paper: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -59,6 +61,7 @@ def compared(
     *,
     unit: str = "s",
     at_least: bool = False,
+    paper: float | None = None,
 ) -> Row:
     """A row from measurements that were made in turn."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
@@ -73,6 +76,7 @@ def compared(
         high=max(ratios),
         reach=reach,
         at_least=at_least,
+        paper=paper,
     )
 
 

@@ -18,6 +18,7 @@ from mudd_interp.bench.benches import cache, compiled, decode, forward, large, l
 from mudd_interp.bench.growth import exponents, growth
 from mudd_interp.bench.measure import Row
 from mudd_interp.bench.options import Options
+from mudd_interp.bench.paper import left_out, paper
 from mudd_interp.bench.sizes import SIZES, size_of
 from mudd_interp.bench.startup import figures, startup
 from mudd_interp.files import write_bytes
@@ -41,12 +42,13 @@ BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "figures": figures,
     "compile": compiled,
     "large": large,
+    "paper": paper,
 }
 """The benches that compare with a peer."""
 
 GROWTH = "growth"
 
-NAMED = ("compile", "large", GROWTH)
+NAMED = ("compile", "large", "paper", GROWTH)
 """The benches that run only when they are named."""
 
 
@@ -71,8 +73,8 @@ def measure(
         keep: Called after each bench with all that was found so far.
 
     Returns:
-        JSON-ready: ``machine``, ``options``, ``rows`` by bench, and ``growth`` with ``points`` and
-        ``exponents``.
+        JSON-ready: ``machine``, ``options``, ``rows`` by bench, ``growth`` with ``points`` and
+        ``exponents``, and of ``paper`` the models that are ``left_out``, with the reason.
 
     Raises:
         ValueError: If a bench, the size, the precision or the device does not exist.
@@ -93,6 +95,8 @@ def measure(
                 "exponents": exponents(points).to_dict("records"),
             }
         else:
+            if name == "paper":
+                found["left_out"] = left_out(options)
             found["rows"][name] = [row.to_dict() for row in BENCHES[name](options)]
         keep(found)
     return found
@@ -150,12 +154,17 @@ def print_report(found: dict[str, Any], console: Console | None = None) -> None:
         f"{options['dtype']} on {options['device']}."
     )
     table = Table("what, against what", "ours", "theirs", "ratio (range)", "reach")
+    in_paper = "paper" in found["rows"]
+    if in_paper:
+        table.add_column("paper")
     for rows in found["rows"].values():
         for row in rows:
-            table.add_row(*_cells(row))
+            table.add_row(*_cells(row), *([_paper(row)] if in_paper else []))
         table.add_section()
     if found["rows"]:
         console.print(table)
+    for name, reason in found.get("left_out", {}).items():
+        console.print(f"left out of the paper's sizes: {name} ({reason})", highlight=False)
     if GROWTH in found:
         console.print(_growth_table(found[GROWTH]))
 
@@ -171,6 +180,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     ours, peer = (_number(row[name], row["unit"]) for name in ("ours", "peer"))
     ratio = f"{row['ratio']:.3f} ({row['low']:.2f} to {row['high']:.2f})"
     return (f"{row['what']}\n  {row['against']}", ours, peer, ratio, reach)
+
+
+def _paper(row: dict[str, Any]) -> str:
+    return "" if row["paper"] is None else f"{row['paper']:.3f}"
 
 
 def _number(value: float, unit: str) -> str:

@@ -36,6 +36,8 @@ class Size:
         growth_tokens: Lengths at which the growth of cost is measured.
         growth_layers: Depths, likewise.
         figures: Sequences of the default figures; ``None`` for all.
+        paper: The models of the paper's Table 4, by its names.
+        paper_tokens: The length of their prompt.
     """
 
     n_layers: int
@@ -51,6 +53,8 @@ class Size:
     growth_tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     growth_layers: tuple[int, ...] = (6, 12, 24, 48)
     figures: int | None = None
+    paper: tuple[str, ...] = ("1.3B", "2.8B", "6.9B")
+    paper_tokens: int = 4096
 
 
 SIZES = {
@@ -70,6 +74,8 @@ SIZES = {
         growth_tokens=(8, 16),
         growth_layers=(2, 3),
         figures=2,
+        paper=("toy",),
+        paper_tokens=24,
     ),
 }
 """``toy`` is for trying out the command; its numbers mean nothing."""

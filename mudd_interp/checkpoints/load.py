@@ -11,7 +11,7 @@ import torch
 from mudd_interp.checkpoints.assemble import assemble
 from mudd_interp.checkpoints.bridged import load_bridged
 from mudd_interp.checkpoints.checks import check_runs
-from mudd_interp.checkpoints.configs import read_config
+from mudd_interp.checkpoints.configs import config_of, read_config
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.layout import Layout
 from mudd_interp.checkpoints.layouts import LAYOUTS
@@ -75,10 +75,7 @@ def _load(
     local_files_only: bool,
     check: bool,
 ) -> HookedMUDDTransformer:
-    try:
-        cfg = layout.config(config)
-    except ValueError as error:
-        raise ValueError(f"{location.folder / 'config.json'}: {error}") from error
+    cfg = config_of(config, location.folder / "config.json")
     if location.name in BUNDLED and dtype is None:
         dtype = torch.float32
     weights = open_weights(complete(location, local_files_only))

@@ -264,9 +264,10 @@ class ModelConfig:
         ``"MUDDPythia-1.4B"``, ``"MUDDPythia-2.8B"`` and ``"MUDDFormer-2.8B"`` are the released
         models. ``"MUDDFormer-405M"``, ``-834M``, ``-1.4B``, ``-797M``, ``-1.34B`` and the twins
         ``"Transformer++-405M"``, ... are the sizes of Table 2; the last two are deep and narrow,
-        and their MUDDFormers have PrePostDANorm (the paper's Eq. 10). What Table 2 leaves open is
-        set as in the authors' training code: no QK-norm, the last weight MLP four times as wide,
-        hidden widths rounded to 64; rotary tables are exact.
+        and their MUDDFormers have PrePostDANorm (the paper's Eq. 10). ``-6.9B`` is of Table 1, with
+        32 heads, which the paper does not say. What the tables leave open is set as in the authors'
+        training code: no QK-norm, the last weight MLP four times as wide, hidden widths rounded to
+        64; rotary tables are exact.
 
         Raises:
             ValueError: If there is no such preset, with the nearest names.

@@ -1,4 +1,4 @@
-"""Configurations by name: the sizes of the paper's Table 2, and the three released models."""
+"""Configurations by name: the sizes of the paper's Tables 1 and 2, and the released models."""
 
 from typing import Any
 
@@ -15,6 +15,9 @@ SIZES = {
     "1.34B": (42, 1536, 24),
 }
 """Layers, width and heads of Table 2."""
+
+LARGEST = {"6.9B": (32, 4096, 32)}
+"""The size of Table 1 that is not in Table 2. The paper does not say how many heads: as Llama."""
 
 DEEP_NARROW = ("797M", "1.34B")
 """The deep and narrow sizes, which the paper trains with PrePostDANorm."""
@@ -33,7 +36,8 @@ FAMILIES = ("MUDDFormer", "Transformer++")
 
 def preset_names() -> tuple[str, ...]:
     """Every name that :func:`preset_fields` knows."""
-    return (*RELEASED, *(f"{family}-{size}" for family in FAMILIES for size in SIZES))
+    sizes = (*SIZES, *LARGEST)
+    return (*RELEASED, *(f"{family}-{size}" for family in FAMILIES for size in sizes))
 
 
 def preset_fields(name: str) -> dict[str, Any]:
@@ -44,17 +48,17 @@ def preset_fields(name: str) -> dict[str, Any]:
     """
     if name in RELEASED:
         return released_fields(RELEASED[name])
-    family, _, size = name.partition("-")
-    if family not in FAMILIES or size not in SIZES:
+    if name not in preset_names():
         raise ValueError(
             unknown_name("preset", name, preset_names())
             + f" There are {', '.join(preset_names())}."
         )
-    return _table_2(size, dense=family == "MUDDFormer")
+    family, _, size = name.partition("-")
+    return _sized(size, dense=family == "MUDDFormer")
 
 
-def _table_2(size: str, dense: bool) -> dict[str, Any]:
-    n_layers, d_model, n_heads = SIZES[size]
+def _sized(size: str, dense: bool) -> dict[str, Any]:
+    n_layers, d_model, n_heads = (SIZES | LARGEST)[size]
     width = swiglu_width(d_model)
     fields = {
         "n_layers": n_layers,

@@ -60,6 +60,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "states without a name": ([*OUT, "--resume", ""], ["'--resume'", "is empty"]),
     "runs without a name": (["train", "toy", "--out", ""], ["'--out'", "is empty"]),
     "tokens without a name": (["train", "toy", "--out", "OUT", "--data", ""], ["'--data'"]),
+    "cost of no model": (["cost", ""], ["no model or preset ``", "a config.json or a hub id"]),
+    "cost without a name": (["cost", "mudd-tiny", "--json", ""], ["'--json'", "is empty"]),
     "bench without a name": (["bench", "--json", ""], ["'--json'", "is empty"]),
     "picture without a name": (["bench", "growth", "--figure", ""], ["'--figure'", "is empty"]),
     "cache without a name": (["app", "--cache", ""], ["'--cache'", "is empty"]),

@@ -201,10 +201,34 @@ def test_table_2(size: str):
     assert mudd.head_width == twin.head_width == d_model // heads == 64
     assert twin.mlp_widths == (swiglu_width(d_model),) * n_layers
     assert mudd.mlp_widths == reallocate(swiglu_width(d_model), n_layers)
-    assert sum(mudd.mlp_widths) == pytest.approx(sum(twin.mlp_widths), rel=0.01)
+    assert sum(mudd.mlp_widths) == sum(twin.mlp_widths)
     kind = PrePost if size in ("797M", "1.34B") else MUDD
     assert mudd.wiring == kind(expand_last=True, round64=True)
     assert replace(mudd.plain(), d_mlp=twin.d_mlp) == twin
+
+
+def test_the_size_of_table_1_that_is_not_in_table_2():
+    mudd = ModelConfig.preset("MUDDFormer-6.9B")
+    assert (mudd.n_layers, mudd.d_model, mudd.mlp_widths[0]) == (32, 4096, 5504)
+    assert n_parameters(mudd.plain()) / 1e9 == pytest.approx(6.9, rel=0.05)
+
+
+def test_a_size_is_of_a_family():
+    with pytest.raises(ValueError, match="no preset `MUDDPythia-405M`"):
+        ModelConfig.preset("MUDDPythia-405M")
+
+
+@pytest.mark.parametrize("name", ["MUDDPythia-1.4B", "MUDDPythia-2.8B", "MUDDFormer-2.8B"])
+def test_reallocation_keeps_the_total_width_of_the_released_models(name: str):
+    """Half-to-even rounding to 128 loses nothing, so "compute-matched" holds for the FFNs."""
+    cfg = ModelConfig.preset(name)
+    mean = swiglu_width(cfg.d_model) if cfg.gated_mlp else 4 * cfg.d_model
+    assert sum(cfg.mlp_widths) == cfg.n_layers * mean
+
+
+def test_reallocated_widths_at_405m():
+    widths = reallocate(2816, 24)
+    assert (widths[0], widths[-1], sum(widths)) == (1408, 4224, 67_584)
 
 
 def test_swiglu_widths_of_table_2():

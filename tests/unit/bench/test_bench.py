@@ -15,10 +15,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from mudd_interp.bench import BENCHES, measure, print_report, write_growth
+from mudd_interp.bench import BENCHES, measure, paper, print_report, write_growth
 from mudd_interp.bench.child import FREED_AT_ONCE, JOBS, Peak, bytes_of, in_child
 from mudd_interp.bench.growth import exponents
 from mudd_interp.bench.measure import compared, interleaved
+from mudd_interp.bench.options import Options
+from mudd_interp.bench.sizes import size_of
 from mudd_interp.cli import main
 
 TOY: dict[str, Any] = {"size": "toy", "repeats": 1}
@@ -88,6 +90,76 @@ def test_an_exponent_is_the_power_of_a_power_law():
     found = exponents(pd.DataFrame(points)).set_index("cost")["exponent"].to_dict()
     assert found["seconds"] == pytest.approx(2)
     assert found["MB"] == pytest.approx(1)
+
+
+def options(name: str = "toy", dtype: torch.dtype = torch.float32) -> Options:
+    cpu = torch.device("cpu")
+    return Options(size=size_of(name), size_name=name, device=cpu, dtype=dtype, repeats=1)
+
+
+def test_the_models_of_table_4_are_one_in_other_connections():
+    """At the start a MUDDFormer is its plain twin; here they share their memory too."""
+    config = paper._config(size_of("toy"), "toy")
+    mudd = paper._untrained(config, options())
+    twin = paper._twin(mudd)
+    tokens = torch.randint(101, (1, 24))
+    torch.testing.assert_close(mudd.logits(tokens), twin.logits(tokens))
+    assert twin.config.wiring.kind == "plain"
+    assert twin.blocks[1].ln1.w.data_ptr() == mudd.blocks[1].ln1_q.w.data_ptr()  # pyright: ignore
+    shared = {parameter.data_ptr() for parameter in mudd.parameters()}
+    assert {parameter.data_ptr() for parameter in twin.parameters()} <= shared
+
+
+@torch.no_grad()
+def test_what_is_decoded_after_the_prompt_is_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """So each repeat decodes the same tokens, those that the model generates."""
+    mudd = paper._untrained(paper._config(size_of("toy"), "toy"), options())
+    prompt = torch.randint(101, (1, 24))
+    expected = mudd.generate(
+        prompt, 4, stop_at_eos=False, do_sample=False, verbose=False, return_type="tokens"
+    )
+    decode = paper._decoder(mudd, prompt, 4)
+    read, logits = [], mudd.logits
+
+    def noted(tokens: torch.Tensor, past: Any) -> torch.Tensor:
+        read.append(int(tokens))
+        return logits(tokens, past)
+
+    monkeypatch.setattr(mudd, "logits", noted)
+    for _ in range(2):
+        decode()
+    assert read == 2 * expected[0, 24:28].tolist()
+
+
+def test_sizes_that_do_not_fit_are_left_out_by_name(monkeypatch: pytest.MonkeyPatch):
+    large = options("small", torch.bfloat16)
+    needed = {name: paper._bytes(large, name) for name in ("1.3B", "2.8B", "6.9B")}
+    weights, keys = 6.9e9, 2 * 2 * 32 * 4096 * 4224  # two models' keys and values
+    prompt = 4096 * (50432 + 40 * 4096)
+    assert needed["6.9B"] == pytest.approx(2 * (weights + keys + prompt), rel=0.01)
+    monkeypatch.setattr(paper, "_free", lambda _: int(1.2 * needed["1.3B"] + 1))
+    found = paper.left_out(large)
+    assert list(found) == ["2.8B", "6.9B"]
+    assert "GB in bfloat16" in found["2.8B"]
+    monkeypatch.setattr(paper, "_free", lambda _: 0)
+    nothing = measure(["paper"], **TOY)
+    assert nothing["rows"]["paper"] == []
+    printed = io.StringIO()
+    print_report(nothing, Console(file=printed, width=200))
+    assert "left out of the paper's sizes: toy (it takes" in printed.getvalue()
+
+
+def test_the_ratio_of_the_paper_stands_beside():
+    rows = [
+        compared("decode", [1.0], "twin", [2.0], paper=286 / 325),
+        compared("a", [1.0], "b", [1.0]),
+    ]
+    found: dict[str, Any] = {"rows": {"paper": [row.to_dict() for row in rows]}}
+    found |= {"machine": {"processor": "p", "threads": 1, "torch": "t"}}
+    found |= {"options": {"size": "toy", "dtype": "float32", "device": "cpu"}}
+    printed = io.StringIO()
+    print_report(found, Console(file=printed, width=200))
+    assert "0.880" in printed.getvalue()
 
 
 def test_functions_take_turns_after_each_ran_once():
