@@ -113,10 +113,8 @@ class LiveConfig(ConfigView):
     """
 
     attn_only = False
-    attention_dir = "causal"
     final_rms = False
     n_devices = 1
-    positional_embedding_type = "rotary"
     use_attn_scale = True
 
     def __init__(self, model: Configured):
@@ -162,6 +160,11 @@ class LiveConfig(ConfigView):
     def n_key_value_heads(self) -> int:
         """Heads of keys and values, also where the configuration leaves them to ``n_heads``."""
         return self._model[0].config.kv_heads
+
+    @property
+    def positional_embedding_type(self) -> str:
+        """``"rotary"``, or ``"none"`` where attention is not told positions."""
+        return "rotary" if self.rotary_dim else "none"
 
     @property
     def rotary_dim(self) -> int:

@@ -57,6 +57,17 @@ FAMILY: dict[str, ModelConfig] = {
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
 
+BIDIRECTIONAL: dict[str, ModelConfig] = {
+    "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),
+    "bidirectional, no positions": ModelConfig(
+        **{**WIDER, **PYTHIA, "rotary_dim": 0}, attention_dir="bidirectional", wiring=Plain()
+    ),
+    "bidirectional, one key-value head": ModelConfig(
+        **WIDER, n_key_value_heads=1, attention_dir="bidirectional", rotary_dim=0
+    ),
+}
+"""Models whose positions see all others."""
+
 
 def random_model(cfg: ModelConfig, seed: int = 0) -> HookedMUDDTransformer:
     """A model in float64 whose every parameter is random, gains and biases too."""
