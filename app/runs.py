@@ -95,7 +95,7 @@ def passes(study: Study, besides: Collection[str] = ()) -> list[Goal]:
         _pass(study, f"the averages of {study.name(part)}", part_of(averages, part))
         for part in study.parts
     ]
-    if "baseline" in study.parts:
+    if _needs(FIGURES["loss_comparison"], study):
         found.append(_pass(study, "the losses of both", [study.comparison()]))
     found += [_pass(study, FIGURES[name].title, _needs(FIGURES[name], study)) for name in besides]
     return found
@@ -110,7 +110,9 @@ def costly(study: Study) -> list[str]:
 def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
     """What a figure is drawn from; nothing where it cannot be drawn of this view."""
     try:
-        kind.check(replace(study.request, mode=None))
+        of_any_mode = study.with_request(replace(study.request, mode=None))
+        kind.check(of_any_mode.request)
+        kind.check_models(of_any_mode)
         return kind.needs(study)
     except ValueError:
         return ()

@@ -28,7 +28,6 @@ from mudd_interp.analysis import (
     Result,
     rank_and_world_size,
     sweep_over_ranks,
-    token_texts,
 )
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
@@ -344,7 +343,7 @@ class Study:
 
     def token_texts(self, part: Part) -> tuple[str, ...]:
         """The text of each token of the prompt."""
-        return token_texts(self.models[part], self.prompt(part)[0])
+        return self.models[part].front.labels(self.prompt(part)[0])
 
     def provenance(self, part: Part) -> Provenance:
         """What one model's numbers come from: of several texts the one with the most sequences.
@@ -357,7 +356,7 @@ class Study:
         return self._prompt_provenance(part)
 
     def _prompt_provenance(self, part: Part) -> Provenance:
-        seen = TokensSeen()
+        seen = TokensSeen(self.models[part].front)
         seen.add(self.prompt(part))
         return provenance(self.models[part], self.prompt_name(part), seen, {})
 

@@ -25,7 +25,7 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Aggregate
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs
 
 QUANTILES = (0.05, 0.5, 0.95)
 """The quantiles of each edge's weight in :attr:`WeightDistribution.frame`."""
@@ -156,7 +156,7 @@ class DistributionCounts(Accumulator[WeightDistribution]):
 
     def __init__(self, model: HookedModel, limit: float, bins: int):
         self.options: Mapping[str, Any] = {"limit": limit, "bins": bins}
-        self._limit, self._bins = limit, bins
+        self._limit, self._bins, self._front = limit, bins, model.front
         self._streams, self._n_layers = model.streams, model.cfg.n_layers
         self._static, self._hooked = static_weights(model), weights_hooks(model)
         self._counts = {key: self._empty(static) for key, static in self._static.items()}
@@ -167,10 +167,11 @@ class DistributionCounts(Accumulator[WeightDistribution]):
         """A hook on each set of weights."""
         return [(name, partial(self._see, key)) for key, name in self._hooked.items()]
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+    def begin(self, tokens: Inputs) -> None:
         """Streams on the plain residual have the same weights at every token."""
+        times = len(tokens) * self._front.positions(tokens)
         for key in self._static.keys() - self._hooked.keys():
-            self._count(key, torch.from_numpy(self._static[key])[None], tokens.numel())
+            self._count(key, torch.from_numpy(self._static[key])[None], times)
 
     def _see(
         self,

@@ -121,7 +121,7 @@ def edge_patch(
         rows = as_float64(logit_difference(patched, chosen))
         edge_rows.append(rows[:-1])
         stream_rows.append(rows[-1:])
-    seen, other = TokensSeen(), TokensSeen()
+    seen, other = TokensSeen(model.front), TokensSeen(model.front)
     seen.add(clean)
     other.add(corrupted)
     options = {

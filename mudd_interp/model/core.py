@@ -14,7 +14,7 @@ from mudd_interp.model.live_config import ConfigView
 from mudd_interp.model.parts import forwarded
 from mudd_interp.model.stacked import Weights
 from mudd_interp.model.switches import HookSwitches
-from mudd_interp.protocol import ModelInfo
+from mudd_interp.protocol import Front, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 
@@ -54,6 +54,16 @@ class HookedCore(CheckedHooks):
     def source_hook(self, source: int) -> str:
         """The hook on the tensor that the dense weights multiply."""
         return self.wiring.multiplied(self.wiring.states[source])
+
+    @property
+    def front(self) -> Front:
+        """What it reads."""
+        raise NotImplementedError
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it is, of what not every model is."""
+        raise NotImplementedError
 
     def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:
         """The model with edits, for the length of a ``with`` block: ``mudd_interp.edited``."""
