@@ -90,8 +90,9 @@ class SinkTokens:
 
     def _required(self, positions: int) -> frozenset[Trait]:
         """What is required of a model, with so many first positions as sinks."""
-        tokens: frozenset[Trait] = frozenset({"tokens"} if self.sink_token_ids != () else ())
-        return tokens | {"causal"} if positions else tokens
+        among: tuple[Trait, ...] = () if self.sink_token_ids == () else ("tokens",)
+        first: tuple[Trait, ...] = ("causal",) if positions else ()
+        return frozenset((*among, *first))
 
     def _sink_options(self, model: HookedModel) -> dict[str, Any]:
         """The sinks of one model: their ids, and what they read where that is known.

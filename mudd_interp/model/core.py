@@ -14,6 +14,7 @@ from mudd_interp.model.live_config import ConfigView
 from mudd_interp.model.parts import forwarded
 from mudd_interp.model.stacked import Weights
 from mudd_interp.model.switches import HookSwitches
+from mudd_interp.model.task import Task
 from mudd_interp.protocol import Front, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
@@ -58,6 +59,11 @@ class HookedCore(CheckedHooks):
     @property
     def front(self) -> Front:
         """What it reads."""
+        raise NotImplementedError
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
         raise NotImplementedError
 
     @property

@@ -1,4 +1,4 @@
-"""``HookedStack``: blocks between any front and any task."""
+"""Blocks in a row, and ``HookedStack``: blocks between any front and any task."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -25,29 +25,26 @@ from mudd_interp.protocol import Front, Inputs, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 
-class HookedStack(HookedCore):
+class WiredBlocks(HookedCore):
     """Blocks, wired by the configuration, that know neither what is read nor what it is for.
-
-    A front makes X_0 of a batch, a task an output of the normed final stream: their modules are
-    the model's ``embed`` and ``unembed``. With a front of tokens and the task of the next one it is
-    a language model, :class:`mudd_interp.model.HookedMUDDTransformer`.
 
     Args:
         cfg: The configuration of the blocks.
         embed: The front's module, from a batch to X_0.
-        task: What the output is for.
-        front: What it reads; ``None`` where a subclass has a :attr:`front` of its own.
+        unembed: The task's, from the normed final stream to an output.
         info: Name, revision and digest.
         device: Where the weights are to be.
         dtype: Their precision.
     """
 
+    embed: Any
+    unembed: Any
+
     def __init__(
         self,
         cfg: ModelConfig,
         embed: nn.Module,
-        task: Task,
-        front: Front | None = None,
+        unembed: nn.Module,
         info: ModelInfo | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -55,14 +52,13 @@ class HookedStack(HookedCore):
         super().__init__()
         self.config = cfg
         self.info = info or ModelInfo(name="random weights")
-        self._front, self._task = front, task
         self.embed, self.hook_embed = embed, HookPoint()
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         self.connections = cast(Architecture, cfg.wiring).build(cfg)
         for name, module in self.connections.modules.items():
             self.add_module(name, module)
         self.hook_resid_final = HookPoint()
-        self.ln_final, self.unembed = make_norm(cfg), cast(nn.Module, task.head)
+        self.ln_final, self.unembed = make_norm(cfg), unembed
         if not self.ln_final.w.is_meta:  # drawing on the meta device would import torch._dynamo
             self.init_weights()
         self.to(device=device, dtype=dtype)
@@ -82,65 +78,19 @@ class HookedStack(HookedCore):
         return self._live_config
 
     @property
-    def front(self) -> Front:
-        """What it reads."""
-        assert self._front is not None, "a stack without a front is a subclass that has one"
-        return self._front
-
-    @property
-    def task(self) -> Task:
-        """What its output is for."""
-        return self._task
-
-    @property
     def traits(self) -> frozenset[Trait]:
         """What it is, of what not every model is."""
-        causal = self.config.attention_dir == "causal"
-        # What a position sees of the token after it, it need not predict.
         ends = self.front.traits | self.task.traits
-        return ends | {"causal"} if causal else ends - {"next_token"}
+        causal: frozenset[Trait] = frozenset({"causal"})
+        following: frozenset[Trait] = frozenset({"next_token"})
+        # A token that a position sees it need not predict.
+        return ends | causal if self.config.attention_dir == "causal" else ends - following
 
     @property
     def weights(self) -> MUDDWeights:
         """The weights of the blocks."""
         b_U = getattr(self.unembed, "b_U", None)
         return MUDDWeights(self, self.cfg, b_U, self.wiring.additive)
-
-    @eager_where_hooked
-    def forward(
-        self,
-        input: object,
-        return_type: str | None = "logits",
-        target: Any = None,
-        stop_at_layer: int | None = None,
-    ) -> Any:
-        """Run the model.
-
-        Args:
-            input: A batch, as its front takes it.
-            return_type: ``"logits"``, the output of the task; ``"loss"``, the mean of its loss, in
-                nats; ``"both"``; or ``None``, which runs the blocks and the final norm only.
-            target: What the output should be, where a loss is asked for and the input does not say.
-            stop_at_layer: Return the R stream that enters this block instead; negative values
-                count from the end.
-
-        Raises:
-            ValueError: If the front refuses the input or the task the target, or an argument is out
-                of range.
-        """
-        check_return_type(return_type)
-        batch = self.front.batch(input).to(self.cfg.device)
-        if stop_at_layer is not None:
-            stop = layer_index(self.cfg, "stop_at_layer", stop_at_layer)
-            return self.final_stream(batch, stop_at_layer=stop)
-        final = self.ln_final(self.final_stream(batch))
-        if return_type is None:
-            return None
-        output = self.unembed(final)
-        if return_type == "logits":
-            return output
-        loss = self.task.loss(output, batch, target)
-        return loss if return_type == "loss" else (output, loss)
 
     def final_stream(
         self,
@@ -229,3 +179,78 @@ class HookedStack(HookedCore):
 
     def _fused_parts(self) -> list[Attention | Norm]:
         return [part for part in self.modules() if isinstance(part, (Attention, Norm))]
+
+
+class HookedStack(WiredBlocks):
+    """Blocks between any front and any task, whose modules are its ``embed`` and ``unembed``.
+
+    With a front of tokens and the task of the next one it would be a language model, which has more
+    names: that is :class:`mudd_interp.model.HookedMUDDTransformer`.
+
+    Args:
+        cfg: The configuration of the blocks; its ``d_vocab`` means nothing here.
+        front: What it reads; ``front.embed`` is a module.
+        task: What it is for; ``task.head`` is a module.
+        info: Name, revision and digest.
+        device: Where the weights are to be.
+        dtype: Their precision.
+    """
+
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        front: Front,
+        task: Task,
+        info: ModelInfo | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        ends = cast(nn.Module, front.embed), cast(nn.Module, task.head)
+        super().__init__(cfg, *ends, info, device, dtype)
+        self._front, self._task = front, task
+
+    @property
+    def front(self) -> Front:
+        """What it reads."""
+        return self._front
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return self._task
+
+    @eager_where_hooked
+    def forward(
+        self,
+        input: object,
+        return_type: str | None = "logits",
+        target: Any = None,
+        stop_at_layer: int | None = None,
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            input: A batch, as its front takes it.
+            return_type: ``"logits"``, the output of the task; ``"loss"``, the mean of its loss, in
+                nats; ``"both"``; or ``None``, which runs the blocks and the final norm only.
+            target: What the output should be, where a loss is asked for and the input does not say.
+            stop_at_layer: Return the R stream that enters this block instead; negative values
+                count from the end.
+
+        Raises:
+            ValueError: If the front refuses the input or the task the target, or an argument is out
+                of range.
+        """
+        check_return_type(return_type)
+        batch = self.front.batch(input).to(self.cfg.device)
+        if stop_at_layer is not None:
+            stop = layer_index(self.cfg, "stop_at_layer", stop_at_layer)
+            return self.final_stream(batch, stop_at_layer=stop)
+        final = self.ln_final(self.final_stream(batch))
+        if return_type is None:
+            return None
+        output = self.unembed(final)
+        if return_type == "logits":
+            return output
+        loss = self.task.loss(output, batch, target)
+        return loss if return_type == "loss" else (output, loss)

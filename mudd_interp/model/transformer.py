@@ -14,13 +14,12 @@ from mudd_interp.model.key_values import empty_key_values, reader_of
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.model.layers import Embed, Unembed
 from mudd_interp.model.named import ELSEWHERE
-from mudd_interp.model.stack import HookedStack
-from mudd_interp.model.task import NextToken
+from mudd_interp.model.stack import WiredBlocks
 from mudd_interp.model.weights import MUDDEnds
 from mudd_interp.protocol import ModelInfo, require_traits
 
 
-class HookedMUDDTransformer(LanguageModel, HookedStack):
+class HookedMUDDTransformer(LanguageModel, WiredBlocks):
     """MUDDFormer, MUDDPythia, their plain twins and every rung between, by configuration.
 
     A fresh model has random weights with the paper's initialisation of the dense connections (so
@@ -28,6 +27,9 @@ class HookedMUDDTransformer(LanguageModel, HookedStack):
     """
 
     elsewhere = ELSEWHERE
+
+    embed: Embed
+    unembed: Unembed
 
     def __init__(
         self,
@@ -37,8 +39,7 @@ class HookedMUDDTransformer(LanguageModel, HookedStack):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        task = NextToken(Unembed(cfg))
-        super().__init__(cfg, Embed(cfg), task, info=info, device=device, dtype=dtype)
+        super().__init__(cfg, Embed(cfg), Unembed(cfg), info, device, dtype)
         self.tokenizer = tokenizer
 
     # --- What a language model is asked (model.language) ----------------------------------------

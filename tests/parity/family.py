@@ -1,5 +1,6 @@
 """The rungs of the family that tests run through: Table 5 and the options beside it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,8 +60,8 @@ FAMILY: dict[str, ModelConfig] = {
 
 BIDIRECTIONAL: dict[str, ModelConfig] = {
     "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),
-    "bidirectional, no positions": ModelConfig(
-        **{**WIDER, **PYTHIA, "rotary_dim": 0}, attention_dir="bidirectional", wiring=Plain()
+    "bidirectional, no positions": replace(
+        ModelConfig(**WIDER, **PYTHIA, attention_dir="bidirectional", wiring=Plain()), rotary_dim=0
     ),
     "bidirectional, one key-value head": ModelConfig(
         **WIDER, n_key_value_heads=1, attention_dir="bidirectional", rotary_dim=0

@@ -149,7 +149,7 @@ def test_analyses_of_one_input_run_on_it(cfg):
         assert each.tokens == labels
         assert each.token_ids.tolist() == list(range(7))
         assert getattr(each, "completeness_error", 0) < 1e-9
-    assert read_weights(model, x).completeness.max() < 1e-9
+    assert read_weights(model, x[None]).completeness.max() < 1e-9
     rows = next(iter(activations(model, [x[None]], axes.resid_post(1))))
     assert rows.shape == (7, cfg.d_model)
 
@@ -159,8 +159,6 @@ def test_analyses_of_tokens_refuse_it_in_one_sentence(tmp_path):
     x, pair = vectors[0], (vectors[:1], vectors[1:2])
     calls = {
         "predictions": lambda: predictions(model, x),
-        "logit_lens": lambda: logit_lens(model, x),
-        "direct_logit_attribution": lambda: direct_logit_attribution(model, x),
         "head_scores": lambda: head_scores(model),
         "save_activations": lambda: save_activations(model, [vectors], "hook_embed", tmp_path),
         "a patch": lambda: state_patch(model, *pair),
@@ -176,10 +174,10 @@ def test_analyses_of_tokens_refuse_it_in_one_sentence(tmp_path):
             given = kind(vector_model()) if kind is LossComparisonAnalysis else kind()
             with pytest.raises(ValueError, match=f"^{name} is not for vectors, because it reads"):
                 sweep(model, [vectors], [given])
-    with pytest.raises(ValueError, match="^head_activity is not for vectors, because it reads"):
+    with pytest.raises(ValueError, match=r"^head_activity is not for vectors, because it reads"):
         sweep(model, [vectors], ["head_activity"])
     first = HeadActivityAnalysis(sink_token_ids=[], first_positions=2)
-    with pytest.raises(ValueError, match="head_activity .* because its positions see later ones"):
+    with pytest.raises(ValueError, match=r"head_activity .* because its positions see later ones"):
         sweep(model, [vectors], [first])
 
 
@@ -203,6 +201,9 @@ def test_a_model_of_tokens_that_sees_all_predicts_no_next_one():
         model.generate(tokens[:1], stop_at_eos=False)
     with pytest.raises(ValueError, match=r"a cache of keys and values is not .* see later ones"):
         model.new_kv_cache(2, 7)
+    for analysis in (logit_lens, direct_logit_attribution, predictions):
+        with pytest.raises(ValueError, match=f"{analysis.__name__} is not .* predict the next"):
+            analysis(model, tokens[0])
     causal = random_model(FAMILY["MUDDFormer"])
     with pytest.raises(ValueError, match=r"a cache of keys and values is not .* see later ones"):
         model(tokens, past_kv_cache=causal.new_kv_cache(2, 7))

@@ -1,5 +1,6 @@
 """A model that reads vectors and tells classes: another front and another task, for the tests."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,18 +9,17 @@ from torch import Tensor, nn
 
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.stack import HookedStack
+from mudd_interp.model.wirings import Plain
 from mudd_interp.protocol import ModelInfo, Trait
 from tests.parity.family import PYTHIA, WIDER
 
 FEATURES, CLASSES = 6, 5
 
-READS_ALL = ModelConfig(**{**WIDER, "rotary_dim": 0}, attention_dir="bidirectional")
+READS_ALL = ModelConfig(**WIDER, rotary_dim=0, attention_dir="bidirectional")
 """The blocks of an encoder: no position is masked, and none is told to attention."""
 
-READS_ALL_PLAIN = ModelConfig(
-    **{**WIDER, **PYTHIA, "rotary_dim": 0},
-    attention_dir="bidirectional",
-    wiring=READS_ALL.plain().wiring,
+READS_ALL_PLAIN = replace(
+    ModelConfig(**WIDER, **PYTHIA, attention_dir="bidirectional", wiring=Plain()), rotary_dim=0
 )
 
 
@@ -97,7 +97,7 @@ def vector_model(cfg: ModelConfig = READS_ALL, seed: int = 0) -> HookedStack:
     front = VectorFront(Project(cfg.d_model))
     task = ClassTask(MeanClass(cfg.d_model))
     info = ModelInfo("vectors")
-    model = HookedStack(cfg, front.embed, task, front, info, dtype=torch.float64)
+    model = HookedStack(cfg, front, task, info, dtype=torch.float64)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -227,7 +227,7 @@ class BridgeBaseline(LanguageModel):
 
     def embed_ids(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """X_0: with learned positions, where the model has them."""
-        return self.passes.between(tokens, None, None, 0)
+        return self.passes.stream_before(tokens, 0)
 
     def positions_seen(self, past: Any) -> int:
         """None: ``past_kv_cache`` is refused, ``generate`` and the bridge keep keys and values."""

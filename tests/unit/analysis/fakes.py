@@ -55,7 +55,7 @@ class FakeModel:
 
     @property
     def front(self):
-        return TokenFront(Tokens(self.tokenizer, self.cfg), embed=None)
+        return TokenFront(Tokens(self.tokenizer, self.cfg), embed=torch.nn.Identity())
 
     def weights_hook(self, aggregation, stream) -> str | None:
         read = self.wiring.row(stream, aggregation)
