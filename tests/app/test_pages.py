@@ -380,7 +380,7 @@ def test_a_page_says_what_model_a_figure_is_not_for(tmp_path: Path):
         at = turned_to(at, page)
         said = texts(at.error).replace("\\", "")
         assert name in said
-        assert "is not for all, because" in said
+        assert "/all, because" in said
     at = turned_to(at, "similarity")
     assert not at.error
     at = turned_to(at, "corpus")
