@@ -78,5 +78,6 @@ KINDS = (
             "side_by_side": "it is the difference of the two models",
         },
         of_baseline=True,
+        requires=NEXT_TOKEN,
     ),
 )
