@@ -60,7 +60,8 @@ def prepare(*names: str) -> None:
     """
     with caches.failing(lambda _: None):
         study = caches.study(state.request())
-        needs = [need for name in names for need in find(name).needs(study)]
+        kinds = [kind for name in names if (kind := find(name)).unfit(study) is None]
+        needs = [need for kind in kinds for need in kind.needs(study)]
         short = [need for need in needs if not waits(study, [need])]
         with bar(partial(_sequences, study, short)) as progress:
             caches.study(study.request, progress).prepare(short)
@@ -115,6 +116,7 @@ def _panel(
     with st.container(border=True, key=f"panel-{key}"), caches.failing(say):
         kind.check(request)
         study = caches.study(request)
+        kind.check_models(study)
         if waits(study, kind.needs(study)):
             st.info(f"**{kind.title}** is over a long text that has not been read yet.")
             st.page_link("views/corpus.py", label="Run it on the page Corpus")

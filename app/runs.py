@@ -95,7 +95,7 @@ def goals(study: Study, besides: Collection[str] = ()) -> list[Goal]:
         _goal(study, f"the averages of {study.name(role)}", of_role(averages, role))
         for role in study.roles
     ]
-    if "baseline" in study.roles:
+    if _needs(FIGURES["loss_comparison"], study):
         found.append(_goal(study, "the losses of both", [study.comparison()]))
     found += [_goal(study, FIGURES[name].title, _needs(FIGURES[name], study)) for name in besides]
     return found
@@ -110,7 +110,9 @@ def costly(study: Study) -> list[str]:
 def _needs(kind: FigureKind, study: Study) -> Sequence[Need]:
     """What a figure is drawn from; nothing if it cannot be drawn for this view."""
     try:
-        kind.check(replace(study.request, mode=None))
+        of_any_mode = study.with_request(replace(study.request, mode=None))
+        kind.check(of_any_mode.request)
+        kind.check_models(of_any_mode)
         return kind.needs(study)
     except ValueError:
         return ()

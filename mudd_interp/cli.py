@@ -210,7 +210,7 @@ def _draw(
         find_browser()
     with _progress("sweeping") as progress:
         study = Study(request, progress=progress, states=resume)
-        drawn = draw_figures(study, choose(names, request))
+        drawn = draw_figures(study, choose(names, request, study))
     if expected is not None:
         check_same(study, expected)
     if rank_and_world_size()[0] == 0:

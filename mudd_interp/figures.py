@@ -95,8 +95,10 @@ def draw_figures(study: Study, kinds: Sequence[FigureKind]) -> dict[FigureKind, 
     """Draw several figures of a study, with one pass over the text for each model.
 
     Raises:
-        ValueError: If one cannot be drawn from the study's request.
+        ValueError: If one cannot be drawn from the study's request, or is not for its models.
     """
+    for kind in kinds:
+        kind.check_models(study)
     # Those of the prompt first: if something is wrong with it, that shows before a long walk.
     needs = {kind: kind.needs(study) for kind in kinds}
     drawn = {kind: draw_kind(kind, study) for kind in kinds if not needs[kind]}

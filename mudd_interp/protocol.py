@@ -6,13 +6,13 @@ of analysis code serves both: a plain Transformer is a MUDD model whose weights 
 newest source.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.axes import Stream
@@ -27,6 +27,20 @@ NOT_TRIED = "forward pass: not tried"
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Which hooks are meant: a name, names, a predicate on names, or ``None`` for all of them."""
+
+
+Inputs = Shaped[Tensor, "batch *rest"]
+"""A batch of what a model reads: token ids ``[batch pos]``, or what else its front takes."""
+
+Trait = Literal["tokens", "next_token", "causal"]
+"""What not every model is: it reads tokens, it predicts the next one, it sees no later position."""
+
+LACKS: Mapping[Trait, str] = {
+    "tokens": "it reads no tokens",
+    "next_token": "it does not predict the next token",
+    "causal": "its positions see later ones",
+}
+"""Why something is not for a model, by the trait that the model has not."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,64 @@ class ModelShape(Protocol):
 
 
 @runtime_checkable
+class Front(Protocol):
+    """What turns a batch into X_0, and says what stands at each position.
+
+    A front reads one kind of input (token ids, images, ...); whatever is behind it reads streams.
+    """
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """``tokens``, where it reads them."""
+        ...
+
+    def batch(self, given: Any) -> Inputs:
+        """A batch, of whatever form it comes in.
+
+        Raises:
+            ValueError: If it is none, with what was expected and what came.
+        """
+        ...
+
+    def one(self, given: Any) -> Inputs:
+        """One input, with or without an axis for the batch, as a batch of one.
+
+        Raises:
+            ValueError: If it is anything else.
+        """
+        ...
+
+    def refuse_padding(self, batch: Inputs) -> None:
+        """Refuse a batch in which there are positions that do not count.
+
+        Raises:
+            ValueError: With what to do.
+        """
+        ...
+
+    @property
+    def embed(self) -> Callable[..., Any]:
+        """From a batch to X_0, ``[batch pos d_model]``; of a model of ours a module."""
+        ...
+
+    def positions(self, batch: Inputs) -> int:
+        """How many positions each input of a batch has."""
+        ...
+
+    def labels(self, row: Shaped[Tensor, "*rest"]) -> tuple[str, ...]:
+        """What stands at each position of one input, which has no axis for the batch."""
+        ...
+
+    def ids(self, row: Shaped[Tensor, "*rest"]) -> Int64[Tensor, " pos"]:
+        """The token at each position of one input; without tokens the positions' numbers."""
+        ...
+
+    def contents(self, batch: Inputs) -> Sequence[bytes]:
+        """What tells each input of a batch from others: a digest of what was seen is over them."""
+        ...
+
+
+@runtime_checkable
 class HookedModel(Protocol):
     """A Transformer with hooks, described by ``W[stream, destination, source, token]``."""
 
@@ -115,6 +187,16 @@ class HookedModel(Protocol):
         ...
 
     @property
+    def front(self) -> Front:
+        """What it reads."""
+        ...
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it is, of what not every model is."""
+        ...
+
+    @property
     def hook_dict(self) -> Mapping[str, Any]:
         """Every hook point by name."""
         ...
@@ -131,7 +213,7 @@ class HookedModel(Protocol):
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass: ``model(tokens, return_type="logits" | "loss" | "both" | None)``.
+        """A forward pass: ``model(batch, return_type="logits" | "loss" | "both" | None)``.
 
         With ``stop_at_layer=l`` it ends before block ``l``; the hooks of earlier blocks have fired.
         """
@@ -150,8 +232,8 @@ class ResumableModel(Protocol):
 
 
 @runtime_checkable
-class DecomposableModel(HookedModel, Protocol):
-    """A model whose logits and streams can be divided among its components.
+class CachedModel(HookedModel, Protocol):
+    """A model whose streams can be divided among its components.
 
     Its cache has the methods of ``MUDDActivationCache``.
     """
@@ -170,6 +252,15 @@ class DecomposableModel(HookedModel, Protocol):
         """The blocks, with ``attn.W_Q``, ``W_K``, ``W_V`` and ``W_O``."""
         ...
 
+    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:
+        """The gain of the norm that a block puts a stream through."""
+        ...
+
+
+@runtime_checkable
+class DecomposableModel(CachedModel, Protocol):
+    """A model whose logits can be divided among its components, too."""
+
     def to_single_token(self, string: str) -> int:
         """The id of a text that is one token."""
         ...
@@ -182,12 +273,36 @@ class DecomposableModel(HookedModel, Protocol):
         """The part of tokens' logits that no component wrote."""
         ...
 
-    def norm_gain(self, layer: int, stream: Stream) -> Float[Tensor, " d_model"]:
-        """The gain of the norm that a block puts a stream through."""
-        ...
-
     def decode_stream(
         self, x: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of any stream, through the final norm and the unembedding."""
         ...
+
+
+def why_not(model: HookedModel, required: Collection[Trait]) -> str | None:
+    """Why something that requires traits is not for a model; ``None`` where it is.
+
+    Returns:
+        A part of a sentence: ``not for M, because it reads no tokens``.
+    """
+    for trait, reason in LACKS.items():
+        if trait in required and trait not in model.traits:
+            return f"not for {model.info.name}, because {reason}"
+    return None
+
+
+def require_traits(model: HookedModel, what: str, required: Collection[Trait]) -> None:
+    """Refuse what is not for a model.
+
+    Args:
+        model: The model.
+        what: What is refused, the subject of the sentence.
+        required: The traits that it requires.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    reason = why_not(model, required)
+    if reason is not None:
+        raise ValueError(f"{what} is {reason}.")

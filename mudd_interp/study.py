@@ -28,7 +28,6 @@ from mudd_interp.analysis import (
     Result,
     rank_and_world_size,
     sweep_over_ranks,
-    token_texts,
 )
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
@@ -344,7 +343,7 @@ class Study:
 
     def token_texts(self, role: Role) -> tuple[str, ...]:
         """The text of each token of the prompt."""
-        return token_texts(self.models[role], self.prompt(role)[0])
+        return self.models[role].front.labels(self.prompt(role)[0])
 
     def provenance(self, role: Role) -> Provenance:
         """What one model's numbers come from: of several texts, the one with the most sequences.
@@ -357,7 +356,7 @@ class Study:
         return self._prompt_provenance(role)
 
     def _prompt_provenance(self, role: Role) -> Provenance:
-        seen = TokensSeen()
+        seen = TokensSeen(self.models[role].front)
         seen.add(self.prompt(role))
         return provenance(self.models[role], self.prompt_name(role), seen, {})
 

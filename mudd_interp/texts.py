@@ -30,7 +30,7 @@ from mudd_interp.encoding import decode
 from mudd_interp.files import known_sha256
 from mudd_interp.model.token_ids import check_tokens
 from mudd_interp.model.tokens import Tokens
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, require_traits
 from mudd_interp.request import Request, canonical
 
 FIRST_TOKENS = 32
@@ -41,8 +41,10 @@ def corpus_of(request: Request, model: HookedModel, models: Sequence[HookedModel
     """The batches that a request names, in the tokens of one of its models.
 
     Raises:
-        ValueError: If the request names two texts, or a text and a model without tokenizer.
+        ValueError: If the request names two texts, or a text and a model without tokenizer, or the
+            model reads no tokens.
     """
+    require_traits(model, "a text", ["tokens"])
     if request.text is not None and request.dataset is not None:
         raise ValueError("give a text or a dataset, not both.")
     if request.text is None and request.dataset is None:
@@ -120,8 +122,10 @@ def prompt_of(
     """The prompt in the tokens of one model; without one, the first tokens of the corpus.
 
     Raises:
-        ValueError: If it does not fit the model's context, or an id is outside its vocabulary.
+        ValueError: If it does not fit the model's context, or an id is outside its vocabulary, or
+            the model reads no tokens.
     """
+    require_traits(model, "a prompt of tokens", ["tokens"])
     if request.prompt_ids is not None:
         tokens = torch.tensor([request.prompt_ids], dtype=torch.int64)
     elif request.prompt is not None:

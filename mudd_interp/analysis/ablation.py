@@ -19,6 +19,7 @@ from mudd_interp import axes
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
@@ -135,6 +136,7 @@ class AblationAnalysis(Analysis[AblationSweep]):
 
     name = "ablation_sweep"
     result = AblationSweep
+    requires = NEXT_TOKEN
     chunk = 1
 
     edits: tuple[str, ...] | None = None

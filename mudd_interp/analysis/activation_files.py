@@ -31,7 +31,7 @@ from mudd_interp.analysis.stored_activations import (
 from mudd_interp.analysis.walk import NO_BATCHES, Progress
 from mudd_interp.data import TokenBatches, describe
 from mudd_interp.files import parse_json, replacing, sha256_file, write_text
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, require_traits
 
 _HEADER = "mudd_interp"
 _FILE, _HALF = re.compile(r"\d{5,}\.safetensors"), re.compile(r"\..+\.tmp")
@@ -78,11 +78,12 @@ def save_activations(
             one, or the folder holds something else, or activations of another model, text, hook or
             precision.
     """
+    require_traits(model, "save_activations, which labels each row with its token,", ["tokens"])
     reading = Reading.of(model, hook, dtype, flatten_heads)
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file must be at least 1, got {rows_per_file}.")
     options = {**reading.options, "rows_per_file": rows_per_file}
-    folder, data, seen = Path(path), describe(batches), TokensSeen()
+    folder, data, seen = Path(path), describe(batches), TokensSeen(model.front)
     _check_folder(folder)
     writer = _Writer(model, reading, folder, plain(provenance(model, data, seen, options)))
     rank, world_size = rank_and_world_size()

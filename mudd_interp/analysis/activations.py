@@ -1,5 +1,6 @@
 """The activations at hooks, row by row: what a sparse dictionary, or a probe, is trained on."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from itertools import islice
 from typing import Any, overload
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.analysis.distributed import rank_and_world_size
@@ -16,7 +17,7 @@ from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.axes import blocks_needed, of_pairs
 from mudd_interp.data import TokenBatches, shard
 from mudd_interp.precision import float_dtype
-from mudd_interp.protocol import HookedModel, Observer
+from mudd_interp.protocol import HookedModel, Inputs, Observer
 
 Rows = Float[Tensor, "row _"]
 """A row for each token; of a stream or an output, it has d_model numbers."""
@@ -137,10 +138,11 @@ class Reading:
         return {"hooks": list(self.hooks), "dtype": dtype, "flatten_heads": self.flatten_heads}
 
     @torch.no_grad()
-    def __call__(self, model: HookedModel, tokens: Int64[Tensor, "batch pos"]) -> dict[str, Rows]:
+    def __call__(self, model: HookedModel, tokens: Inputs) -> dict[str, Rows]:
         """The rows of one batch by hook."""
         kept: dict[str, Rows] = {}
-        keep = [(name, Observer(partial(self._keep, kept, name, tokens))) for name in self.hooks]
+        shape = len(tokens), model.front.positions(tokens)
+        keep = [(name, Observer(partial(self._keep, kept, name, shape))) for name in self.hooks]
         with model.hooks([*finite_hooks(model), *keep]):
             model(tokens, return_type=None, stop_at_layer=self._last_block())
         return {name: kept[name] for name in self.hooks}
@@ -150,12 +152,12 @@ class Reading:
         return None if None in needed else max(n for n in needed if n is not None)
 
     def _keep(
-        self, kept: dict[str, Rows], name: str, tokens: Tensor, tensor: Tensor, _: Any
+        self, kept: dict[str, Rows], name: str, shape: tuple[int, int], tensor: Tensor, _: Any
     ) -> None:
-        if tensor.ndim not in (3, 4) or tensor.shape[:2] != tokens.shape:
+        if tensor.ndim not in (3, 4) or tensor.shape[:2] != shape:
             raise ValueError(
                 f"`{name}` has the shape {list(tensor.shape)}: expected a vector for each of the "
-                f"{list(tokens.shape)} tokens (batch, pos). Give another hook."
+                f"{list(shape)} tokens (batch, pos). Give another hook."
             )
         if tensor.ndim == 4 and not self.flatten_heads:
             raise ValueError(
@@ -165,7 +167,7 @@ class Reading:
         # A copy: what runs later may reuse the same memory.
         own = tensor.detach().to(self.dtype, memory_format=torch.contiguous_format, copy=True)
         _check_range(name, tensor, own)
-        kept[name] = own.view(tokens.numel(), -1)
+        kept[name] = own.view(math.prod(shape), -1)
 
 
 def _check_names(model: HookedModel, names: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from mudd_interp.analysis.ablation import edits_table
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
@@ -72,6 +73,7 @@ class EdgeAttributionAnalysis(Analysis[EdgeAttribution]):
 
     name = "edge_attribution"
     result = EdgeAttribution
+    requires = NEXT_TOKEN
 
     def start(self, model: HookedModel) -> "AttributionSums":
         """Empty sums for one model."""

@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs, Trait
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -23,14 +23,14 @@ class Tape:
     """What is there of a batch when the pass that all analyses share is over.
 
     Attributes:
-        tokens: The batch.
+        tokens: The batch: token ids ``[batch pos]``, or what else the model reads.
         first: Number of its first sequence, among all that this process sees.
         logits: Of that pass, if an analysis asked for them.
     """
 
-    tokens: Int64[Tensor, "batch pos"]
+    tokens: Inputs
     first: int
-    logits: Float[Tensor, "batch pos d_vocab"] | None
+    logits: Tensor | None
 
     @cached_property
     def losses(self) -> Float64[np.ndarray, "batch predicted"]:
@@ -62,8 +62,8 @@ class Accumulator(ABC, Generic[R_co]):
         """Hooks on the shared pass, that observe and change nothing."""
         return []
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
-        """Say which tokens the shared pass is about to see."""
+    def begin(self, tokens: Any) -> None:
+        """Say what the shared pass is about to see: a batch, as in :class:`Tape`."""
 
     def see(self, tape: Tape) -> None:
         """Take in a batch after the shared pass, before another thread has the model."""
@@ -92,6 +92,9 @@ class Analysis(ABC, Generic[R_co]):
     named: ClassVar[dict[str, type["Analysis[Any]"]]] = {}
     """Every analysis by its name."""
 
+    requires: ClassVar[frozenset[Trait]] = frozenset()
+    """What it requires of a model, of what not every model is."""
+
     chunk: ClassVar[int] = 32
     """Batches after which a walk that can be interrupted writes down what it has."""
 
@@ -99,6 +102,11 @@ class Analysis(ABC, Generic[R_co]):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             Analysis.named[cls.name] = cls
+
+    @property
+    def required(self) -> frozenset[Trait]:
+        """The same with these options."""
+        return self.requires
 
     @abstractmethod
     def start(self, model: HookedModel) -> Accumulator[R_co]:

@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64
 
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import require_evaluation
+from mudd_interp.analysis.inputs import NEXT_TOKEN, require_evaluation
 from mudd_interp.analysis.predictions import as_float64, token_losses
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.analysis.ranking import (
@@ -28,7 +28,7 @@ from mudd_interp.analysis.result import Places, Result
 from mudd_interp.analysis.vocabulary import check_same_vocabulary, joined_text
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, require_traits
 
 EDGES = np.arange(-200, 201) / 20
 """Edges of the bins of the difference, in nats; two more bins hold what lies outside."""
@@ -221,6 +221,7 @@ class LossComparisonAnalysis(Analysis[LossComparison]):
 
     name = "compare_losses"
     result = LossComparison
+    requires = NEXT_TOKEN
 
     baseline: HookedModel
     top: int = 100
@@ -236,6 +237,7 @@ class LossComparisonAnalysis(Analysis[LossComparison]):
             ValueError: If the vocabularies differ, or the baseline is in training mode.
         """
         require_evaluation(self.baseline)
+        require_traits(self.baseline, self.name, self.requires)
         check_same_vocabulary(model, self.baseline)
         return ComparisonSums(model, self.baseline, self.top)
 
@@ -246,7 +248,7 @@ class ComparisonSums(Accumulator[LossComparison]):
     logits = True
 
     def __init__(self, model: HookedModel, baseline: HookedModel, top: int):
-        whose = provenance(baseline, "", TokensSeen(), {})
+        whose = provenance(baseline, "", TokensSeen(baseline.front), {})
         identity = {field.name: getattr(whose, field.name) for field in fields(Identity)}
         self.options: Mapping[str, Any] = {"top": top, "baseline": identity}
         self._streams, self._baseline = model.wiring.streams, baseline

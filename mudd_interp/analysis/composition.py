@@ -13,7 +13,7 @@ from mudd_interp import axes
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import Pass, SequenceResult, run_pass, written_hooks
 from mudd_interp.analysis.stream_decomposition import head_outputs
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import CachedModel
 
 Head = tuple[int, int]
 """A layer, and a head of it."""
@@ -108,7 +108,7 @@ class CompositionTable(SequenceResult):
 
 @torch.no_grad()
 def composition(
-    model: DecomposableModel,
+    model: CachedModel,
     tokens: Any,
     from_head: Head,
     to_head: Head,
@@ -160,7 +160,7 @@ def composition(
 
 @torch.no_grad()
 def composition_table(
-    model: DecomposableModel, tokens: Any, stream: InputStream = "v", data: str = "the prompt"
+    model: CachedModel, tokens: Any, stream: InputStream = "v", data: str = "the prompt"
 ) -> CompositionTable:
     """:func:`composition` of every pair of heads of one stream, as means over the tokens.
 
@@ -207,7 +207,7 @@ def composition_table(
 
 
 def reading_directions(
-    model: DecomposableModel, found: Pass, layer: int, stream: InputStream
+    model: CachedModel, found: Pass, layer: int, stream: InputStream
 ) -> Float[Tensor, "reader pos d_model"]:
     """For each head the direction whose product with a part of the stream is the part's share.
 
@@ -221,7 +221,7 @@ def reading_directions(
     return reads / x.square().sum(-1).T[..., None]
 
 
-def reader_hooks(model: DecomposableModel, layer: int, stream: InputStream) -> tuple[str, ...]:
+def reader_hooks(model: CachedModel, layer: int, stream: InputStream) -> tuple[str, ...]:
     """The hooks on what a head projects, and on the scale of the norm that serves the stream."""
     norms = ("ln1", f"ln1_{stream}")
     scales = [axes.norm_scale(layer, norm) for norm in norms]
@@ -229,11 +229,11 @@ def reader_hooks(model: DecomposableModel, layer: int, stream: InputStream) -> t
     return (axes.attn(layer, f"hook_{stream}"), scales[0] if one else scales[1])
 
 
-def _n_readers(model: DecomposableModel, stream: InputStream) -> int:
+def _n_readers(model: CachedModel, stream: InputStream) -> int:
     return getattr(model.blocks[0].attn, f"W_{stream.upper()}").shape[0]
 
 
-def check_head(model: DecomposableModel, layer: int, head: int, stream: InputStream) -> None:
+def check_head(model: CachedModel, layer: int, head: int, stream: InputStream) -> None:
     """Refuse a head that a model does not have; for streams k and v it is a key-value head.
 
     Raises:
@@ -247,9 +247,7 @@ def check_head(model: DecomposableModel, layer: int, head: int, stream: InputStr
         )
 
 
-def _check_pair(
-    model: DecomposableModel, from_head: Head, to_head: Head, stream: InputStream
-) -> None:
+def _check_pair(model: CachedModel, from_head: Head, to_head: Head, stream: InputStream) -> None:
     check_head(model, *from_head, "q")
     check_head(model, *to_head, stream)
     if from_head[0] >= to_head[0]:

@@ -19,7 +19,7 @@ from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
 from mudd_interp.data import REPEATED_LENGTH, repeated_batches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Trait, require_traits
 
 Score = Literal["previous_token", "duplicate_token", "induction", "prefix_matching"]
 
@@ -93,6 +93,7 @@ class HeadScoresAnalysis(Analysis[HeadScores]):
 
     name = "head_scores"
     result = HeadScores
+    requires: ClassVar[frozenset[Trait]] = frozenset({"tokens", "causal"})
 
     period: int = REPEATED_LENGTH
 
@@ -197,5 +198,6 @@ def head_scores(
         ValueError: As :func:`mudd_interp.data.repeated_batches`; also if the model is in training
             mode, or a pattern holds NaN.
     """
+    require_traits(model, HeadScoresAnalysis.name, HeadScoresAnalysis.requires)
     batches = repeated_batches(model, length, repeats, n_sequences, seed)
     return walk(model, batches, [HeadScoresAnalysis(length)], progress)[0]

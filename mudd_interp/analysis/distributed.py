@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch.distributed as dist
-from jaxtyping import Int64
-from torch import Tensor
 
 from mudd_interp.analysis.inputs import checked
 from mudd_interp.analysis.result import Places, Result
@@ -23,7 +21,7 @@ from mudd_interp.analysis.resumable import resumable_sweep
 from mudd_interp.analysis.sweep import sweep
 from mudd_interp.analysis.walk import NO_BATCHES, NO_LOCK, Progress
 from mudd_interp.data import Batches, TokenBatches, describe
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import Front, HookedModel, Inputs
 
 R = TypeVar("R", bound=Result)
 
@@ -65,7 +63,7 @@ def sweep_over_ranks(
     own = None if path is None else Path(path) / f"{rank + 1}-of-{world_size}"
     if world_size == 1:
         return _sweep(model, batches, analyses, progress, lock, own)
-    share = _Share(checked(batches, model), rank, world_size)
+    share = _Share(checked(batches, model), model.front, rank, world_size)
     walk = iter(share)
     first = list(islice(walk, 1))
     mine = Batches(lambda: chain(first, walk), describe(batches))
@@ -93,17 +91,18 @@ def _sweep(
 class _Share:
     """The batches of one process, which remembers where their sequences stand in the corpus."""
 
-    def __init__(self, batches: Iterable[Int64[Tensor, "batch pos"]], rank: int, world_size: int):
+    def __init__(self, batches: Iterable[Inputs], front: Front, rank: int, world_size: int):
+        self._front = front
         self._batches, self._rank, self._world_size = batches, rank, world_size
         self._numbers: list[int] = []
         self._lengths: list[int] = []
 
-    def __iter__(self) -> Iterator[Int64[Tensor, "batch pos"]]:
+    def __iter__(self) -> Iterator[Inputs]:
         first = 0
         for number, tokens in enumerate(self._batches):
             if number % self._world_size == self._rank:
                 self._numbers += range(first, first + len(tokens))
-                self._lengths += map(len, tokens)
+                self._lengths += [self._front.positions(tokens)] * len(tokens)
                 yield tokens
             first += len(tokens)
 

@@ -18,7 +18,7 @@ from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs
 from mudd_interp.wiring import Read
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -150,7 +150,7 @@ class DistributionCounts(Accumulator[WeightDistribution]):
 
     def __init__(self, model: HookedModel, limit: float, bins: int):
         self.options: Mapping[str, Any] = {"limit": limit, "bins": bins}
-        self._limit, self._bins = limit, bins
+        self._limit, self._bins, self._front = limit, bins, model.front
         self._wiring, self._static = model.wiring, static_weights(model.wiring)
         self._counts = {read: self._empty(static) for read, static in self._static.items()}
         self._minimum = {read: np.full(len(row), np.inf) for read, row in self._static.items()}
@@ -160,11 +160,12 @@ class DistributionCounts(Accumulator[WeightDistribution]):
         """A look at the weights of each row."""
         return watch_weights(self._wiring, self._see)
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+    def begin(self, tokens: Inputs) -> None:
         """Streams on the plain residual have the same weights at every token."""
+        times = len(tokens) * self._front.positions(tokens)
         for read, static in self._static.items():
             if not self._wiring.weighed(read):
-                self._count(read, torch.from_numpy(static)[None], tokens.numel())
+                self._count(read, torch.from_numpy(static)[None], times)
 
     def _see(self, read: Read, weights: Float[Tensor, "batch pos source"]) -> None:
         self._count(read, weights.detach().flatten(0, 1).cpu().double())

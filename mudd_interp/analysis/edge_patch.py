@@ -120,7 +120,7 @@ def edge_patch(
         found = as_float64(logit_difference(patched, chosen))
         edge_rows.append(found[:-1])
         stream_rows.append(found[-1:])
-    seen, other = TokensSeen(), TokensSeen()
+    seen, other = TokensSeen(model.front), TokensSeen(model.front)
     seen.add(clean)
     other.add(corrupted)
     options = {

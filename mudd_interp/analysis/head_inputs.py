@@ -30,7 +30,7 @@ from mudd_interp.analysis.sequence import Pass, run_pass, written_hooks
 from mudd_interp.analysis.stream_decomposition import head_outputs
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import DecomposableModel, HookedModel
+from mudd_interp.protocol import CachedModel, HookedModel
 from mudd_interp.schema import validated
 
 INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
@@ -168,7 +168,7 @@ class HeadInputsAnalysis(Analysis[HeadInputs]):
         Raises:
             ValueError: If there is no such head, or the model cannot be divided.
         """
-        if not isinstance(model, DecomposableModel):
+        if not isinstance(model, CachedModel):
             raise ValueError(
                 f"{model.info.name} cannot be divided among its components: give a "
                 "HookedMUDDTransformer or a bridged model of load_model."
@@ -182,7 +182,7 @@ class HeadInputSums(Accumulator[HeadInputs]):
 
     shared = False
 
-    def __init__(self, model: DecomposableModel, layer: int, head: int):
+    def __init__(self, model: CachedModel, layer: int, head: int):
         self._model, self._layer, self._head = model, layer, head
         names = component_names(layer, model.cfg.n_heads)
         self.options: Mapping[str, Any] = {"layer": layer, "head": head, "components": names}
@@ -212,7 +212,7 @@ class HeadInputSums(Accumulator[HeadInputs]):
 
 
 def head_inputs(
-    model: DecomposableModel,
+    model: CachedModel,
     batches: TokenBatches,
     layer: int,
     head: int,
@@ -236,7 +236,7 @@ def head_inputs(
 
 
 def _shares_of(
-    model: DecomposableModel, row: Int64[Tensor, " pos"], layer: int, head: int
+    model: CachedModel, row: Int64[Tensor, " pos"], layer: int, head: int
 ) -> tuple[Float64[np.ndarray, "2 input component"], float]:
     """The direct and the total shares of one sequence, summed over its tokens; and the error."""
     names = {*written_hooks(layer), *(axes.attn(below, "hook_z") for below in range(layer))}
@@ -270,7 +270,7 @@ def _shares_of(
 
 
 def _written(
-    model: DecomposableModel, found: Pass, source: int
+    model: CachedModel, found: Pass, source: int
 ) -> Float[Tensor, "pos component d_model"]:
     """The embedding; or what the heads, the attention's bias and the FFN of a block wrote."""
     if source == 0:

@@ -22,7 +22,7 @@ from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
 from mudd_interp.encoding import token_ids, token_text
 from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Front, Hook, HookedModel, Inputs, Trait
 
 SINK_TEXTS = ("<bos>", "<|endoftext|>", ".", "\n")
 """What the default sink tokens read, exactly. The paper names ``<bos>``, ``.`` and ``\\n``;
@@ -88,6 +88,12 @@ class SinkTokens:
             sinks = id_tensor(ids, "sink_token_ids").flatten().tolist()
             object.__setattr__(self, "sink_token_ids", tuple(sinks))
 
+    def _required(self, positions: int) -> frozenset[Trait]:
+        """What is required of a model, with so many first positions as sinks."""
+        among: tuple[Trait, ...] = () if self.sink_token_ids == () else ("tokens",)
+        first: tuple[Trait, ...] = ("causal",) if positions else ()
+        return frozenset((*among, *first))
+
     def _sink_options(self, model: HookedModel) -> dict[str, Any]:
         """The sinks of one model: their ids, and their texts where known.
 
@@ -125,6 +131,11 @@ class HeadActivityAnalysis(SinkTokens, Analysis[HeadActivity]):
 
     first_positions: int = 2
 
+    @property
+    def required(self) -> frozenset[Trait]:
+        """Tokens, for there to be sinks among them; first positions are sinks if all see them."""
+        return self._required(self.first_positions)
+
     def start(self, model: HookedModel) -> "ActivitySums":
         """Empty sums for one model.
 
@@ -142,6 +153,7 @@ class ActivitySums(Accumulator[HeadActivity]):
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], first_positions: int):
         self._streams: tuple[Stream, ...] = model.wiring.streams
+        self._front = model.front
         self._counts = np.zeros((model.cfg.n_layers, model.cfg.n_heads), dtype=np.int64)
         self.options: Mapping[str, Any] = {**sinks, "first_positions": first_positions}
         self._sinks = torch.tensor(sinks["sink_token_ids"], dtype=torch.int64)
@@ -152,9 +164,9 @@ class ActivitySums(Accumulator[HeadActivity]):
         """A hook on each block's attention pattern: the slow path of attention."""
         return pattern_hooks(len(self._counts), self._see)
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+    def begin(self, tokens: Inputs) -> None:
         """Mark the keys that do not count as activity."""
-        self._is_sink = torch.isin(tokens, self._sinks.to(tokens.device))
+        self._is_sink = sink_positions(self._front, tokens, self._sinks)
         self._is_sink[:, : self._first_positions] = True
 
     def _see(
@@ -177,6 +189,16 @@ class ActivitySums(Accumulator[HeadActivity]):
 def pattern_hooks(n_layers: int, see: Callable[[int, Tensor, Any], None]) -> list[Hook]:
     """A hook on the attention pattern of each block, called with the layer first."""
     return [(axes.pattern(layer), partial(see, layer)) for layer in range(n_layers)]
+
+
+def sink_positions(
+    front: Front, batch: Inputs, sinks: Int64[Tensor, " sink"]
+) -> Bool[Tensor, "batch pos"]:
+    """Where the sink tokens are; without sink tokens whatever is read has none."""
+    if not len(sinks):
+        shape = len(batch), front.positions(batch)
+        return torch.zeros(shape, dtype=torch.bool, device=batch.device)
+    return torch.isin(batch, sinks.to(batch.device))
 
 
 def active_queries(

@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Places, Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
@@ -98,6 +99,7 @@ class InContextLossAnalysis(Analysis[InContextLoss]):
 
     name = "in_context_loss"
     result = InContextLoss
+    requires = NEXT_TOKEN
 
     early: int = 50
     late: int = 200

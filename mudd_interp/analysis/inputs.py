@@ -1,15 +1,17 @@
-"""What is refused before a model sees it: training mode, and anything but a batch or sequence."""
+"""What is refused before a model sees it, and the labels of what it is then given."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from torch import Tensor
 
+from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.data import TokenBatches
-from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, Inputs, Trait
+
+NEXT_TOKEN: frozenset[Trait] = frozenset({"tokens", "next_token"})
+"""What an analysis requires of a model that asks what it predicts, and of which tokens."""
 
 
 def require_evaluation(model: HookedModel) -> None:
@@ -22,67 +24,57 @@ def require_evaluation(model: HookedModel) -> None:
         raise ValueError("the model is in training mode: call model.eval() first.")
 
 
-def checked(batches: TokenBatches, model: HookedModel) -> Iterable[Int64[Tensor, "batch pos"]]:
+def checked(batches: TokenBatches, model: HookedModel) -> Iterable[Inputs]:
     """The batches, each checked before a model sees it.
 
     Raises:
-        ValueError: While walking: if one is not a batch ``[batch pos]`` of ids, or is padded.
+        ValueError: While walking: if one is not a batch that the model's front takes (of token ids:
+            ``[batch pos]``), or is padded.
     """
     if isinstance(batches, Tensor | np.ndarray | str):
         raise ValueError(
             f"expected an iterable of batches, got a {type(batches).__name__}: wrap a tensor as "
             "[tokens], and turn text into batches with mudd_interp.data."
         )
+    front = model.front
     for given in batches:
-        tokens = token_batch(given)
-        _check_padding(tokens, model.tokenizer)
-        yield tokens
+        batch = front.batch(given)
+        front.refuse_padding(batch)
+        yield batch
 
 
-def token_batch(given: Any) -> Int64[Tensor, "batch pos"]:
-    """A batch of token ids, in any form that :func:`mudd_interp.ids.id_tensor` takes.
+def one_input(model: HookedModel, given: Any) -> Inputs:
+    """One sequence (or one of whatever the model reads) as a batch of one.
 
-    Raises:
-        ValueError: If it is not one, with what was expected and what came.
-    """
-    tokens = id_tensor(given)
-    if tokens.ndim != 2 or tokens.numel() == 0:
-        kind = "int64" if isinstance(given, Tensor) else f"a {type(given).__name__}"
-        least = " with at least one token" if not tokens.numel() else ""
-        raise ValueError(
-            f"expected batches that are int64 tensors [batch pos]{least}, got {kind} of shape "
-            f"{list(tokens.shape)}."
-        )
-    return tokens
-
-
-def one_sequence(tokens: Any) -> Int64[Tensor, "1 pos"]:
-    """One sequence, given as ``[pos]`` or ``[1 pos]``, as a batch of one.
+    Args:
+        model: In evaluation mode.
+        given: One input, such as ids ``[pos]`` or ``[1 pos]``.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else, or the model is in training mode.
     """
-    ids = tokens if isinstance(tokens, Tensor) else id_tensor(tokens)
-    batch = token_batch(ids[None] if ids.ndim == 1 else ids)
-    if len(batch) != 1:
-        raise ValueError(f"expected one sequence, got {len(batch)}: run them one by one.")
-    return batch
+    require_evaluation(model)
+    return model.front.one(given)
 
 
-def _check_padding(tokens: Int64[Tensor, "batch pos"], tokenizer: Any) -> None:
-    """Refuse padding: a pad token, or, if it also separates texts, a pair of them at an end."""
-    pad = getattr(tokenizer, "pad_token_id", None)
-    if pad is None or tokens.shape[1] < 2:
-        return
-    is_pad = tokens == pad
-    if pad in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        is_pad = is_pad[:, :-1] & is_pad[:, 1:]
-        is_pad = is_pad[:, [0, -1]]
-    if is_pad.any():
-        raise ValueError(
-            f"a batch is padded (token id {pad} is {tokenizer.pad_token!r}): every position "
-            "counts, so pack the texts with mudd_interp.data, or run them one by one."
-        )
+def labels_of(
+    model: HookedModel, batch: Inputs, data: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of a :class:`~mudd_interp.analysis.result.OneSequence` that label a batch of one.
+
+    Args:
+        model: The model.
+        batch: What it read.
+        data: What that is, in words.
+        options: Of the analysis, for the provenance.
+    """
+    seen = TokensSeen(model.front)
+    seen.add(batch)
+    return {
+        "provenance": provenance(model, data, seen, options),
+        "token_ids": model.front.ids(batch[0]).cpu().numpy().copy(),
+        "tokens": model.front.labels(batch[0]),
+    }
 
 
 def check_position(position: int, positions: int) -> None:

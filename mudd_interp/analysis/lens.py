@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float64, Int64
 
 from mudd_interp import axes
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, relative_error, run_pass
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.axes import Stream
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import DecomposableModel, require_traits
 
 Kind = Stream | Literal["x"]
 """A stream, or ``"x"`` for the outputs X_j."""
@@ -106,6 +107,7 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
         ValueError: If there is not one sequence of valid ids, or the model is in training mode.
         NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
+    require_traits(model, "logit_lens", NEXT_TOKEN)
     places = list(_places(model))
     names = {hook for _, _, hook in places}
     found = run_pass(model, tokens, names, data, {}, logits=True)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp import axes
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import (
     SequenceResult,
@@ -21,7 +22,7 @@ from mudd_interp.analysis.sequence import (
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.axes import unknown_name
 from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import DecomposableModel, require_traits
 
 DIVISIONS = {
     "components": ("embed", "attn", "mlp", "constant"),
@@ -157,7 +158,8 @@ def direct_logit_attribution(
             is in training mode, or its blocks are not the sum of attention and FFN.
         NotImplementedError: If a bridged model's logits are not linear in its normed final stream.
     """
-    n_layers, position = model.cfg.n_layers, last_position(tokens, position)
+    require_traits(model, "direct_logit_attribution", NEXT_TOKEN)
+    n_layers, position = model.cfg.n_layers, last_position(model, tokens, position)
     answer, against = (
         token if token is None or isinstance(token, str) else token_id(model, token)
         for token in (answer, against)

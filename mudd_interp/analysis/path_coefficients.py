@@ -20,7 +20,7 @@ from mudd_interp.analysis.sequence import (
     written_hooks,
 )
 from mudd_interp.axes import Stream
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import CachedModel
 from mudd_interp.wiring import Read
 
 
@@ -87,7 +87,7 @@ class PathCoefficients(SequenceResult):
 
 @torch.no_grad()
 def path_coefficients(
-    model: DecomposableModel, tokens: Any, data: str = "the prompt"
+    model: CachedModel, tokens: Any, data: str = "the prompt"
 ) -> PathCoefficients:
     """Unroll the dense weights of every stream of every block, from one forward pass.
 

@@ -10,12 +10,11 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
-from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.inputs import NEXT_TOKEN, check_position, labels_of, one_input
 from mudd_interp.analysis.result import OneSequence
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, require_traits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,23 +104,19 @@ def predictions(
 
     Raises:
         ValueError: If there is not one sequence of valid ids, ``k`` is below one, or the model is
-            in training mode.
+            in training mode or predicts no next token.
     """
-    require_evaluation(model)
+    require_traits(model, "predictions", NEXT_TOKEN)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
-    batch = one_sequence(tokens)
+    batch = one_input(model, tokens)
     with model.hooks(finite_hooks(model)):
         logits = wide(model(batch, return_type="logits"))
     log_probs = logits.log_softmax(-1)[0]
     top = logits[0].topk(min(k, logits.shape[-1]), dim=-1)
     next_ids = top.indices.cpu()
-    seen = TokensSeen()
-    seen.add(batch)
     return Predictions(
-        provenance=provenance(model, data, seen, {"k": k}),
-        token_ids=batch[0].cpu().numpy().copy(),
-        tokens=token_texts(model, batch[0]),
+        **labels_of(model, batch, data, {"k": k}),
         loss=np.append(np.nan, as_float64(token_losses(logits, batch)[0])),
         rank=np.append(0, _ranks(logits, batch)),
         next_entropy=as_float64(torch.special.entr(log_probs.exp()).sum(-1)),

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mudd_interp.analysis.inputs import require_evaluation, token_batch
+from mudd_interp.analysis.inputs import NEXT_TOKEN, require_evaluation
 from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, require_traits
 
 
 def prompt_pair(
@@ -18,10 +18,12 @@ def prompt_pair(
     """Prompts that can be compared, as batches.
 
     Raises:
-        ValueError: If they are not ids or differ in shape, or the model is in training mode.
+        ValueError: If they are not ids or differ in shape, or the model is in training mode or does
+            not predict a next token.
     """
     require_evaluation(model)
-    batches = token_batch(clean), token_batch(corrupted)
+    require_traits(model, "a patch, which moves the logits of next tokens,", NEXT_TOKEN)
+    batches = model.front.batch(clean), model.front.batch(corrupted)
     if batches[0].shape != batches[1].shape:
         raise ValueError(
             f"expected clean and corrupted prompts of one shape, got {list(batches[0].shape)} and "

@@ -7,12 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-from jaxtyping import Int64
-from torch import Tensor
-
 import mudd_interp
 from mudd_interp.files import LARGEST
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import Front, HookedModel, Inputs
 from mudd_interp.schema import validated
 
 _DIGESTS = 2**256
@@ -22,22 +19,29 @@ _MUST_AGREE = ("model", "revision", "digest", "dtype", "options", "version")
 
 @dataclass
 class TokensSeen:
-    """A running account of the tokens of a sweep.
+    """A running account of the tokens of a sweep, or of what else a model's front reads.
 
     The digest is the sum of the sha256 of every sequence's ids, modulo 2^256: the same sequences
     give the same digest, whatever their order, batches and processes.
+
+    Attributes:
+        front: What reads them.
+        sequences: How many sequences were seen.
+        tokens: How many tokens, or positions, these have in all.
+        digest: See above.
     """
 
+    front: Front
     sequences: int = 0
     tokens: int = 0
     digest: int = 0
 
-    def add(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+    def add(self, batch: Inputs) -> None:
         """Count one batch."""
-        self.sequences += tokens.shape[0]
-        self.tokens += tokens.numel()
-        for row in tokens.cpu().numpy().astype("<i8"):
-            self.digest += int.from_bytes(hashlib.sha256(row.tobytes()).digest())
+        self.sequences += len(batch)
+        self.tokens += len(batch) * self.front.positions(batch)
+        for content in self.front.contents(batch):
+            self.digest += int.from_bytes(hashlib.sha256(content).digest())
         self.digest %= _DIGESTS
 
 

@@ -101,11 +101,11 @@ def read_weights(
             "that with its scale frozen each coefficient is a vector over d_model, not a number. "
             "cache.path_coefficients gives these vectors."
         )
-    ids = id_tensor(tokens)
-    (batch,) = checked([ids[None] if ids.ndim == 1 else ids], model)
+    given = id_tensor(tokens) if "tokens" in model.traits else tokens
+    (batch,) = checked([given[None] if given.ndim == 1 else given], model)
     tape = _tape(model, batch, basis)
     writes = wiring.deltas if basis == "delta" else wiring.writes
-    weights = np.zeros((len(wiring.inputs), *batch.shape, len(writes)))
+    weights = np.zeros((len(wiring.inputs), len(batch), model.front.positions(batch), len(writes)))
     errors = np.zeros(len(wiring.inputs))
     for row, (read, taken, seen) in enumerate(_rows(wiring, tape, basis)):
         columns = [writes.index(write) for write in seen]
@@ -114,7 +114,7 @@ def read_weights(
         lengths = tape[read.hook].norm(dim=-1)
         error = (parts - tape[read.hook]).norm(dim=-1)
         errors[row] = (error / lengths.where(lengths > 0, lengths.new_ones(()))).max().item()
-    seen_tokens = TokensSeen()
+    seen_tokens = TokensSeen(model.front)
     seen_tokens.add(batch)
     return ReadWeights(
         provenance=provenance(model, data, seen_tokens, {"basis": basis}),

@@ -72,8 +72,9 @@ class OneSequence(Finding):
     """What was found of one sequence; one pass computes it again, so it is not kept in a file.
 
     Attributes:
-        token_ids: The sequence.
-        tokens: The text of each token, or its id where the model has no tokenizer.
+        token_ids: The sequence; of a model that reads no tokens the numbers of its positions.
+        tokens: The text of each token, or its id where the model has no tokenizer; else what its
+            front calls each position.
     """
 
     token_ids: Int64[np.ndarray, " pos"]

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Int64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Analysis
@@ -29,7 +28,7 @@ from mudd_interp.files import (
     try_file,
     try_folder,
 )
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import HookedModel, Inputs
 
 
 def resumable_sweep(
@@ -91,10 +90,10 @@ def go_on(
 ) -> tuple[Any, ...]:
     """:func:`walk` from where an earlier one stopped, its state kept as it goes on."""
     whole, data = state.read(), describe(batches)
-    rest: Iterator[Int64[Tensor, "batch pos"]] = iter(checked(batches, model))
+    rest: Iterator[Inputs] = iter(checked(batches, model))
     if whole is not None:
         _check_analyses(model, wanted, whole, state)
-        rest = _left(rest, whole[0].provenance, state)
+        rest = _left(rest, TokensSeen(model.front), whole[0].provenance, state)
     while chunk := list(islice(rest, min(each.chunk for each in wanted))):
         text = Batches(lambda chunk=chunk: iter(chunk), data)
         part = walk(model, text, wanted, _inside(progress, whole, chunk), lock)
@@ -132,10 +131,9 @@ def _seen(source: Provenance) -> tuple[int, int]:
 
 
 def _left(
-    walk: Iterable[Int64[Tensor, "batch pos"]], found: Provenance, state: State
-) -> Iterator[Int64[Tensor, "batch pos"]]:
+    walk: Iterable[Inputs], seen: TokensSeen, found: Provenance, state: State
+) -> Iterator[Inputs]:
     """What is left of a text, which must begin with what was seen."""
-    seen = TokensSeen()
     for tokens in walk:
         missing = found.sequences - seen.sequences
         seen.add(tokens[:missing])
@@ -157,7 +155,7 @@ def _check_analyses(
             raise ValueError(state.other(what))
         if result.provenance.text != found[0].provenance.text:
             raise ValueError(state.other("results of several texts"))
-        expected = provenance(model, "", TokensSeen(), analysis.start(model).options)
+        expected = provenance(model, "", TokensSeen(model.front), analysis.start(model).options)
         mine, theirs = plain(expected), plain(result.provenance)
         for name in ("model", "revision", "digest", "dtype", "version"):
             if mine[name] != theirs[name]:

@@ -11,7 +11,7 @@ from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, last_position, run_pass
 from mudd_interp.axes import Stream
 from mudd_interp.paths import Route, strongest_routes
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import CachedModel
 from mudd_interp.wiring import unrolled
 
 
@@ -87,7 +87,7 @@ class Routes(SequenceResult):
 
 @torch.no_grad()
 def routes(
-    model: DecomposableModel,
+    model: CachedModel,
     tokens: Any,
     source: int,
     layer: int | None = None,
@@ -114,7 +114,7 @@ def routes(
             number ranks.
     """
     n_layers: int = model.cfg.n_layers
-    position, layer = last_position(tokens, position), n_layers if layer is None else layer
+    position, layer = last_position(model, tokens, position), n_layers if layer is None else layer
     _check_place(n_layers, source, layer, k)
     if model.wiring.between is not None:
         raise ValueError(

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
-from mudd_interp.analysis.provenance import TokensSeen, provenance
+from mudd_interp.analysis.inputs import check_position, labels_of, one_input
 from mudd_interp.analysis.result import OneSequence
-from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.precision import wide
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import CachedModel, HookedModel
 from mudd_interp.states import StateWiring
 
 
@@ -47,7 +45,7 @@ class Pass:
 
 
 def run_pass(
-    model: DecomposableModel,
+    model: CachedModel,
     tokens: Any,
     names: Collection[str],
     data: str,
@@ -70,10 +68,9 @@ def run_pass(
         ValueError: If there is not one sequence of valid ids, the model is in training mode, or
             the sequence has no such position.
     """
-    require_evaluation(model)
-    batch = one_sequence(tokens)
+    batch = one_input(model, tokens)
     if position is not None:
-        check_position(position, batch.shape[1])
+        check_position(position, model.front.positions(batch))
     weights = (name for read in model.wiring.reads for name in model.wiring.needs(read))
     kept = {*names, *weights}
     with torch.no_grad(), model.hooks(finite_hooks(model)):
@@ -85,19 +82,13 @@ def run_pass(
             pos_slice=position,
         )
     cache.cache_dict = {name: wide(kept) for name, kept in cache.cache_dict.items()}
-    seen = TokensSeen()
-    seen.add(batch)
-    labels = {
-        "provenance": provenance(model, data, seen, options),
-        "token_ids": batch[0].cpu().numpy().copy(),
-        "tokens": token_texts(model, batch[0]),
-    }
+    labels = labels_of(model, batch, data, options)
     return Pass(model.wiring, cache, wide(found[0]) if logits else None, labels)
 
 
-def last_position(tokens: Any, position: int | None) -> int:
+def last_position(model: HookedModel, tokens: Any, position: int | None) -> int:
     """A position of a sequence; ``None`` is the last one."""
-    return one_sequence(tokens).shape[1] - 1 if position is None else position
+    return model.front.positions(model.front.one(tokens)) - 1 if position is None else position
 
 
 def written_hooks(n_layers: int) -> list[str]:

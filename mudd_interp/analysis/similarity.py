@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp import axes
@@ -19,7 +19,7 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +98,7 @@ class SimilaritySums(Accumulator[LayerSimilarity]):
             for row, stream in enumerate(self._streams)
         ]
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:  # noqa: ARG002
+    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002
         """Forget the streams of the pass before."""
         self._previous.clear()
 

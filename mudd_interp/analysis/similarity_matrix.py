@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp import axes
@@ -17,7 +17,7 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,7 +104,7 @@ class SimilarityMatrixSums(Accumulator[SimilarityMatrix]):
             for row, stream in enumerate(self._streams)
         ]
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:  # noqa: ARG002
+    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002
         """Forget the unit vectors of a pass that did not end."""
         self._units.clear()
 

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.heads import SinkTokens, first_largest, pattern_hooks
+from mudd_interp.analysis.heads import SinkTokens, first_largest, pattern_hooks, sink_positions
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Inputs, Trait
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,6 +84,11 @@ class SinkSensitivityAnalysis(SinkTokens, Analysis[SinkSensitivity]):
 
     most_positions: int = 8
 
+    @property
+    def required(self) -> frozenset[Trait]:
+        """Tokens, for there to be sinks among them; first positions are sinks if all see them."""
+        return self._required(self.most_positions)
+
     def start(self, model: HookedModel) -> "SensitivitySums":
         """Empty sums for one model.
 
@@ -101,6 +106,7 @@ class SensitivitySums(Accumulator[SinkSensitivity]):
 
     def __init__(self, model: HookedModel, sinks: Mapping[str, Any], most_positions: int):
         self._streams: tuple[Stream, ...] = model.wiring.streams
+        self._front = model.front
         shape = (2, most_positions + 1, model.cfg.n_layers, model.cfg.n_heads)
         self._counts = np.zeros(shape, dtype=np.int64)
         self.options: Mapping[str, Any] = {**sinks, "most_positions": most_positions}
@@ -111,9 +117,9 @@ class SensitivitySums(Accumulator[SinkSensitivity]):
         """A hook on each block's attention pattern: the slow path of attention."""
         return pattern_hooks(self._counts.shape[2], self._see)
 
-    def begin(self, tokens: Int64[Tensor, "batch pos"]) -> None:
+    def begin(self, tokens: Inputs) -> None:
         """Mark the sink tokens."""
-        self._is_sink = torch.isin(tokens, self._sinks.to(tokens.device))
+        self._is_sink = sink_positions(self._front, tokens, self._sinks)
 
     def _see(
         self,

@@ -138,7 +138,7 @@ def state_patch(
         changes = [ours - theirs for ours, theirs in zip(*(r.outputs for r in runs), strict=True)]
         estimate[:, :-1] = first_order(model, corrupted, changes, chosen)
         estimate[:, -1] = estimate[:, :-1].sum(1)
-    seen, other = TokensSeen(), TokensSeen()
+    seen, other = TokensSeen(model.front), TokensSeen(model.front)
     seen.add(clean)
     other.add(corrupted)
     options = {"corrupted": f"{other.digest:064x}"}

@@ -22,7 +22,7 @@ from mudd_interp.analysis.sequence import (
     written_hooks,
 )
 from mudd_interp.axes import Stream
-from mudd_interp.protocol import DecomposableModel
+from mudd_interp.protocol import CachedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,7 +121,7 @@ def _rows(kind: str, layer: Any, head: Any, share: Any, norm: Any) -> pd.DataFra
 
 @torch.no_grad()
 def stream_decomposition(
-    model: DecomposableModel,
+    model: CachedModel,
     tokens: Any,
     layer: int | None = None,
     stream: Stream = "r",
@@ -179,7 +179,7 @@ def stream_decomposition(
 
 
 def head_outputs(
-    model: DecomposableModel, z: Float[Tensor, "pos head d_head"], layer: int
+    model: CachedModel, z: Float[Tensor, "pos head d_head"], layer: int
 ) -> Float[Tensor, "pos head d_model"]:
     """What each head of a layer wrote."""
     return torch.einsum("phe,hed->phd", z, model.blocks[layer].attn.W_O.to(z.dtype))

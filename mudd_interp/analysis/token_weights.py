@@ -18,12 +18,10 @@ from mudd_interp.analysis.edges import (
     watch_weights,
 )
 from mudd_interp.analysis.finite import finite_hooks
-from mudd_interp.analysis.inputs import check_position, one_sequence, require_evaluation
+from mudd_interp.analysis.inputs import check_position, labels_of, one_input
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.predictions import as_float64, check_same_tokens
-from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import OneSequence
-from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.analysis.weights import rectify
 from mudd_interp.axes import Stream
 from mudd_interp.precision import wide
@@ -109,18 +107,13 @@ def token_weights(model: HookedModel, tokens: Any, data: str = "the prompt") -> 
     Raises:
         ValueError: If there is not one sequence of valid ids, or the model is in training mode.
     """
-    require_evaluation(model)
-    batch = one_sequence(tokens)
-    record = _Record(model, batch.shape[1])
+    batch = one_input(model, tokens)
+    record = _Record(model, model.front.positions(batch))
     with torch.no_grad(), model.hooks([*finite_hooks(model), *record.hooks()]):
         model(batch, return_type=None)
-    seen = TokensSeen()
-    seen.add(batch)
     return TokenWeights(
-        provenance=provenance(model, data, seen, {}),
+        **labels_of(model, batch, data, {}),
         streams=model.wiring.streams,
-        token_ids=batch[0].cpu().numpy().copy(),
-        tokens=token_texts(model, batch[0]),
         weights=record.weights,
         static=record.static,
         source_norm=record.source_norm,

@@ -3,15 +3,13 @@
 from jaxtyping import Int64
 from torch import Tensor
 
-from mudd_interp.encoding import decode, token_text
+from mudd_interp.encoding import decode
 from mudd_interp.protocol import HookedModel
 
 
 def token_texts(model: HookedModel, ids: Int64[Tensor, " pos"]) -> tuple[str, ...]:
     """The text of each token, or its id where the model has no tokenizer."""
-    if model.tokenizer is None:
-        return tuple(str(token) for token in ids.tolist())
-    return tuple(token_text(model.tokenizer, token) for token in ids.tolist())
+    return model.front.labels(ids)
 
 
 def joined_text(model: HookedModel, ids: Int64[Tensor, " pos"]) -> str:

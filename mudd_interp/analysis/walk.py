@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
@@ -14,7 +13,7 @@ from mudd_interp.analysis.inputs import checked, require_evaluation
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.data import TokenBatches, describe
-from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.protocol import Hook, HookedModel, Inputs, Observer, require_traits
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the sequences and the tokens seen so far. An
@@ -44,11 +43,13 @@ def walk(
 
     Raises:
         ValueError: If there are no batches, one is not as described, the model is in training mode,
-            or an analysis refuses model or text.
+            or an analysis is not for it, or refuses model or text.
     """
     require_evaluation(model)
+    for analysis in analyses:
+        require_traits(model, analysis.name, analysis.required)
     sums = [analysis.start(model) for analysis in analyses]
-    hooks, seen = _shared_hooks(model, sums), TokensSeen()
+    hooks, seen = _shared_hooks(model, sums), TokensSeen(model.front)
     for tokens in checked(batches, model):
         _take_in(model, tokens, sums, hooks, seen.sequences, lock)
         seen.add(tokens)
@@ -70,7 +71,7 @@ def _shared_hooks(model: HookedModel, sums: Iterable[Accumulator[Result]]) -> li
 
 def _take_in(
     model: HookedModel,
-    tokens: Int64[Tensor, "batch pos"],
+    tokens: Inputs,
     sums: Sequence[Accumulator[Result]],
     hooks: Sequence[Hook] | None,
     first: int,
@@ -92,10 +93,10 @@ def _take_in(
 
 def _shared_pass(
     model: HookedModel,
-    tokens: Int64[Tensor, "batch pos"],
+    tokens: Inputs,
     sums: Sequence[Accumulator[Result]],
     hooks: Sequence[Hook],
-) -> Float[Tensor, "batch pos d_vocab"] | None:
+) -> Tensor | None:
     wanted = "logits" if any(each.logits for each in sums) else None
     with model.hooks(hooks):
         for each in sums:

@@ -46,7 +46,7 @@ def draw(name: str, **values: Any) -> Drawn:
 
     Raises:
         ValueError: If there is no such figure, a value's name is unknown, a value is of another
-            type or out of bounds, or it cannot be drawn from these values.
+            type or out of bounds, or it cannot be drawn from these values or of these models.
     """
     kind, given = find(name), dict[str, HookedModel]()
     for role in ROLES:
@@ -64,9 +64,10 @@ def draw_kind(kind: FigureKind, study: Study) -> Drawn:
     """Draw one figure of a study.
 
     Raises:
-        ValueError: If it cannot be drawn from the study's request.
+        ValueError: If it cannot be drawn from the study's request, or is not for its models.
     """
     kind.check(study.request)
+    kind.check_models(study)
     study.prepare(kind.needs(study))
     with study.noting() as noted:
         drawn = kind.draw(study)
@@ -84,21 +85,31 @@ def find(name: str) -> FigureKind:
     return FIGURES[name]
 
 
-def choose(names: Sequence[str], request: Request) -> tuple[FigureKind, ...]:
+def choose(
+    names: Sequence[str], request: Request, study: Study | None = None
+) -> tuple[FigureKind, ...]:
     """The figures of a list of names; for an empty list the standard ones that can be drawn.
 
+    Args:
+        names: The figures.
+        request: What they are to be drawn from.
+        study: Its study, where the models are loaded: then they too are asked.
+
     Raises:
-        ValueError: If one is unknown or cannot be drawn from the request, or the edits are not
-            valid, whether or not a figure uses them.
+        ValueError: If one is unknown, cannot be drawn from the request or is not for its models, or
+            the edits are not valid, whether or not a figure uses them.
     """
     as_edits(request.edits or "")
     if not names:
         lacking = request.baseline is None
         standard = [kind for kind in FIGURES.values() if kind.standard]
-        return tuple(kind for kind in standard if not (lacking and kind.of_baseline))
+        drawable = [kind for kind in standard if not (lacking and kind.of_baseline)]
+        return tuple(kind for kind in drawable if study is None or kind.unfit(study) is None)
     kinds = tuple(find(name) for name in dict.fromkeys(names))
     for kind in kinds:
         kind.check(request)
+        if study is not None:
+            kind.check_models(study)
     return kinds
 
 

@@ -10,6 +10,7 @@ from mudd_interp.analysis import (
     routes,
     stream_decomposition,
 )
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.axes import Stream
 from mudd_interp.catalog.kind import PROMPT, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode, Role
@@ -93,6 +94,7 @@ KINDS = (
         draw=_attribution,
         uses=(*PROMPT, "position", "answer", "against"),
         why_not=NO_LAYER_AGAINST_LAYER,
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="path_coefficients",
@@ -123,5 +125,6 @@ KINDS = (
         draw=_lens,
         uses=(*PROMPT, "position"),
         why_not=NO_LAYER_AGAINST_LAYER,
+        requires=NEXT_TOKEN,
     ),
 )

@@ -15,6 +15,7 @@ from mudd_interp.analysis import (
     loss_difference,
     predictions,
 )
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.axes import Stream
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.catalog.kind import ONE_PICTURE, SCOPED, Drawn, FigureKind, of_both
@@ -179,6 +180,7 @@ KINDS = (
         why_not=ONE_MODEL,
         single=True,
         of_prompt=True,
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="edited_losses",
@@ -189,6 +191,7 @@ KINDS = (
         why_not=ONE_MODEL,
         single=True,
         of_prompt=True,
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="edit_effects",

@@ -22,6 +22,7 @@ from mudd_interp.analysis import (
     token_texts,
     weight_contribution_cause,
 )
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.logit_attribution import token_id
 from mudd_interp.catalog.kind import (
     ONE_PICTURE,
@@ -221,6 +222,7 @@ KINDS = (
         draw=_edge_patch,
         uses=(*PROMPT, "corrupted", "answer", "against"),
         why_not=ONE_MODELS_EDGES,
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="state_patch",
@@ -229,6 +231,7 @@ KINDS = (
         uses=(*PROMPT, "corrupted", "answer", "against"),
         why_not=ONE_MODELS_STATE,
         single=True,
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="in_context_loss",

@@ -1,12 +1,13 @@
 """What every figure of the catalog says of itself."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from mudd_interp.analysis import Analysis, Provenance
+from mudd_interp.protocol import Trait, why_not
 from mudd_interp.request import Mode, Request, Role
 from mudd_interp.study import Need, Study
 
@@ -83,6 +84,7 @@ class FigureKind:
         of_baseline: Whether there must be a baseline.
         of_prompt: Whether it shows the prompt, and averages over the scope's text besides.
         standard: Whether it is made when no figure is named.
+        requires: What it requires of a model, besides what the analyses of ``needs`` do.
     """
 
     name: str
@@ -96,6 +98,7 @@ class FigureKind:
     of_baseline: bool = False
     of_prompt: bool = False
     standard: bool = False
+    requires: frozenset[Trait] = frozenset()
 
     def depends_on(self, request: Request) -> tuple[str, ...]:
         """Values of a request that change the figure: an average over a corpus has no prompt."""
@@ -129,6 +132,39 @@ class FigureKind:
         if lacking and self.single and request.of == "baseline":
             raise ValueError(f"{self.name} of the baseline needs one: name it with --baseline.")
         self.mode(request)
+
+    def unfit(self, study: Study) -> str | None:
+        """Why it cannot be drawn of a study's models, in one sentence; ``None`` where it can."""
+        alone = self.single and self.mode(study.request) == "side_by_side"
+        roles = (study.request.of,) if alone else study.roles
+        reason = _reason(study, [(role, self.requires) for role in roles])
+        if reason is None:  # what is needed can be asked only of a model that it is for
+            reason = _reason(study, _required(self.needs(study)))
+        return None if reason is None else f"{self.name} is {reason}."
+
+    def check_models(self, study: Study) -> None:
+        """Refuse models that the figure is not for.
+
+        Raises:
+            ValueError: If a model lacks what the figure, or an analysis that it needs, requires.
+        """
+        reason = self.unfit(study)
+        if reason is not None:
+            raise ValueError(reason)
+
+
+def _required(needs: Iterable[Need]) -> Iterator[tuple[Role, frozenset[Trait]]]:
+    """What the analyses of needs require, and of which model."""
+    for need in needs:
+        if need.after is not None:
+            yield from _required([need.after])
+        if isinstance(need.analysis, Analysis):
+            yield need.role, need.analysis.required
+
+
+def _reason(study: Study, required: Iterable[tuple[Role, frozenset[Trait]]]) -> str | None:
+    reasons = (why_not(study.models[role], traits) for role, traits in required)
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def of_both(

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from mudd_interp.analysis import Predictions, loss_difference, predictions, ranked_texts
+from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.catalog.kind import PROMPT, TEXT, Drawn, FigureKind, of_both
 from mudd_interp.study import Study
 from mudd_interp.viz import (
@@ -55,6 +56,7 @@ KINDS = (
             "overlay": "the bars of one model would hide the other's",
             "difference": "the two models' likeliest tokens differ",
         },
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="token_losses",
@@ -62,6 +64,7 @@ KINDS = (
         draw=_token_losses,
         uses=PROMPT,
         modes=("side_by_side", "overlay", "difference"),
+        requires=NEXT_TOKEN,
     ),
     FigureKind(
         name="loss_comparison",
@@ -75,5 +78,6 @@ KINDS = (
             "side_by_side": "it is the difference of the two models",
         },
         of_baseline=True,
+        requires=NEXT_TOKEN,
     ),
 )

@@ -21,6 +21,7 @@ from mudd_interp.config.wiring import (
 from mudd_interp.files import parse_json
 
 RotaryRounding = Literal["none", "float32", "bfloat16", "float16"]
+AttentionDir = Literal["causal", "bidirectional"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,9 @@ class ModelConfig:
         mlp_bias: Biases on the FFN projections.
         parallel_attn_mlp: Parallel residual: attention and FFN both read the block's R input.
         use_qk_norm: RMSNorm with a gain over d_head on queries and keys, before rotary.
-        rotary_dim: Rotated dimensions per head, even; ``None`` means ``d_head``.
+        attention_dir: Whether a position sees those before it only (``"causal"``), or all of them.
+        rotary_dim: Rotated dimensions per head, even; ``None`` means ``d_head``, and with 0
+            attention is not told positions.
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
@@ -77,6 +80,7 @@ class ModelConfig:
     mlp_bias: bool = False
     parallel_attn_mlp: bool = False
     use_qk_norm: bool = False
+    attention_dir: AttentionDir = "causal"
     rotary_dim: int | None = None
     rotary_base: float = 10000.0
     rotary_rounding: RotaryRounding = "none"
@@ -127,6 +131,7 @@ class ModelConfig:
             "normalization_type": ("RMS", "LN"),
             "act_fn": ("silu", "gelu"),
             "rotary_rounding": get_args(RotaryRounding),
+            "attention_dir": get_args(AttentionDir),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -192,8 +197,14 @@ class ModelConfig:
         return replace(self, wiring=wiring("plain"))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy; :meth:`from_dict` reads it back."""
+        """A JSON-ready copy; :meth:`from_dict` reads it back.
+
+        Causal attention is left out, as it goes without saying: version 0.1 had no other, and
+        digests are over what is here.
+        """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.attention_dir == "causal":
+            del values["attention_dir"]
         values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
         return values | {"wiring": self.wiring.to_dict()}
 

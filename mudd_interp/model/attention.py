@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.layers import RMSNorm, Rotary
+from mudd_interp.model.layers import RMSNorm, position_encoding
+from mudd_interp.model.masks import make_mask
 from mudd_interp.model.points import has_hooks
 from mudd_interp.precision import wide
 
@@ -60,15 +61,10 @@ def bias(wanted: bool, *shape: int) -> nn.Parameter | None:
     return nn.Parameter(torch.zeros(shape)) if wanted else None
 
 
-def causal_mask(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "query key"]:
-    """What to add to scores: minus infinity where a key is after its query, the last ones."""
-    query, key = scores.shape[-2:]
-    return scores.new_full((query, key), -math.inf).triu_(key - query + 1)
-
-
 class Attention(nn.Module):
-    """Causal multi-head attention, MHA(X^Q, X^K, X^V) of the paper's section 2.4.
+    """Multi-head attention, MHA(X^Q, X^K, X^V) of the paper's section 2.4.
 
+    What a position sees is its ``mask``'s to say, and where queries and keys are, ``positions``'.
     The fused kernel is used unless a hook asks for scores or pattern; ``hook_result`` (the output
     of each head, before their sum) is computed only when it is hooked. With ``use_fused`` off all
     of them are computed always.
@@ -94,7 +90,7 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(cfg.head_width, cfg.eps)
             self.hook_q_normed, self.hook_k_normed = HookPoint(), HookPoint()
         self.use_qk_norm = cfg.use_qk_norm
-        self.rotary = Rotary(cfg)
+        self.mask, self.positions = make_mask(cfg), position_encoding(cfg)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
@@ -114,7 +110,8 @@ class Attention(nn.Module):
         v = self.hook_v(project(value_input, self.W_V, self.b_V))
         if self.use_qk_norm:
             q, k = self.hook_q_normed(self.q_norm(q)), self.hook_k_normed(self.k_norm(k))
-        q, k = self.hook_rot_q(self.rotary(q, start)), self.hook_rot_k(self.rotary(k, start))
+        q = self.hook_rot_q(self.positions(q, start))
+        k = self.hook_rot_k(self.positions(k, start))
         if past is not None:
             k, v = past.append(k, v)
         return self._output(self.hook_z(self._mix_values(q, k, v)))
@@ -131,25 +128,17 @@ class Attention(nn.Module):
                 q,
                 k,
                 v,
-                attn_mask=self._fused_mask(q.shape[2], k.shape[2], q.device),
-                is_causal=q.shape[2] == k.shape[2] > 1,
                 enable_gqa=self.kv_heads != self.n_heads,
+                **self.mask.fused(q.shape[2], k.shape[2], q.device),
             )
             return mixed.transpose(1, 2)
         if self.kv_heads != self.n_heads:
             k, v = (x.repeat_interleave(self.n_heads // self.kv_heads, dim=1) for x in (k, v))
         # Each pass over the scores costs as much as their product: queries are scaled instead.
         scores = (q / math.sqrt(self.d_head)) @ k.transpose(2, 3)
-        scores = self.hook_attn_scores(scores.add_(causal_mask(scores)))
+        scores = self.hook_attn_scores(self.mask.on(scores))
         pattern = self.hook_pattern(wide(scores).softmax(-1).to(v.dtype))
         return (pattern @ v).transpose(1, 2)
-
-    @staticmethod
-    def _fused_mask(queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """The kernel's own causal flag serves equal lengths; one query may see every key."""
-        if queries == keys or queries == 1:
-            return None
-        return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
     def _output(
         self, z: Float[Tensor, "batch pos head d_head"]

@@ -13,7 +13,8 @@ from mudd_interp.model.live_config import ConfigView
 from mudd_interp.model.parts import forwarded
 from mudd_interp.model.stacked import Weights
 from mudd_interp.model.switches import HookSwitches
-from mudd_interp.protocol import ModelInfo
+from mudd_interp.model.task import Task
+from mudd_interp.protocol import Front, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 
@@ -34,6 +35,21 @@ class HookedCore(CheckedHooks):
     @property
     def wiring(self) -> StateWiring:
         """How much of each earlier write each of its reads takes."""
+        raise NotImplementedError
+
+    @property
+    def front(self) -> Front:
+        """What it reads."""
+        raise NotImplementedError
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        raise NotImplementedError
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it is, of what not every model is."""
         raise NotImplementedError
 
     def edited(self, edits: Edits, means: Means | None = None) -> AbstractContextManager[Any]:

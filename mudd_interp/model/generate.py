@@ -11,7 +11,7 @@ from mudd_interp.model.arguments import GENERATE, GENERATE_TAKES, refuse
 from mudd_interp.model.decoding import Decoder, Decoding, asked, steps, wants_text
 from mudd_interp.model.pieces import TextPieces, decoded
 from mudd_interp.model.sampling import Sampling, is_integer, require
-from mudd_interp.protocol import NamesFilter
+from mudd_interp.protocol import NamesFilter, require_traits
 
 
 class Generator:
@@ -124,6 +124,7 @@ class Generator:
                 **multimodal_kwargs,
             },
         )
+        require_traits(self.model, "generate", ["next_token"])
         sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
         text = wants_text(input, return_type) and not output_logits
         tokenizer = self.model.tokens.require_tokenizer() if text else None
@@ -225,6 +226,7 @@ class Generator:
         refuse("generate_stream", GENERATE, GENERATE_TAKES, refused)
         valid = is_integer(max_tokens_per_yield, 1)
         require(valid, "max_tokens_per_yield", "an integer from 1", max_tokens_per_yield)
+        require_traits(self.model, "generate", ["next_token"])
         sampling = Sampling(top_k, top_p, temperature, freq_penalty, repetition_penalty)
         tokenizer = (
             self.model.tokens.require_tokenizer() if wants_text(input, return_type) else None

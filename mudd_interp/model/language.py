@@ -18,12 +18,14 @@ from mudd_interp.model.core import HookedCore
 from mudd_interp.model.decoding import Decoding, Reader
 from mudd_interp.model.ends import Ends
 from mudd_interp.model.forward import layer_index, stream_to_start
+from mudd_interp.model.front import TokenFront
 from mudd_interp.model.generate import Generator
 from mudd_interp.model.hooking import eager_where_hooked
-from mudd_interp.model.losses import loss_fn
 from mudd_interp.model.parts import forwarded
+from mudd_interp.model.task import NextToken, Task, loss_fn
 from mudd_interp.model.token_ids import check_tokens
 from mudd_interp.model.tokens import Tokens, check_tokenizer
+from mudd_interp.protocol import require_traits
 
 
 class LanguageModel(HookedCore):
@@ -101,6 +103,20 @@ class LanguageModel(HookedCore):
     def tokens(self) -> Tokens:
         """The way from text to token ids and back."""
         return Tokens(self._tokenizer, self.cfg)
+
+    @property
+    def front(self) -> TokenFront:
+        """What it reads: token ids."""
+        return TokenFront(self.tokens, self.embed_ids)
+
+    @property
+    def task(self) -> Task:
+        """What its output is for: the next token."""
+        return NextToken(self.unembed)
+
+    def embed_ids(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """X_0 of token ids."""
+        raise NotImplementedError
 
     to_tokens = forwarded("tokens", Tokens.to_tokens)
     to_string = forwarded("tokens", Tokens.to_string)
@@ -180,7 +196,8 @@ class LanguageModel(HookedCore):
 
         Raises:
             ValueError: If the input is empty, longer than the context, or has ids outside the
-                vocabulary; or an argument is out of range or refused.
+                vocabulary; an argument is out of range or refused; or a loss is asked for and
+                positions see the token that they would predict.
         """
         refuse("forward", self.refused, FORWARD_TAKES, refused)
         check_return_type(return_type)
@@ -198,7 +215,8 @@ class LanguageModel(HookedCore):
         found = self.run(tokens, return_type, stop=stop, past=past_kv_cache)
         if found is None or stop is not None or return_type == "logits":
             return found
-        loss = loss_fn(found, tokens, per_token=loss_per_token)
+        require_traits(self, "the loss of the next token", ["next_token"])
+        loss = self.task.loss(found, tokens, each=loss_per_token)
         return loss if return_type == "loss" else (found, loss)
 
     def loss(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:

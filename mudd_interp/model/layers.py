@@ -198,8 +198,6 @@ class Rotary(nn.Module):
         self, x: Float[Tensor, "batch pos head d_head"], start: int = 0
     ) -> Float[Tensor, "batch pos head d_head"]:
         """Rotate queries or keys whose first position is ``start``."""
-        if self.dim == 0:
-            return x
         turned, rest = wide(x[..., : self.dim]), x[..., self.dim :]
         cos, sin = self.tables(x.device, turned.dtype)
         span = slice(start, start + x.shape[1])
@@ -207,6 +205,23 @@ class Rotary(nn.Module):
         a, b = turned.chunk(2, dim=-1)
         rotated = (a * cos - b * sin, b * cos + a * sin)
         return torch.cat((*(half.to(x.dtype) for half in rotated), rest), dim=-1)
+
+
+class NoPositions(nn.Module):
+    """Queries and keys as they are: where they stand is not told, or part of X_0."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos head d_head"],
+        start: int = 0,  # noqa: ARG002 (what a position encoding is told)
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """See the class."""
+        return x
+
+
+def position_encoding(cfg: ModelConfig) -> Rotary | NoPositions:
+    """What tells attention the positions of queries and keys, by the configuration."""
+    return Rotary(cfg) if cfg.rotated else NoPositions()
 
 
 class MLP(nn.Module):

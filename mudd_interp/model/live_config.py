@@ -7,7 +7,7 @@ import torch
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.layers import Embed
+from mudd_interp.model.layers import Norm
 from mudd_interp.protocol import ModelInfo
 
 FLAGS = {
@@ -99,7 +99,7 @@ class Configured(Protocol):
     """A model that a live configuration is read of."""
 
     config: ModelConfig
-    embed: Embed
+    ln_final: Norm
     info: ModelInfo
 
 
@@ -113,10 +113,8 @@ class LiveConfig(ConfigView):
     """
 
     attn_only = False
-    attention_dir = "causal"
     final_rms = False
     n_devices = 1
-    positional_embedding_type = "rotary"
     use_attn_scale = True
 
     def __init__(self, model: Configured):
@@ -164,6 +162,11 @@ class LiveConfig(ConfigView):
         return self._model[0].config.kv_heads
 
     @property
+    def positional_embedding_type(self) -> str:
+        """``"rotary"``, or ``"none"`` where attention is not told positions."""
+        return "rotary" if self.rotary_dim else "none"
+
+    @property
     def rotary_dim(self) -> int:
         """Rotated dimensions per head, also where the configuration leaves them to ``d_head``."""
         return self._model[0].config.rotated
@@ -171,12 +174,12 @@ class LiveConfig(ConfigView):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._model[0].embed.W_E.device
+        return self._model[0].ln_final.w.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights."""
-        return self._model[0].embed.W_E.dtype
+        return self._model[0].ln_final.w.dtype
 
     @property
     def model_name(self) -> str:

@@ -1,5 +1,7 @@
 """Token ids as models take them: their shape, and the vocabulary that they are of."""
 
+from typing import Any
+
 from jaxtyping import Int, Int64
 from torch import Tensor
 
@@ -64,3 +66,18 @@ def as_batch(tokens: object) -> Int64[Tensor, "batch pos"]:
     if ids.ndim > 2:
         raise ValueError(f"expected token ids of shape [batch pos], got {list(ids.shape)}.")
     return ids.reshape(1, -1) if ids.ndim < 2 else ids
+
+
+def padded_with(tokens: Int64[Tensor, "batch pos"], tokenizer: Any) -> int | None:
+    """The pad token that ids hold, ``None`` for none.
+
+    Where that token also begins or ends texts, only a pair of them at an end is padding.
+    """
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is None or tokens.shape[1] < 2:
+        return None
+    is_pad = tokens == pad
+    if pad in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        is_pad = is_pad[:, :-1] & is_pad[:, 1:]
+        is_pad = is_pad[:, [0, -1]]
+    return pad if is_pad.any() else None

@@ -16,12 +16,16 @@ class MUDDWeights(Weights):
     Args:
         model: The model.
         cfg: Its configuration.
-        b_U: The unembedding's bias, which is no parameter.
+        b_U: The unembedding's bias, which is no parameter; ``None`` where there is none.
         additive: See :class:`Weights`.
     """
 
     def __init__(
-        self, model: nn.Module, cfg: ConfigView, b_U: Float[Tensor, " d_vocab"], additive: bool
+        self,
+        model: nn.Module,
+        cfg: ConfigView,
+        b_U: Float[Tensor, " d_vocab"] | None,
+        additive: bool,
     ):
         super().__init__(model.blocks, cfg, additive)
         self.model, self.b_U = model, b_U
@@ -33,7 +37,8 @@ class MUDDWeights(Weights):
     def tl_parameters(self) -> dict[str, Tensor]:
         """See :meth:`Weights.tl_parameters`."""
         found: dict[str, Tensor] = dict(self.model.named_parameters())
-        return found | self.missing_biases(found) | {"unembed.b_U": self.b_U}
+        unembed = {} if self.b_U is None else {"unembed.b_U": self.b_U}
+        return found | self.missing_biases(found) | unembed
 
     def output_bias(self, layer: int, part: Sublayer) -> Float[Tensor, " d_model"]:
         """See :meth:`Weights.output_bias`."""

@@ -15,9 +15,11 @@ import charts
 import state
 from mudd_interp.analysis import LayerSimilarityAnalysis
 from mudd_interp.catalog import FIGURES
+from mudd_interp.checkpoints import save_model
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.request import Request
 from mudd_interp.study import Need, Study
+from tests.unit.test_doors import bidirectional
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 PAGES = (
@@ -365,3 +367,21 @@ def _chart(name: str) -> None:
     import charts
 
     charts.chart(name)
+
+
+@pytest.mark.slow
+def test_a_page_says_what_model_a_figure_is_not_for(tmp_path: Path):
+    folder = save_model(bidirectional(), tmp_path / "all")
+    at = agreed(opened(m=str(folder), b="none"))
+    for page, name in (
+        ("heads", "Which heads are awake"),
+        ("attribution", "What wrote this prediction"),
+    ):
+        at = turned_to(at, page)
+        said = texts(at.error).replace("\\", "")
+        assert name in said
+        assert "/all, because" in said
+    at = turned_to(at, "similarity")
+    assert not at.error
+    at = turned_to(at, "corpus")
+    assert not at.error

@@ -1,5 +1,6 @@
 """The rungs of the family that tests run through: Table 5 and the options beside it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,6 +59,17 @@ FAMILY: dict[str, ModelConfig] = {
     "DenseFormer, period 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(period=2, dilation=2)),
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
+
+BIDIRECTIONAL: dict[str, ModelConfig] = {
+    "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),
+    "bidirectional, no positions": replace(
+        ModelConfig(**WIDER, **PYTHIA, attention_dir="bidirectional", wiring=Plain()), rotary_dim=0
+    ),
+    "bidirectional, one key-value head": ModelConfig(
+        **WIDER, n_key_value_heads=1, attention_dir="bidirectional", rotary_dim=0
+    ),
+}
+"""Models whose positions see all others."""
 
 
 def random_model(cfg: ModelConfig, seed: int = 0) -> HookedMUDDTransformer:

@@ -63,10 +63,11 @@ def attention(inputs: dict[str, Tensor], w: Weights, name: str, cfg: ModelConfig
             k = rms(k, cfg.eps) * w[f"{name}.k_norm.w"]
         q, k = rotate(q, cfg), rotate(k, cfg)
         for t in range(xq.shape[0]):
-            scores = (k[: t + 1] @ q[t]) / math.sqrt(cfg.head_width)
+            seen = t + 1 if cfg.attention_dir == "causal" else len(k)
+            scores = (k[:seen] @ q[t]) / math.sqrt(cfg.head_width)
             pattern = torch.exp(scores - scores.max())
             pattern = pattern / pattern.sum()
-            out[t] += (pattern @ v[: t + 1]) @ w[f"{name}.W_O"][h]
+            out[t] += (pattern @ v[:seen]) @ w[f"{name}.W_O"][h]
     return out + w.get(f"{name}.b_O", torch.zeros(1))
 
 

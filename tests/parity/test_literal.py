@@ -6,15 +6,17 @@ import torch
 from mudd_interp import axes
 from mudd_interp.model import HookedMUDDTransformer
 from tests.parity import literal
-from tests.parity.family import FAMILY, random_model, random_tokens
+from tests.parity.family import BIDIRECTIONAL, FAMILY, random_model, random_tokens
+
+EVERY = FAMILY | BIDIRECTIONAL
 
 # float64 rounding, summed in another order over a few layers.
 TOLERANCE = 1e-10
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", EVERY)
 def test_agrees_with_the_equations(name: str):
-    cfg = FAMILY[name]
+    cfg = EVERY[name]
     model, tokens = random_model(cfg), random_tokens(cfg)
     logits, cache = model.run_with_cache(tokens)
     for row, ids in enumerate(tokens):
@@ -43,9 +45,9 @@ def test_a_fresh_model_is_its_plain_twin(name: str):
     torch.testing.assert_close(model(tokens), twin(tokens), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", EVERY)
 def test_with_and_without_gradients_hooks_and_cache_the_numbers_are_the_same(name: str):
-    cfg = FAMILY[name]
+    cfg = EVERY[name]
     model, tokens = random_model(cfg), random_tokens(cfg)
     stacked = model(tokens).detach()
     with torch.no_grad():
@@ -63,3 +65,14 @@ def test_decoding_with_keys_and_values_agrees_with_the_whole_prefix(name: str):
     past = model.new_kv_cache(batch=2, pos=9)
     pieces = [model(part, past_kv_cache=past) for part in tokens.split([4, 1, 3, 1], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", BIDIRECTIONAL)
+def test_a_position_sees_later_ones_and_the_words_for_it_are_those_of_the_configuration(name: str):
+    model, tokens = random_model(BIDIRECTIONAL[name]), random_tokens(BIDIRECTIONAL[name])
+    other = tokens.clone()
+    other[:, -1] = (other[:, -1] + 1) % model.cfg.d_vocab
+    moved = (model(tokens) - model(other)).abs().amax(-1)
+    assert (moved > 1e-6).all()  # far above rounding: every position reads the last one
+    assert model.cfg.attention_dir == "bidirectional"
+    assert model.cfg.positional_embedding_type == ("rotary" if model.cfg.rotary_dim else "none")

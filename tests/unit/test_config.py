@@ -276,6 +276,14 @@ def test_bad_values_in_a_file_of_our_own(change: dict[str, Any], words: str):
         ModelConfig.from_dict(values | change)
 
 
+def test_causal_attention_goes_without_saying_and_so_digests_stay():
+    cfg = ModelConfig(**SMALL)
+    assert "attention_dir" not in {**cfg.to_dict(), **cfg.identity()}
+    both = replace(cfg, attention_dir="bidirectional")
+    assert both.to_dict()["attention_dir"] == both.identity()["attention_dir"] == "bidirectional"
+    assert ModelConfig.from_json(both.to_json()) == both
+
+
 FLAGS: list[tuple[dict[str, Any], WiringConfig]] = [
     ({}, MUDD()),
     ({"dense": "none"}, Plain()),

@@ -272,7 +272,10 @@ def test_where_a_configuration_may_be(tmp_path: Path):
     [
         ("[1]", "holds a list: expected a JSON object"),
         ("{", "is not JSON"),
-        ('{"model_type": "gpt_neox"}', "model_type must be one of mudd-interp, muddformer, muddpythia"),
+        (
+            '{"model_type": "gpt_neox"}',
+            "model_type must be one of mudd-interp",
+        ),
         ('{"n_layers": 2}', "lacks the field `d_model`"),
         ('{"model_type": "mudd-interp"}', "format_version must be 1 or 2"),
     ],

@@ -58,7 +58,7 @@ def test_each_figure_has_its_own_text_in_one_manifest(tmp_path: Path):
         plural = "" if sequences == 1 else "s"
         words = f"{data}, {count:,} tokens in {sequences:,} sequence{plural}"
         assert words in manifest["captions"][name]
-    seen = TokensSeen()
+    seen = TokensSeen(study.models["model"].front)
     seen.add(tokens)
     (entry,) = (each for each in manifest["figures"] if each["name"] == "token_losses")
     assert entry["computed_on"]["model"][0]["token_digest"] == f"{seen.digest:064x}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mudd_interp import axes
@@ -17,7 +18,7 @@ from mudd_interp.model.bridge.taps import Taps
 from mudd_interp.model.bridge.weights import BridgeEnds, BridgeWeights
 from mudd_interp.model.decoding import Decoding, Reader
 from mudd_interp.model.language import LanguageModel
-from mudd_interp.protocol import NOT_TRIED, ModelInfo
+from mudd_interp.protocol import LACKS, NOT_TRIED, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
@@ -165,6 +166,11 @@ class BridgeModel(LanguageModel):
         """``False``: attention is eager code, so a pass is the same whatever is cached of it."""
         return False
 
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """Only decoders of text can be wrapped."""
+        return frozenset(LACKS)
+
     # --- What a language model is asked (model.language) ----------------------------------------
 
     @property
@@ -218,6 +224,10 @@ class BridgeModel(LanguageModel):
         if start is not None and start == self.cfg.n_layers:
             raise ValueError(f"a bridged model starts at a block, 0 to {start - 1}, got {start}.")
         return self.passes.between(given, return_type, start, stop)
+
+    def embed_ids(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """X_0: with learned positions, where the model has them."""
+        return self.passes.stream_before(tokens, 0)
 
     def positions_seen(self, past: Any) -> int:
         """None: ``past_kv_cache`` is refused, ``generate`` and the bridge keep keys and values."""

@@ -39,7 +39,7 @@ class BridgePass:
         """
         with self.taps.between(start, stop):
             if stop is not None:
-                return self._stream_before(given, stop, start)
+                return self.stream_before(given, stop, start)
             if return_type is None:
                 return self._to_final_norm(given, start)
             return self.run(given, start_at_layer=start)
@@ -59,9 +59,10 @@ class BridgePass:
         with self.bridge.unembed.register_forward_pre_hook(stop):
             self.run(given, start_at_layer=start)
 
-    def _stream_before(
-        self, given: Tensor, stop: int, start: int | None
+    def stream_before(
+        self, given: Tensor, stop: int, start: int | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream that enters block ``stop``; arguments are those of :meth:`between`."""
         if stop != len(self.taps.blocks):
             return self.run(given, stop_at_layer=stop, start_at_layer=start)
         kept: list[Tensor] = []

@@ -7,7 +7,9 @@ from typing import ClassVar
 import torch
 
 from mudd_interp import axes
-from mudd_interp.protocol import ModelInfo
+from mudd_interp.model.front import TokenFront
+from mudd_interp.model.tokens import Tokens
+from mudd_interp.protocol import LACKS, ModelInfo
 from mudd_interp.states import StateWiring
 
 CPU = torch.device("cpu")
@@ -31,6 +33,7 @@ class FakeModel:
     """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
 
     training = False
+    traits = frozenset(LACKS)
 
     def __init__(
         self,
@@ -49,6 +52,10 @@ class FakeModel:
         self.wiring = StateWiring(n_layers, streams)
         self.hook_dict = {}
         self.fwd_hooks = ()
+
+    @property
+    def front(self):
+        return TokenFront(Tokens(self.tokenizer, self.cfg), embed=torch.nn.Identity())
 
     @contextmanager
     def hooks(self, fwd_hooks=(), bwd_hooks=()):
