@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from mudd_interp.evaluation.items import Item, write_items
 from mudd_interp.evaluation.names import FEATURES, credit, frequency, recency
+from mudd_interp.evaluation.rules import BRACKETS
 from mudd_interp.training.corpus import SourceFile, read_corpus, read_manifest
 from mudd_interp.training.tokenizer import load_packing_tokenizer
 
@@ -24,9 +25,11 @@ LONGEST, SHORTEST = 700, 200  # characters of a context
 MOST_TOKENS = 255  # context and answer; with a token before them they fit the bundled pair
 CLOZE_ITEMS, CLOZE_OF_A_FILE, CLOZE_APART = 1_700, 40, 40
 LAMBADA_ITEMS, LAMBADA_OF_A_FILE, LAMBADA_APART = 1_000, 20, 80
-BRACKET_ITEMS, BRACKET_OF_A_FILE, BRACKET_APART = 250, 12, 40  # of each kind
+BRACKET_ITEMS, BRACKET_OF_A_FILE, BRACKET_APART = 250, 48, 40  # of each kind
 UNUSED_FOR = 80
 """Characters in which LAMBADA's name must not have been used: it is not to be read off there."""
+OPEN_FOR = 15
+"""Characters since the innermost open bracket: nearer ones are no question."""
 
 CLOSING = (")", "]", "}", ":")
 _TRIPLES = 200  # of distractors that are tried for an item
@@ -34,10 +37,17 @@ _TRIPLES = 200  # of distractors that are tried for an item
 
 @dataclass(frozen=True)
 class Token:
-    """A token of Python's own tokenizer: its first character in the text, and its text."""
+    """A token of Python's own tokenizer.
+
+    Attributes:
+        start: Its first character in the text.
+        text: The token.
+        opened: Where the innermost bracket begins that is open before it; −1 where none is.
+    """
 
     start: int
     text: str
+    opened: int = -1
 
 
 @dataclass(frozen=True)
@@ -55,15 +65,19 @@ class Document:
         starts = [0]
         for line in text.split("\n"):
             starts.append(starts[-1] + len(line) + 1)
-        names, signs = list[Token](), list[Token]()
+        names, signs, opened = list[Token](), list[Token](), list[int]()
         for kind, string, (row, column), _, _ in tokenize.generate_tokens(
             io.StringIO(text).readline
         ):
-            token = Token(starts[row - 1] + column, string)
+            token = Token(starts[row - 1] + column, string, opened[-1] if opened else -1)
             if kind == tokenize.NAME and not keyword.iskeyword(string):
                 names.append(token)
             elif kind == tokenize.OP and string in CLOSING:
                 signs.append(token)
+            if kind == tokenize.OP and string in BRACKETS:
+                opened.append(token.start)
+            elif kind == tokenize.OP and string in BRACKETS.values():
+                opened.pop()
         return cls(source, text, tuple(names), tuple(signs))
 
 
@@ -233,14 +247,18 @@ def lambada(documents: Sequence[Document], cutter: Cutter, rng: random.Random) -
 
 
 def brackets(documents: Sequence[Document], cutter: Cutter, rng: random.Random) -> list[Item]:
-    """Which sign comes next, ``)``, ``]``, ``}`` or ``:``? As many items of each."""
+    """Which sign comes next, ``)``, ``]``, ``}`` or ``:``? All stand in a bracket opened long ago.
+
+    As many items of each, as far as the files have them (a ``}`` rarely follows a name).
+    """
     items, count = list[Item](), Counter[str]()
-    places = ((d, t) for d in documents for t in d.signs if _by_itself(d.text, t))
-    for document, token, use in _spread(places, BRACKET_OF_A_FILE * 4, BRACKET_APART, rng):
+    signs = ((d, t) for d in documents for t in d.signs if 0 <= t.opened <= t.start - OPEN_FOR)
+    places = (each for each in signs if _by_itself(each[0].text, each[1]))
+    for document, token, use in _spread(places, BRACKET_OF_A_FILE, BRACKET_APART, rng):
         if count[token.text] == BRACKET_ITEMS:
             continue
         context = cutter.cut(document, token.start, CLOSING)
-        if context is not None:
+        if context is not None and token.opened >= token.start - len(context):
             use()
             count[token.text] += 1
             answer = CLOSING.index(token.text)
@@ -273,10 +291,9 @@ def held_out_documents() -> list[Document]:
 
 
 def build(documents: Sequence[Document], task: str) -> list[Item]:
-    """The items of one local task."""
+    """The items of one local task, in random order, so that the first ones are a sample of all."""
     cutter = Cutter(load_packing_tokenizer())
-    items = BUILDERS[task](documents, cutter, random.Random(task))
-    return sorted(items, key=lambda item: (item.file, item.end))
+    return BUILDERS[task](documents, cutter, random.Random(task))
 
 
 if __name__ == "__main__":

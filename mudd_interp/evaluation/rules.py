@@ -5,6 +5,7 @@ A rule says how many of its best guesses there are and whether the right one is 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from mudd_interp.evaluation.items import Item
 from mudd_interp.evaluation.names import FEATURES, credit, uses_of
@@ -39,7 +40,7 @@ def _copied(item: Item) -> float:
     names = uses_of(item.context).order
     last_at, last = names[-1]
     tail = item.context[last_at:]
-    for (at, name), (after, guess) in reversed(list(zip(names, names[1:], strict=False))):
+    for (at, name), (after, guess) in reversed(list(pairwise(names))):
         if name == last and item.context[at:after].rstrip(" ") == tail:
             return float(guess == item.right.strip())
     return 0.0
