@@ -61,7 +61,6 @@ class Counts:
     truncated: int = 0
 
 
-@register_model("mudd-interp")
 class HookedLM(TemplateLM):
     """A model that ``load_model`` gives, or any hooked model, as the harness's ``TemplateLM``.
 
@@ -174,8 +173,9 @@ class HookedLM(TemplateLM):
         """
         del disable_tqdm
         for request in requests:
-            if not request.args[1]:
-                raise ValueError(_no_tokens(*request.args))
+            asked: Any = request.args
+            if not asked[1]:
+                raise ValueError(_no_tokens(*asked))
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _encode_pair(self, context: str, continuation: str) -> Pair:
@@ -337,6 +337,9 @@ class HookedLM(TemplateLM):
         new = whole[0, len(ids) :].tolist()
         text = decode(self.tokenizer, new[: new.index(ended)] if ended in new else new)
         return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=None)]
+
+
+register_model("mudd-interp")(HookedLM)
 
 
 def _score(log_probs: Float[Tensor, "pos d_vocab"], after: list[int]) -> Score:

@@ -13,13 +13,14 @@ from mudd_interp.evaluation.scores import Score
 from mudd_interp.evaluation.tasks import LOCAL_TASKS
 
 _INTERVALS = (
+    "+ : − are the items that only the one and only the other has right. "
     "Intervals draw files anew, or items where they are from none; they say nothing about other "
     "training seeds."
 )
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
-    """JSON-ready: ``runs``, ``settings``, ``harness`` and ``tasks``, by label and task.
+    """JSON-ready: ``harness``, ``settings``, ``runs``, and ``tasks``, one for each metric.
 
     Accuracies and rates are 0 to 1, bits are bits per byte; what is not defined is ``null``.
     """
@@ -36,12 +37,13 @@ def to_json(found: Evaluation) -> dict[str, Any]:
             }
             for run in found.runs
         ],
-        "tasks": {task.task: _task(task) for task in found.tasks},
+        "tasks": [_task(task) for task in found.tasks],
     }
 
 
 def _task(task: TaskResult) -> dict[str, Any]:
     return {
+        "task": task.task,
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,
         "items": task.items,
@@ -84,7 +86,7 @@ def _table(task: TaskResult) -> Table:
     title = f"{task.task}{what} ({task.items:,} items{of}{shots})"
     table = Table(title=escape(title), title_justify="left")
     table.add_column("")
-    for heading in (f"{task.metric} {arrow}", "± SE", "95 %", "only first : second"):
+    for heading in (f"{task.metric} {arrow}", "± SE", "95 %", "+ : −"):
         table.add_column(heading, justify="right")
     for label, score in task.scores.items():
         table.add_row(escape(label), *_cells(score), "")
@@ -102,7 +104,7 @@ def _table(task: TaskResult) -> Table:
 
 
 def _cells(score: Score, sign: str = "") -> tuple[str, str, str]:
-    interval = "" if math.isnan(score.low) else f"{score.low:{sign}.4f} to {score.high:{sign}.4f}"
+    interval = "" if math.isnan(score.low) else f"{score.low:{sign}.3f} to {score.high:{sign}.3f}"
     stderr = "" if math.isnan(score.stderr) else f"{score.stderr:.4f}"
     return f"{score.value:{sign}.4f}", stderr, interval
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from lm_eval.api.task import Task
+from lm_eval.api.metrics import bits_per_byte, mean
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -179,7 +179,7 @@ def evaluate(
             load_tasks(name)
         lms = {run.label: _adapter(run, settings, report) for run in runs}
         found = {label: _answers(lm, names, settings) for label, lm in lms.items()}
-    results = [_result(runs, found, name, lms) for name in next(iter(found.values()))]
+    results = [_result(runs, found, key, lms) for key in next(iter(found.values()))]
     return Evaluation(tuple(runs), settings, version("lm-eval"), tuple(results))
 
 
@@ -202,7 +202,7 @@ def _adapter(
 class _Answered:
     """A run's answers to one task, and what the harness says of them."""
 
-    task: Task
+    task: str
     metric: str
     higher_is_better: bool
     shots: int
@@ -228,8 +228,29 @@ def _answers(lm: HookedLM, names: Sequence[str], settings: Settings) -> dict[str
             task_manager=TaskManager(include_defaults=False),
         )
         for task in tasks:
-            found[task.task_name] = _answered(task, said, lm.counts)
+            for metric in _metrics(task):
+                found[_key(task, metric)] = _answered(task, metric, said, lm.counts)
     return found
+
+
+def _metrics(task: Any) -> list[str]:
+    """The metrics that are means over items, or bits per byte; the first one is the task's own.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = [name for name, how in task.aggregation().items() if how in (mean, bits_per_byte)]
+    if not found:
+        raise ValueError(
+            f"the score of {task.task_name!r} is no mean over its items, so models cannot be "
+            "compared by item: run it by lm_eval itself, with the model `mudd-interp`."
+        )
+    return sorted(found, key=lambda name: name != "acc")
+
+
+def _key(task: Any, metric: str) -> str:
+    """What a task's score is kept under: the task alone for its own metric."""
+    return task.task_name if metric == _metrics(task)[0] else f"{task.task_name}, {metric}"
 
 
 @contextmanager
@@ -245,42 +266,31 @@ def _quiet() -> Generator[None]:
         logger.setLevel(level)
 
 
-def _answered(task: Any, said: Mapping[str, Any], counts: Counts) -> _Answered:
+def _answered(task: Any, metric: str, said: Mapping[str, Any], counts: Counts) -> _Answered:
     name, samples = task.task_name, said["samples"][task.task_name]
-    better = task.higher_is_better()
-    metric = next((each for each in ("acc", "exact_match") if each in better), next(iter(better)))
-    values = [sample[metric] for sample in samples]
     groups = [sample["doc"].get(FILE, str(sample["doc_id"])) for sample in samples]
-    shots = int(said["n-shot"].get(name, 0))
-    return _Answered(task, metric, better[metric], shots, _sums(name, values), groups, counts)
+    answers = _sums([sample[metric] for sample in samples])
+    better, shots = task.higher_is_better()[metric], int(said["n-shot"].get(name, 0))
+    return _Answered(name, metric, better, shots, answers, groups, counts)
 
 
-def _sums(task: str, values: Sequence[Any]) -> Answers:
-    """Sums and counts of what the harness has of each item.
-
-    Raises:
-        ValueError: If the task's score is no mean over its items.
-    """
-    if all(isinstance(value, int | float | bool | np.number) for value in values):
-        return Answers(np.array(values, dtype=np.float64), np.ones(len(values)))
-    if all(isinstance(value, tuple) and len(value) == 2 for value in values):
+def _sums(values: Sequence[Any]) -> Answers:
+    """Sums and counts of what the harness has of each item: a number, or nats and bytes."""
+    if isinstance(values[0], tuple):
         log_probs, sizes = (np.array(each, dtype=np.float64) for each in zip(*values, strict=True))
         return Answers(-log_probs / math.log(2), sizes)
-    raise ValueError(
-        f"the score of {task!r} is no mean over its items, so models cannot be compared by item: "
-        "run it by lm_eval itself, with the model `mudd-interp`."
-    )
+    return Answers(np.array(values, dtype=np.float64), np.ones(len(values)))
 
 
 def _result(
     runs: Sequence[Run],
     found: Mapping[str, Mapping[str, _Answered]],
-    name: str,
+    key: str,
     lms: Mapping[str, HookedLM],
 ) -> TaskResult:
-    of = {label: answered[name] for label, answered in found.items()}
+    of = {label: answered[key] for label, answered in found.items()}
     first = next(iter(of.values()))
-    groups = first.groups
+    name, groups = first.task, first.groups
     return TaskResult(
         task=name,
         metric=first.metric,
@@ -295,8 +305,8 @@ def _result(
             for run in runs
             for other in run.against
         },
-        rules=_rules(name, groups),
-        paper=paper_scores(name, first.shots),
+        rules=_rules(name, groups) if key == name else {},
+        paper=paper_scores(name, first.shots) if key == name else {},
         counts={label: each.counts for label, each in of.items()},
     )
 

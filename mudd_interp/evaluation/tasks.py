@@ -30,14 +30,12 @@ class LocalTask:
 
     Attributes:
         title: What it is, in a few words.
-        metric: What it is scored by.
         rows: Makes its data.
         config: How the harness reads a row.
         prefix: Where ``<|endoftext|>`` is put for it; ``None`` leaves that to who asks.
     """
 
     title: str
-    metric: str
     rows: Callable[[], list[dict[str, Any]]]
     config: Mapping[str, Any]
     prefix: Prefix | None = None
@@ -76,6 +74,7 @@ def _held_out_rows() -> list[dict[str, Any]]:
 
 
 _ACCURACY = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+_EXACT = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
 _BITS = [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}]
 _CHOICE = {
     "output_type": "multiple_choice",
@@ -99,24 +98,24 @@ _ROLLING = {
 
 LOCAL_TASKS = {
     "identifier_cloze": LocalTask(
-        "which of four names comes next", "acc", _item_rows("identifier_cloze"), _CHOICE
+        "which of four names comes next", _item_rows("identifier_cloze"), _CHOICE
     ),
     "lambada_code": LocalTask(
-        "write the name that comes next", "acc", _item_rows("lambada_code"), _WRITTEN
+        "write the name that comes next", _item_rows("lambada_code"), _WRITTEN
     ),
     "closing_bracket": LocalTask(
-        "which of ) ] } : comes next", "acc", _item_rows("closing_bracket"), _CHOICE
+        "which of ) ] } : comes next; exact_match: of all tokens",
+        _item_rows("closing_bracket"),
+        {**_CHOICE, "metric_list": [*_ACCURACY, *_EXACT]},
     ),
     "held_out": LocalTask(
         "bits per byte, <|endoftext|> before each excerpt",
-        "bits_per_byte",
         _held_out_rows,
         _ROLLING,
         "document",
     ),
     "held_out_bare": LocalTask(
         "bits per byte, nothing before an excerpt",
-        "bits_per_byte",
         _held_out_rows,
         _ROLLING,
         "never",
