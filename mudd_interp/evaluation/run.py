@@ -135,16 +135,15 @@ def plan(
         ValueError: If a set of edits is empty.
     """
     name = model.info.name
-    other = () if baseline is None else (_other(baseline.info.name, name),)
+    last = () if baseline is None else (Run(_other(baseline.info.name, name), baseline),)
+    other = tuple(run.label for run in last)
     runs = [Run(name, model, against=other)]
     for each in edits:
         if not as_edits(each):
             raise ValueError("there are no edits: give some, such as `cut v 5<-2`.")
         text = edits_text(each)
         runs.append(Run(f"{name}: {text}", model, text, (name, *other)))
-    if baseline is not None:
-        runs.append(Run(*other, baseline))
-    return tuple(runs)
+    return (*runs, *last)
 
 
 def _other(name: str, model: str) -> str:

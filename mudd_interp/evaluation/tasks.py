@@ -124,16 +124,20 @@ LOCAL_TASKS = {
 """The local tasks. They are of Python source that the bundled pair was not trained on."""
 
 
+@cache
+def _data(name: str) -> Dataset:
+    return Dataset.from_list(LOCAL_TASKS[name].rows())
+
+
 def local_task(name: str) -> ConfigurableTask:
     """A local task as an object of the harness."""
-    local = LOCAL_TASKS[name]
 
     def data(**_: Any) -> dict[str, Dataset]:
-        return {"test": Dataset.from_list(local.rows())}
+        return {"test": _data(name)}
 
     # The delimiter between context and answer is a space by default; ours bring their own.
     own = {"task": name, "custom_dataset": data, "test_split": "test", "target_delimiter": ""}
-    return ConfigurableTask(config={**own, **local.config, "num_fewshot": 0})
+    return ConfigurableTask(config={**own, **LOCAL_TASKS[name].config, "num_fewshot": 0})
 
 
 def names_of(asked: Sequence[str]) -> list[str]:
