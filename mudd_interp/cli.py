@@ -24,6 +24,7 @@ from mudd_interp.request import OPTIONS, Request
 
 if TYPE_CHECKING:
     from mudd_interp.analysis import Progress
+    from mudd_interp.evaluation.run import Evaluation
     from mudd_interp.figures import Manifest
     from mudd_interp.viz import ImageFormat
 
@@ -418,7 +419,7 @@ def evaluate(
     Without --tasks: the local ones, of held-out Python source, which need no network.
     """
     from mudd_interp.checkpoints import load_model
-    from mudd_interp.files import write_text
+    from mudd_interp.files import is_stream, write_text
 
     if importlib.util.find_spec("lm_eval") is None:
         raise ValueError(
@@ -441,9 +442,13 @@ def evaluate(
         def report(label: str, rows: int, of: int) -> None:
             say(f"{label}, {rows:,} of {of:,} passes")
 
-        found = run_tasks(plan(loaded, other, edits or ()), names, settings, report)
-    if json_file is not None:
-        write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
+        def keep(found: "Evaluation", whole: bool = False) -> None:
+            # A file is replaced after each task; what goes through a pipe comes once.
+            if json_file is not None and (whole or not is_stream(json_file)):
+                write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
+
+        found = run_tasks(plan(loaded, other, edits or ()), names, settings, report, keep)
+    keep(found, whole=True)
     print_report(found)
 
 

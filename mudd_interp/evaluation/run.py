@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -155,6 +155,7 @@ def evaluate(
     tasks: Sequence[str] = ("local",),
     settings: Settings | None = None,
     report: Callable[[str, int, int], object] | None = None,
+    keep: Callable[[Evaluation], object] | None = None,
 ) -> Evaluation:
     """Score runs on tasks, with intervals, trivial rules, and the paper's numbers where it has any.
 
@@ -163,7 +164,8 @@ def evaluate(
         tasks: Names of local tasks, of the paper's, or of the harness; ``local`` and ``paper`` for
             all of them.
         settings: How.
-        report: Called with a label, the rows done and the rows in all, again for each kind of task.
+        report: Called with a label, the rows done and the rows in all, again for each task.
+        keep: Called after each task with all that was found so far.
 
     Raises:
         ValueError: Before anything runs: if a task is unknown or its data cannot be had, or a model
@@ -177,9 +179,15 @@ def evaluate(
         for name in names:
             load_tasks(name)
         lms = {run.label: _adapter(run, settings, report) for run in runs}
-        found = {label: _answers(lm, names, settings) for label, lm in lms.items()}
-    results = [_result(runs, found, key, lms) for key in next(iter(found.values()))]
-    return Evaluation(tuple(runs), settings, version("lm-eval"), tuple(results))
+        found = Evaluation(tuple(runs), settings, version("lm-eval"), ())
+        for name in names:
+            answered = {label: _answers(lm, name, settings) for label, lm in lms.items()}
+            keys = next(iter(answered.values()))
+            results = [_result(runs, answered, key, lms) for key in keys]
+            found = replace(found, tasks=(*found.tasks, *results))
+            if keep is not None:
+                keep(found)
+    return found
 
 
 def _adapter(
@@ -210,26 +218,25 @@ class _Answered:
     counts: Counts
 
 
-def _answers(lm: HookedLM, names: Sequence[str], settings: Settings) -> dict[str, _Answered]:
-    """One run's answers by task; each task by itself, so that its requests are counted."""
-    found: dict[str, _Answered] = {}
-    for name in names:
-        local = LOCAL_TASKS.get(name)
-        lm.prefix = settings.prefix if local is None or local.prefix is None else local.prefix
-        lm.counts = Counts()
-        tasks: list[Any] = load_tasks(name)
-        said: Any = simple_evaluate(
-            lm,
-            tasks=tasks,
-            num_fewshot=settings.shots,
-            limit=settings.limit,
-            bootstrap_iters=0,  # intervals are ours
-            task_manager=TaskManager(include_defaults=False),
-        )
-        for task in tasks:
-            for metric in _metrics(task):
-                found[_key(task, metric)] = _answered(task, metric, said, lm.counts)
-    return found
+def _answers(lm: HookedLM, name: str, settings: Settings) -> dict[str, _Answered]:
+    """One run's answers to the task of a name, by task and metric."""
+    local = LOCAL_TASKS.get(name)
+    lm.prefix = settings.prefix if local is None or local.prefix is None else local.prefix
+    lm.counts = Counts()
+    tasks: list[Any] = load_tasks(name)
+    said: Any = simple_evaluate(
+        lm,
+        tasks=tasks,
+        num_fewshot=settings.shots,
+        limit=settings.limit,
+        bootstrap_iters=0,  # intervals are ours
+        task_manager=TaskManager(include_defaults=False),
+    )
+    return {
+        _key(task, metric): _answered(task, metric, said, lm.counts)
+        for task in tasks
+        for metric in _metrics(task)
+    }
 
 
 def _metrics(task: Any) -> list[str]:

@@ -100,7 +100,7 @@ def test_an_edit_that_the_model_cannot_have_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(HookedLM, "logits", None)
-    with pytest.raises(ValueError, match="layer must lie in 0..11 here, got 90"):
+    with pytest.raises(ValueError, match=r"layer must lie in 0\.\.11 here, got 90"):
         evaluate(plan(load("tfm-tiny"), edits=["cut v 90<-1"]), ["closing_bracket"])
     with pytest.raises(ValueError, match="there are no edits"):
         plan(load("tfm-tiny"), edits=[""])
