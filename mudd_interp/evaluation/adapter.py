@@ -7,7 +7,8 @@ moves none of padding.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,6 +34,7 @@ every context as well, or nowhere (the first token of a rolling text is then not
 
 PREFIXES: tuple[Prefix, ...] = get_args(Prefix)
 BATCH = 16
+_KEPT = 64  # texts whose ids are kept: a context comes again with each of its choices
 _NEW_TOKENS = 256  # the harness's own default where a task does not say
 
 Pair = tuple[list[int], list[int]]
@@ -115,6 +117,7 @@ class HookedLM(TemplateLM):
         self.means = _means(self.model, self.edits) if means is None else means
         edit_hooks(self.model, self.edits, self.means)  # what cannot be done is said at once
         self.counts = Counts()
+        self._ids = lru_cache(_KEPT)(self._encode)
         self._device = self.model.cfg.device
 
     @property
@@ -156,7 +159,10 @@ class HookedLM(TemplateLM):
     ) -> list[int]:
         """The ids of a text. It is a document: where it spells a special token, that is text."""
         del add_special_tokens, kwargs
-        return [token for ids in encode_document(self.tokenizer, [string]) for token in ids]
+        return list(self._ids(string))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(encode_document(self.tokenizer, [text])))
 
     def logits(self, tokens: Any) -> Float[Tensor, "batch pos d_vocab"]:
         """A forward pass, hooks and edits included."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from lm_eval.api.metrics import bits_per_byte, mean
-from lm_eval.evaluator import simple_evaluate
-from lm_eval.tasks import TaskManager
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.evaluator import evaluate as harness
 
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
@@ -224,19 +224,24 @@ def _answers(lm: HookedLM, name: str, settings: Settings) -> dict[str, _Answered
     lm.prefix = settings.prefix if local is None or local.prefix is None else local.prefix
     lm.counts = Counts()
     tasks: list[Any] = load_tasks(name)
-    said: Any = simple_evaluate(
-        lm,
-        tasks=tasks,
-        num_fewshot=settings.shots,
-        limit=settings.limit,
-        bootstrap_iters=0,  # intervals are ours
-        task_manager=TaskManager(include_defaults=False),
-    )
+    for task in tasks:
+        _set_shots(task, settings.shots)
+    # Not simple_evaluate, which also asks git and the machine what they are.
+    loaded: Any = {"tasks": {task.task_name: task for task in tasks}}
+    said: Any = harness(lm, loaded, limit=settings.limit, bootstrap_iters=0)  # intervals are ours
     return {
         _key(task, metric): _answered(task, metric, said, lm.counts)
         for task in tasks
         for metric in _metrics(task)
     }
+
+
+def _set_shots(task: Any, shots: int | None) -> None:
+    """Examples before a question, as the harness's own command sets them: 0 in a task stays."""
+    own = task.get_config("num_fewshot")
+    if own is None or (shots is not None and own != 0):
+        task.set_config(key="num_fewshot", value=shots or 0)
+    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
 
 def _metrics(task: Any) -> list[str]:
