@@ -128,8 +128,9 @@ def _settings(found: Evaluation) -> list[str]:
     lengths = {how.max_length or run.model.cfg.n_ctx for run in found.runs}
     dtypes = sorted({str(run.model.cfg.dtype).removeprefix("torch.") for run in found.runs})
     windows = " and ".join(map(str, sorted(lengths)))
-    done = f"prefix {how.prefix}, {', '.join(dtypes)}, batches of {how.batch_size}"
-    notes = [f"lm-eval {found.harness}, {done}, windows of {windows} tokens.", _INTERVALS]
+    done = f"{', '.join(dtypes)}, batches of {how.batch_size}, windows of {windows} tokens"
+    prefix = f"prefix {how.prefix} where a task does not say"
+    notes = [f"lm-eval {found.harness}, {done}, {prefix}.", _INTERVALS]
     if len(lengths) > 1:
         notes.append(
             "The models read windows of different lengths, on which bits per byte depend: give "

@@ -31,7 +31,7 @@ def adapter(name: str = "mudd-tiny", **options: Any) -> HookedLM:
     return HookedLM(load(name), **options)
 
 
-def ask(kind: str, *arguments: object) -> Instance:
+def ask(kind: Any, *arguments: object) -> Instance:
     return Instance(kind, {}, arguments, 0)
 
 
@@ -231,7 +231,8 @@ def test_nothing_is_put_between_a_context_and_its_answer(name: str):
     """The harness's delimiter is one space where a task does not say otherwise."""
     task = local_task(name)
     doc = task.test_docs()[0]
-    asked: Any = task.construct_requests(doc, task.doc_to_text(doc), metadata=(name, 0, 1))
+    context: Any = task.doc_to_text(doc)
+    asked: Any = task.construct_requests(doc, context, metadata=(name, 0, 1))
     asked = asked if isinstance(asked, list) else [asked]
     assert [each.args[1] for each in asked] == doc["choices"]
     assert {each.args[0] for each in asked} == {doc["context"]}

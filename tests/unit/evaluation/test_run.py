@@ -156,7 +156,8 @@ def test_the_middle_school_part_of_race_is_the_high_school_task_on_other_data(
 
     def hub(path: str, name: str, **_: Any) -> dict[str, Dataset]:
         asked.append((path, name))
-        return {"test": Dataset.from_list([{"article": "One b.", "problems": str([problem])}])}
+        article = {"article": "One b.", "problems": str([problem])}
+        return {"test": Dataset.from_list([article] * 3)}
 
     monkeypatch.setattr("datasets.load_dataset", hub)
     (middle,), (high,) = tasks.load_tasks("race_middle"), tasks.load_tasks("race")
@@ -165,9 +166,11 @@ def test_the_middle_school_part_of_race_is_the_high_school_task_on_other_data(
     assert (middle.task_name, high.task_name) == ("race_middle", "race")
     done = evaluate(plan(load("tfm-tiny")), ["race_middle"])
     (task,) = done.tasks
-    assert (task.task, task.metric, task.items, task.files) == ("race_middle", "acc", 1, None)
+    assert (task.task, task.metric, task.items, task.files) == ("race_middle", "acc", 3, None)
     assert task.paper == paper_scores("race_middle", 0)
-    assert math.isnan(task.scores["tfm-tiny"].stderr)
+    (more,) = evaluate(plan(load("tfm-tiny")), ["race_middle"], Settings(limit=1, shots=1)).tasks
+    assert (more.shots, more.paper) == (1, {})  # the paper has none with one example
+    assert math.isnan(more.scores["tfm-tiny"].stderr)
 
 
 @pytest.mark.slow  # it reads the names of all tasks of the harness
