@@ -1,5 +1,6 @@
 """The command line: one verb, one job. Anything wrong with the input is one message, exit 2."""
 
+import importlib.util
 import io
 import json
 import logging
@@ -7,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from mudd_interp.request import OPTIONS, Request
 
 if TYPE_CHECKING:
     from mudd_interp.analysis import Progress
+    from mudd_interp.evaluation.run import Evaluation
     from mudd_interp.figures import Manifest
     from mudd_interp.viz import ImageFormat
 
@@ -235,21 +237,29 @@ def _is_first_process() -> bool:
 
 @contextmanager
 def _progress(what: str) -> Generator["Progress"]:
+    """A progress line for a sweep."""
+    with _line(what) as say:
+
+        def report(sequences: int, tokens: int) -> None:
+            say(f"{sequences:,} sequences, {tokens:,} tokens")
+
+        yield report
+
+
+@contextmanager
+def _line(what: str) -> Generator[Callable[[str], None]]:
     """A progress line on stderr, if it is a terminal; one for all processes together."""
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    console = Console(stderr=True)
+    # The stream as it is now: what silences a library by another one does not silence this line.
+    console = Console(file=sys.stderr)
     shown = console.is_terminal and _is_first_process()
     with Bar(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(f"{what}: loading the models")
-
-        def report(sequences: int, tokens: int) -> None:
-            bar.update(task, description=f"{what}: {sequences:,} sequences, {tokens:,} tokens")
-
-        yield report
+        yield lambda text: bar.update(task, description=f"{what}: {text}")
 
 
 @app.command("app")
@@ -390,6 +400,75 @@ def bench(
     print_report(found)
     if figure is not None:
         write_growth(found, figure)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name, folder or hub id.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="The same, to hold it against on the same items.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="a,b: tasks of lm-eval, or `local`, or `paper` (Table 3).")
+    ] = "local",
+    edits: Annotated[
+        list[str] | None,
+        typer.Option(help="What to change in the model, such as `cut v *<-*`; again for others."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many items.")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples before a question.")] = None,
+    prefix: Annotated[
+        str, typer.Option(help="Where to put <|endoftext|>: document, always, never.")
+    ] = "document",
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens read at once, where fewer than the context.")
+    ] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Drop the beginning of a context that is too long.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows in a pass.")] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, ...")] = None,
+    json_file: Annotated[
+        str | None, _path("--json", "--output", help="Write what was found here.")
+    ] = None,
+) -> None:
+    """Score a model on tasks, by lm-evaluation-harness, and say what an edit costs.
+
+    Without --tasks: the local ones, of held-out Python source, which need no network.
+    """
+    from mudd_interp.checkpoints import load_model
+    from mudd_interp.files import is_stream, write_text
+
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ValueError(
+            "evaluating on tasks needs lm-evaluation-harness: pip install 'mudd-interp[eval]'."
+        )
+    if json_file is not None:
+        _check_file(json_file)
+    from mudd_interp.evaluation.report import print_report, to_json
+    from mudd_interp.evaluation.run import Settings, plan
+    from mudd_interp.evaluation.run import evaluate as run_tasks
+    from mudd_interp.evaluation.tasks import check_names, names_of
+
+    names = names_of(_names("tasks", tasks))
+    check_names(names)
+    settings = Settings(limit, shots, prefix, max_length, truncate, batch_size)
+    loaded = load_model(model, device, dtype)
+    other = None if baseline is None else load_model(baseline, device, dtype)
+    with _line("scoring") as say:
+
+        def report(label: str, rows: int, of: int) -> None:
+            say(f"{label}, {rows:,} of {of:,} passes")
+
+        def keep(found: "Evaluation", whole: bool = False) -> None:
+            # A file is replaced after each task; what goes through a pipe comes once.
+            if json_file is not None and (whole or not is_stream(json_file)):
+                write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
+
+        found = run_tasks(plan(loaded, other, edits or ()), names, settings, report, keep)
+    keep(found, whole=True)
+    print_report(found)
 
 
 def _check_file(path: str) -> None:

@@ -204,7 +204,7 @@ def dataset_batches(
             is no such column, or the column does not hold text.
     """
     rows = _dataset_rows(name, config, split)
-    with _silent_hub():
+    with silent_hub():
         for row in islice(rows(), 1):
             _cell(row, column, name)
 
@@ -474,7 +474,7 @@ def _dataset_rows(
 
 
 @contextmanager
-def _silent_hub() -> Generator[None]:
+def silent_hub() -> Generator[None]:
     """Silence the client's warning at every attempt: what is wrong is said once, by us."""
     from huggingface_hub.utils import logging
 

@@ -49,7 +49,8 @@ The weights are stored in half precision, which moves the held-out losses by {mu
 
 ## Licence
 
-MIT, as the rest of this project. The held-out pack contains short excerpts of the packages above.
+MIT, as the rest of this project. The held-out pack and the items in `tasks` are short excerpts of
+the packages above.
 """
 
 
