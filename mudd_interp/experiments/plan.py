@@ -69,8 +69,22 @@ class Run:
 Losses = Callable[[Run], float]
 """The held-out loss of a run that is complete, in nats per token."""
 
-Plan = Generator[Sequence[Run]]
-"""Stages of runs: those of one stage may run in any order, and come before those of the next."""
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that may be made in any order, after all of the stage before.
+
+    Attributes:
+        runs: The runs.
+        sweep: Whether they only look for a learning rate.
+    """
+
+    runs: Sequence[Run]
+    sweep: bool = False
+
+
+Plan = Generator[Stage]
+"""The stages of an experiment; what comes after a sweep depends on its losses."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ def ladder_plan(scale: Scale, losses: Losses) -> Plan:
     at = Run(LADDER, "plain", 0, scale.steps_at(LADDER), RATES[0])
     peak_lr = best_rate((yield from sweep(at, losses)))
     for seed in scale.seeds_of(5):
-        yield [replace(at, rung=rung, seed=seed, peak_lr=peak_lr) for rung in TABLE_5]
+        yield Stage([replace(at, rung=r, seed=seed, peak_lr=peak_lr) for r in TABLE_5])
 
 
 def large_ladder_plan(
@@ -110,7 +124,7 @@ def large_ladder_plan(
     steps = scale.steps or 2450
     at = Run(LARGE_LADDER, "plain", 0, steps, 2e-3, batch=16)
     for seed in scale.seeds_of(4):
-        yield [replace(at, rung=rung, seed=seed) for rung in TABLE_5]
+        yield Stage([replace(at, rung=rung, seed=seed) for rung in TABLE_5])
 
 def scaling_plan(scale: Scale, losses: Losses) -> Plan:
     """Loss against compute, four widths and two architectures; then depth for width.
@@ -127,10 +141,10 @@ def scaling_plan(scale: Scale, losses: Losses) -> Plan:
         for size, planned in zip(SCALES, SCALING_SEEDS, strict=True):
             if seed < planned:
                 at = Run(size, "plain", seed, scale.steps_at(size), rates[size.name])
-                yield [replace(at, rung=rung) for rung in PAIR]
+                yield Stage([replace(at, rung=rung) for rung in PAIR])
     # As many tokens as for 12x128, whose parameters it has.
     at = Run(DEEP, "plain", 0, scale.steps_at(SCALES[-1]), rates[DEEP.name])
-    yield [replace(at, rung=rung) for rung in ("plain", "prepost")]
+    yield Stage([replace(at, rung=rung) for rung in ("plain", "prepost")])
 
 
 PLANS: Mapping[str, Callable[[Scale, Losses], Plan]] = {
@@ -140,7 +154,7 @@ PLANS: Mapping[str, Callable[[Scale, Losses], Plan]] = {
 }
 
 
-def sweep(at: Run, losses: Losses) -> Generator[Sequence[Run], None, dict[float, float]]:
+def sweep(at: Run, losses: Losses) -> Generator[Stage, None, dict[float, float]]:
     """Stages that find the best peak rate for a size, on its first seed and both architectures.
 
     Returns:
@@ -149,7 +163,8 @@ def sweep(at: Run, losses: Losses) -> Generator[Sequence[Run], None, dict[float,
     tried = dict[float, float]()
     wanted: Sequence[float] = RATES
     while wanted:
-        yield (runs := [replace(at, rung=r, peak_lr=lr) for lr in wanted for r in PAIR])
+        runs = [replace(at, rung=r, peak_lr=lr) for lr in wanted for r in PAIR]
+        yield Stage(runs, sweep=True)
         for lr in wanted:
             found = [losses(run) for run in runs if run.peak_lr == lr]
             tried[lr] = sum(found) / len(found)

@@ -125,8 +125,8 @@ def run_plan(
     train, done = partial(train_run, place=place, how=how), list[Run]()
     with _pool(jobs) if jobs > 1 else nullcontext() as pool:
         for stage in PLANS[name](scale or Scale(), partial(held_out_loss, place=place)):
-            list(map(train, stage) if pool is None else pool.map(train, stage))
-            done += [run for run in stage if run not in done]
+            list(map(train, stage.runs) if pool is None else pool.map(train, stage.runs))
+            done += [run for run in stage.runs if run not in done]
     return done
 
 

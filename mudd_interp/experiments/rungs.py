@@ -13,8 +13,10 @@ from mudd_interp.config import ModelConfig, reallocate, wiring
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.block import Block
 from mudd_interp.model.layers import init_weights
+from mudd_interp.model.wirings import MUDD
 from mudd_interp.model.wirings.base import Connections
 from mudd_interp.training.tokenizer import D_VOCAB
+from mudd_interp.wiring import newest_source
 
 N_CTX = 256
 
@@ -28,31 +30,38 @@ class Rung:
         kind: Of the wiring.
         values: The wiring's fields.
         realloc: Whether FFN widths grow over depth (paper, section 2.6).
+        paper: The paper's validation perplexity at 405M parameters, to two digits; ``None`` for
+            what Table 5 does not have.
     """
 
     title: str
     kind: str
     values: Mapping[str, Any]
     realloc: bool = False
+    paper: float | None = None
 
 
-def _mudd(title: str, realloc: bool = False, **values: Any) -> Rung:
-    return Rung(title, "mudd", MappingProxyType(values), realloc)
+def _plain(title: str, paper: float, realloc: bool = False) -> Rung:
+    return Rung(title, "plain", MappingProxyType({}), realloc, paper)
+
+
+def _mudd(title: str, paper: float, realloc: bool = False, **values: Any) -> Rung:
+    return Rung(title, "mudd", MappingProxyType(values), realloc, paper)
 
 
 RUNGS: Mapping[str, Rung] = MappingProxyType(
     {
-        "plain": Rung("Transformer++", "plain", MappingProxyType({})),
-        "static": _mudd("+ static", ways="one", dynamic=False),
-        "dynamic": _mudd("+ dynamic", ways="one"),
-        "multiway-static": _mudd("+ multiway static", dynamic=False),
-        "multiway-dynamic": _mudd("+ multiway dynamic"),
-        "muddformer": _mudd("MUDDFormer", realloc=True),
-        "plain-realloc": Rung("Transformer++ + re-alloc", "plain", MappingProxyType({}), True),
-        "without-q": _mudd("MUDDFormer - Q", realloc=True, ways="kvr"),
-        "without-k": _mudd("MUDDFormer - K", realloc=True, ways="qvr"),
-        "without-v": _mudd("MUDDFormer - V", realloc=True, ways="qkr"),
-        "without-r": _mudd("MUDDFormer - R", realloc=True, ways="qkv"),
+        "plain": _plain("Transformer++", 11.68),
+        "static": _mudd("+ static", 11.44, ways="one", dynamic=False),
+        "dynamic": _mudd("+ dynamic", 11.09, ways="one"),
+        "multiway-static": _mudd("+ multiway static", 11.27, dynamic=False),
+        "multiway-dynamic": _mudd("+ multiway dynamic", 10.83),
+        "muddformer": _mudd("MUDDFormer", 10.77, realloc=True),
+        "plain-realloc": _plain("Transformer++ + re-alloc", 11.93, realloc=True),
+        "without-q": _mudd("MUDDFormer - Q", 10.89, realloc=True, ways="kvr"),
+        "without-k": _mudd("MUDDFormer - K", 10.90, realloc=True, ways="qvr"),
+        "without-v": _mudd("MUDDFormer - V", 11.05, realloc=True, ways="qkr"),
+        "without-r": _mudd("MUDDFormer - R", 11.14, realloc=True, ways="qkv"),
         "prepost": Rung("MUDDFormer, PrePostDANorm", "prepost", MappingProxyType({}), True),
     }
 )
@@ -110,6 +119,26 @@ def config(size: Size, rung: str) -> ModelConfig:
         d_mlp=reallocate(width, size.n_layers, size.d_model // 8) if found.realloc else width,
         wiring=wiring(found.kind, **found.values),
     )
+
+
+def training_flops(cfg: ModelConfig, tokens: int) -> int:
+    """FLOPs of training on so many tokens, in rows of 256: three times those of the forward pass.
+
+    All matrix products count, with the unembedding, attention within its causal triangle, and the
+    weights and sums of dense connections; norms and activations do not.
+    """
+    width = cfg.d_model
+    matrices = sum(4 * width * width + 3 * width * mlp for mlp in cfg.mlp_widths)
+    attended = (N_CTX + 1) // 2  # keys of a query, on average
+    products = matrices + cfg.n_layers * 2 * attended * width + width * cfg.d_vocab
+    if isinstance(cfg.wiring, MUDD):
+        for row in range(cfg.n_layers):
+            ways, sources = len(cfg.wiring.of_row(row, cfg.n_layers)), newest_source(row) + 1
+            products += ways * sources * width
+            if cfg.wiring.dynamic:
+                hidden = cfg.wiring.hidden(row, cfg.n_layers)
+                products += width * hidden + hidden * ways * sources
+    return 3 * 2 * products * tokens
 
 
 def fresh_model(cfg: ModelConfig, seed: int, tokenizer: Any = None) -> HookedMUDDTransformer:
