@@ -28,7 +28,16 @@ from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
     kind.name: kind
-    for module in (losses, similarity, weights, heads, attribution, edited, interventions, experiments)
+    for module in (
+        losses,
+        similarity,
+        weights,
+        heads,
+        attribution,
+        edited,
+        interventions,
+        experiments,
+    )
     for kind in module.KINDS
 }
 """Every figure by name, in the order in which they are listed."""

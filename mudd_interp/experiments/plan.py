@@ -126,6 +126,7 @@ def large_ladder_plan(
     for seed in scale.seeds_of(4):
         yield Stage([replace(at, rung=rung, seed=seed) for rung in TABLE_5])
 
+
 def scaling_plan(scale: Scale, losses: Losses) -> Plan:
     """Loss against compute, four widths and two architectures; then depth for width.
 

@@ -86,8 +86,9 @@ class Size:
 
     @property
     def name(self) -> str:
-        """Depth and width, ``12x64``."""
-        return f"{self.n_layers}x{self.d_model}"
+        """Depth and width, ``12x64``; with the heads, ``12x128h4``, unless they are 16 wide."""
+        heads = "" if self.d_model == 16 * self.n_heads else f"h{self.n_heads}"
+        return f"{self.n_layers}x{self.d_model}{heads}"
 
     @property
     def d_mlp(self) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from mudd_interp.experiments.plan import PLANS, Run, Scale
-from mudd_interp.experiments.rungs import config, training_flops
 from mudd_interp.experiments.run import SCORED, RunResult, is_complete, read_result
+from mudd_interp.experiments.rungs import config, training_flops
 from mudd_interp.files import csv_table, write_bytes
 from mudd_interp.training.evaluate import FileLosses
 
@@ -47,6 +47,11 @@ class Tables:
         tokens = self.files["tokens"].to_numpy(np.int64) * len(runs)
         return FileLosses(tuple(self.files["file"]), totals, tokens)
 
+    def trained(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of some runs that came to their end."""
+        losses = self.by_run("loss")
+        return [run for run in runs if np.isfinite(losses.get(run.name, np.inf))]
+
     def by_run(self, column: str) -> Mapping[str, float]:
         """A number of each run, by its name."""
         return dict(zip(self.runs["name"], self.runs[column].astype(float), strict=True))
@@ -60,8 +65,7 @@ def planned(name: str, tables: Tables) -> list[Run]:
     losses, found = tables.by_run("loss"), list[Run]()
     try:
         for stage in PLANS[name](Scale(), lambda run: losses[run.name]):
-            if not stage.sweep:
-                found += [run for run in stage.runs if np.isfinite(losses.get(run.name, np.inf))]
+            found += [] if stage.sweep else tables.trained(stage.runs)
     except KeyError:  # a sweep is not complete: what follows it is not known
         pass
     return found
@@ -81,7 +85,7 @@ def collect(place: Path, plans: Sequence[str] = tuple(PLANS)) -> Tables:
                     found[run.name] = run, read_result(place / run.name)
             if stage.sweep and any(run.name not in found for run in stage.runs):
                 break
-    return _tables(list(found.values()))
+    return make_tables(list(found.values()))
 
 
 def _loss(found: Mapping[str, tuple[Run, RunResult]], run: Run) -> float:
@@ -89,7 +93,12 @@ def _loss(found: Mapping[str, tuple[Run, RunResult]], run: Run) -> float:
     return float("inf") if loss is None else loss
 
 
-def _tables(found: Sequence[tuple[Run, RunResult]]) -> Tables:
+def make_tables(found: Sequence[tuple[Run, RunResult]]) -> Tables:
+    """The tables of runs and their results.
+
+    Raises:
+        ValueError: If runs were measured on different files.
+    """
     kept = [(run, result) for run, result in found if result.loss is not None]
     runs = pd.DataFrame([_row(run, result) for run, result in found], columns=_COLUMNS)
     files = pd.DataFrame({"file": [], "tokens": []})

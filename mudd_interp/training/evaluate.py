@@ -78,9 +78,7 @@ def pack_losses(
     return torch.cat(losses).numpy()
 
 
-def by_file(
-    losses: Float64[np.ndarray, "sequence predicted"], pack: ValidationPack
-) -> FileLosses:
+def by_file(losses: Float64[np.ndarray, "sequence predicted"], pack: ValidationPack) -> FileLosses:
     """The losses of a pack's tokens, added up over each of its files."""
     names = [f"{origin.package}: {origin.path}" for origin in pack.origins]
     files, index = np.unique(names, return_inverse=True)

@@ -29,11 +29,11 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
         specs=[[{"colspan": 2}, None], [{}, {}]],
         row_heights=[0.55, 0.45],
         vertical_spacing=0.13,
-        horizontal_spacing=0.12,
+        horizontal_spacing=0.16,
         subplot_titles=[
             "gap in loss, nats per token",
             "largest induction score of a head",
-            "loss minus Transformer++'s, by position",
+            "gap to Transformer++ by position",
         ],
     )
     gaps = table[table["quantity"] == "gap"]

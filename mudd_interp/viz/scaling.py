@@ -44,7 +44,8 @@ def scaling_figure(table: pd.DataFrame, source: str) -> go.Figure:
     if losses.empty:
         place = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain", "showarrow": False}
         figure.add_annotation(text="no complete run yet", **place)
-    figure.update_xaxes(type="log", title="6 N D, FLOPs", exponentformat="power", row=1, col=1)
+    figure.update_xaxes(type="log", dtick=1, title="compute, 6 N D FLOPs", row=1, col=1)
+    figure.update_xaxes(exponentformat="power", row=1, col=1)
     figure.update_yaxes(title="times the compute", row=1, col=2)
     return finish(
         figure,
@@ -65,7 +66,8 @@ def _layers(table: pd.DataFrame) -> pd.Series:
 
 def _points(table: pd.DataFrame, style: LineStyle, axis: str) -> dict[str, Any]:
     """Values with their intervals along an axis."""
-    table = table.sort_values("compute")
+    if axis == "compute":
+        table = table.sort_values(axis)
     return {
         "x": table[axis],
         "y": table["value"],
