@@ -3,10 +3,13 @@
 These are drawn from results that ship, whatever the models of the request.
 """
 
+from typing import Any
+
 from mudd_interp.catalog.kind import Drawn, FigureKind
 from mudd_interp.experiments.gaps import ladder_table
 from mudd_interp.experiments.scaling import scaling_table
 from mudd_interp.experiments.tables import Tables, read_tables
+from mudd_interp.request import Mode
 from mudd_interp.study import Study
 from mudd_interp.viz import ladder_figure, scaling_figure
 
@@ -25,15 +28,16 @@ def _scaling(_: Study) -> Drawn:
 
 def _source(tables: Tables) -> str:
     """What the numbers are of."""
+    tokens: Any = tables.files["tokens"]
     devices = ", ".join(sorted(set(tables.runs["device"]))) or "none"
     return (
         f"{len(tables.runs)} training runs (devices: {devices}) on Python sources, vocabulary of "
-        f"4,096; {int(tables.files['tokens'].sum()):,} held-out tokens of "
+        f"4,096; {int(tokens.sum()):,} held-out tokens of "
         f"{len(tables.files)} files"
     )
 
 
-_WHY_NOT = {
+_WHY_NOT: dict[Mode, str] = {
     "overlay": "it is of training runs, not of the two models",
     "difference": "it is of training runs, not of the two models",
 }

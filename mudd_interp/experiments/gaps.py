@@ -158,7 +158,7 @@ def _row(
     note: str,
     position: int = 0,
 ) -> Row:
-    given = {"quantity": quantity, "of": of, "source": source, "seeds": seeds}
+    given: Row = {"quantity": quantity, "of": of, "source": source, "seeds": seeds}
     found = dict(zip(("value", "low", "high"), map(float, numbers), strict=True))
     return given | {"position": position} | found | {"note": note}
 

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -192,7 +193,7 @@ def _trained(run: Run, folder: Path, how: How) -> HookedMUDDTransformer | None:
 
 def _measured(run: Run, model: HookedMUDDTransformer, how: How, diverged: bool) -> RunResult:
     """What a model does on the bundled held-out text, on the CPU and in float32 everywhere."""
-    same = {
+    same: dict[str, Any] = {
         "name": run.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": how.device,
@@ -200,11 +201,14 @@ def _measured(run: Run, model: HookedMUDDTransformer, how: How, diverged: bool) 
         "torch": torch.__version__,
     }
     if diverged:
-        nothing = dict.fromkeys(("files", "file_tokens", "file_totals", "positions"), ())
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("files", "file_tokens", "file_totals", "positions"), ()
+        )
         return RunResult(**same, **nothing, loss=None, scores={})
     pack = load_pack()
     losses = pack_losses(model.logits, pack)
-    files, scores = by_file(losses, pack), head_scores(model).frame
+    files = by_file(losses, pack)
+    scores: Any = head_scores(model).frame
     return RunResult(
         **same,
         loss=files.mean,

@@ -14,7 +14,6 @@ from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.block import Block
 from mudd_interp.model.layers import init_weights
 from mudd_interp.model.wirings import MUDD
-from mudd_interp.model.wirings.base import Connections
 from mudd_interp.training.tokenizer import D_VOCAB
 from mudd_interp.wiring import newest_source
 
@@ -157,7 +156,7 @@ def fresh_model(cfg: ModelConfig, seed: int, tokenizer: Any = None) -> HookedMUD
         torch.manual_seed(_seed(seed, 0, number))
         init_weights(part, cfg)
     torch.manual_seed(_seed(seed, 1, 0))
-    cast(Connections, model.connections).init_weights()
+    model.connections.init_weights()
     return model
 
 

@@ -166,7 +166,7 @@ def read_tables(folder: Path = RESULTS) -> Tables:
     Raises:
         ValueError: If a table is missing or is none.
     """
-    kinds = dict.fromkeys(_TEXT, str)
+    kinds: Any = dict.fromkeys(_TEXT, str)
     try:
         read = [pd.read_csv(folder / name, dtype=kinds) for name in (RUNS, FILES, POSITIONS)]
     except (OSError, ValueError) as error:

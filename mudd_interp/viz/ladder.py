@@ -36,11 +36,11 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
             "gap to Transformer++ by position",
         ],
     )
-    gaps = table[table["quantity"] == "gap"]
+    gaps: Any = table[table["quantity"] == "gap"]
     for name, style in zip(gaps["source"].unique(), _SOURCES, strict=False):
         trace = _across(gaps[gaps["source"] == name], style, str(name))
         figure.add_trace(trace, row=1, col=1)
-    ours = table[table["quantity"].isin(["induction", "gap by position"])]
+    ours: Any = table[table["quantity"].isin(["induction", "gap by position"])]
     for largest in ours["source"].unique()[-1:]:
         _panels(figure, ours[ours["source"] == largest])
     if ours.empty:
@@ -64,7 +64,7 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
     )
 
 
-def _panels(figure: go.Figure, ours: pd.DataFrame) -> None:
+def _panels(figure: go.Figure, ours: Any) -> None:
     scores = ours[ours["quantity"] == "induction"]
     figure.add_trace(_across(scores, MUDD, None), row=2, col=1)
     by_position = ours[ours["quantity"] == "gap by position"]

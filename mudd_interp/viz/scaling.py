@@ -31,13 +31,13 @@ def scaling_figure(table: pd.DataFrame, source: str) -> go.Figure:
         horizontal_spacing=0.12,
         subplot_titles=["held-out loss, nats per token", "compute-equivalent ratio"],
     )
-    losses = table[table["quantity"] == "loss"]
+    losses: Any = table[table["quantity"] == "loss"]
     for (model, layers), group in losses.groupby(["model", _layers(losses)], sort=False):
         style = _CURVES.get(str(model), STREAM_STYLES["k"])
         name = str(model) if layers == "12" else f"{model}, {layers} layers"
         figure.add_trace(style.trace(name=name, **_points(group, style, "compute")), row=1, col=1)
     for quantity, (name, style) in _RATIOS.items():
-        group = table[table["quantity"] == quantity]
+        group: Any = table[table["quantity"] == quantity]
         if len(group):
             trace = style.trace(name=f"ratio, {name}", **_points(group, style, "size"))
             figure.add_trace(trace.update(mode="markers"), row=1, col=2)

@@ -57,7 +57,7 @@ def test_what_two_rungs_share_is_drawn_alike_and_no_two_parts_are():
     for name, parameter in plain.named_parameters():
         if ".mlp." not in name and ".W_" in name:
             assert torch.equal(parameter, shared[name]), name
-    queries = [block.attn.W_Q for block in plain.blocks]
+    queries = [plain.get_parameter(f"blocks.{layer}.attn.W_Q") for layer in range(2)]
     assert not torch.equal(queries[0], queries[1])
 
 
