@@ -44,9 +44,10 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
     for largest in ours["source"].unique()[-1:]:
         _panels(figure, ours[ours["source"] == largest])
     if ours.empty:
-        for axis in ("2", "3"):
-            place = {f"{x}ref": f"{x}{axis} domain" for x in "xy"}
-            figure.add_annotation(text="no run yet", x=0.5, y=0.5, showarrow=False, **place)
+        # By the figure: the axes of an empty panel are not there.
+        place = {"y": 0.2, "xref": "paper", "yref": "paper", "showarrow": False}
+        for x in (0.21, 0.79):
+            figure.add_annotation(text="no complete run yet", x=x, **place)
     ticks = [int(position) for position in sorted(ours["position"].unique()) if position]
     figure.update_yaxes(autorange="reversed", automargin=True, row=1, col=1)
     figure.update_yaxes(autorange="reversed", automargin=True, row=2, col=1)

@@ -42,7 +42,8 @@ def scaling_figure(table: pd.DataFrame, source: str) -> go.Figure:
             trace = style.trace(name=f"ratio, {name}", **_points(group, style, "size"))
             figure.add_trace(trace.update(mode="markers"), row=1, col=2)
     if losses.empty:
-        place = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain", "showarrow": False}
+        # By the figure: the axes of an empty panel are not there.
+        place = {"x": 0.26, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
         figure.add_annotation(text="no complete run yet", **place)
     figure.update_xaxes(type="log", dtick=1, title="compute, 6 N D FLOPs", row=1, col=1)
     figure.update_xaxes(exponentformat="power", row=1, col=1)
@@ -61,7 +62,7 @@ def scaling_figure(table: pd.DataFrame, source: str) -> go.Figure:
 
 def _layers(table: pd.DataFrame) -> pd.Series:
     """The number of layers of each row: models of another depth are no points of one curve."""
-    return table["size"].str.partition("x")[0]
+    return table["size"].str.split("x").str[0]
 
 
 def _points(table: pd.DataFrame, style: LineStyle, axis: str) -> dict[str, Any]:
