@@ -31,7 +31,7 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
         vertical_spacing=0.13,
         horizontal_spacing=0.16,
         subplot_titles=[
-            "gap in loss, nats per token",
+            "gap in loss",
             "largest induction score of a head",
             "gap to Transformer++ by position",
         ],
@@ -49,6 +49,7 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
         for x in (0.21, 0.79):
             figure.add_annotation(text="no complete run yet", x=x, **place)
     ticks = [int(position) for position in sorted(ours["position"].unique()) if position]
+    figure.update_xaxes(title="gap, nats per token", row=1, col=1)
     figure.update_yaxes(autorange="reversed", automargin=True, row=1, col=1)
     figure.update_yaxes(autorange="reversed", automargin=True, row=2, col=1)
     figure.update_xaxes(range=[0, 1], title="share of attention, 0 to 1", row=2, col=1)
@@ -93,6 +94,7 @@ def _across(table: pd.DataFrame, style: LineStyle, name: str | None) -> go.Scatt
             "color": style.colour,
         },
         mode="markers",
+        orientation="h",
         marker={"color": style.colour, "symbol": style.symbol, "size": 9},
         customdata=table[["seeds", "note", "low", "high"]],
         hovertemplate=(
