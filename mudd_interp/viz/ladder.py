@@ -50,8 +50,8 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
             figure.add_annotation(text="no complete run yet", x=x, **place)
     ticks = [int(position) for position in sorted(ours["position"].unique()) if position]
     figure.update_xaxes(title="gap, nats per token", row=1, col=1)
-    figure.update_yaxes(autorange="reversed", automargin=True, row=1, col=1)
-    figure.update_yaxes(autorange="reversed", automargin=True, row=2, col=1)
+    figure.update_yaxes(title="step", autorange="reversed", automargin=True, row=1, col=1)
+    figure.update_yaxes(title="model", autorange="reversed", automargin=True, row=2, col=1)
     figure.update_xaxes(range=[0, 1], title="share of attention, 0 to 1", row=2, col=1)
     figure.update_xaxes(type="log", tickvals=ticks, title="from position", row=2, col=2)
     figure.update_yaxes(title="nats per token", row=2, col=2)
