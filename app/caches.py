@@ -121,7 +121,8 @@ def drawing_key(kind: FigureKind, study: Study, place: str) -> str:
         [model.info.digest or id(model), str(model.cfg.device), str(model.cfg.dtype)]
         for model in study.models.values()
     ]
-    parts = [kind.name, place, values, models, text_digest(request), mudd_interp.__version__]
+    text = text_digest(request) if kind.of_models else None
+    parts = [kind.name, place, values, models, text, mudd_interp.__version__]
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
 
 

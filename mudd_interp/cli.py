@@ -334,7 +334,10 @@ def cost(
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair.")],
+    preset: Annotated[
+        str,
+        typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair; or ladder, scaling."),
+    ],
     out: Annotated[str, _path(help="Folder of the runs; one that is there continues.")],
     data: Annotated[str | None, _path(help="Folder of the prepared tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
@@ -342,13 +345,45 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
     compile: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
     parallel: Annotated[bool, typer.Option(help="All models of a group at once.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Experiments: at most so many.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Experiments: runs at once.")] = 1,
+    device: Annotated[str, typer.Option(help="Experiments: cpu, cuda, ...")] = "cpu",
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Experiments: products in bfloat16.")
+    ] = False,
 ) -> None:
-    """Train the bundled pair, or one of the two, from the Python sources installed here."""
+    """Train the bundled pair or an experiment of the paper from the Python sources installed here.
+
+    ``ladder`` (Table 5), ``ladder-128`` (larger: for a GPU) and ``scaling`` are many runs, each in
+    a folder of its own; the same command continues where it was stopped.
+    """
+    from mudd_interp.experiments.plan import PLANS, Scale
+    from mudd_interp.experiments.run import How, run_plan
     from mudd_interp.files import place_of
     from mudd_interp.training.run import RunOptions, run_preset
 
+    place = None if data is None else place_of(data)
+    if preset in PLANS:
+        if peak_lr is not None or parallel:
+            raise ValueError(
+                f"{preset} sets its own learning rates, and --jobs N trains several of its runs "
+                "at once: leave out --peak-lr and --parallel."
+            )
+        how = How(
+            data=place or place_of(out) / "data",
+            device=device,
+            bfloat16=bfloat16,
+            compiled=compile,
+            threads=threads,
+        )
+        run_plan(preset, out, how, Scale(steps=steps, seeds=seeds), jobs)
+        return
+    if seeds is not None or jobs > 1 or device != "cpu" or bfloat16:
+        raise ValueError(
+            f"--seeds, --jobs, --device and --bfloat16 are for {', '.join(PLANS)}: leave them out."
+        )
     options = RunOptions(
-        data=None if data is None else place_of(data),
+        data=place,
         steps=steps,
         peak_lr=peak_lr,
         threads=threads,

@@ -11,6 +11,7 @@ from mudd_interp.axes import unknown_name
 from mudd_interp.catalog import (
     attribution,
     edited,
+    experiments,
     heads,
     interventions,
     losses,
@@ -27,7 +28,16 @@ from mudd_interp.study import Study
 
 FIGURES: dict[str, FigureKind] = {
     kind.name: kind
-    for module in (losses, similarity, weights, heads, attribution, edited, interventions)
+    for module in (
+        losses,
+        similarity,
+        weights,
+        heads,
+        attribution,
+        edited,
+        interventions,
+        experiments,
+    )
     for kind in module.KINDS
 }
 """Every figure by name, in the order in which they are listed."""

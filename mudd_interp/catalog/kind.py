@@ -85,6 +85,7 @@ class FigureKind:
         of_prompt: Whether it shows the prompt, and averages over the scope's text besides.
         standard: Whether it is made when no figure is named.
         requires: What it requires of a model, besides what the analyses of ``needs`` do.
+        of_models: Whether it is of the request's models, and not of results that ship.
     """
 
     name: str
@@ -99,6 +100,7 @@ class FigureKind:
     of_prompt: bool = False
     standard: bool = False
     requires: frozenset[Trait] = frozenset()
+    of_models: bool = True
 
     def depends_on(self, request: Request) -> tuple[str, ...]:
         """Values of a request that change the figure: an average over a corpus has no prompt."""
@@ -106,7 +108,8 @@ class FigureKind:
         mode = ("mode",) if len(self.modes) > 1 else ()
         averaged = "scope" in self.uses and request.scope == "corpus" and not self.of_prompt
         unused = ("prompt", "prompt_ids") if averaged else ()
-        return tuple(n for n in (*MODELS, *self.uses, *mode, *of) if n not in unused)
+        models = MODELS if self.of_models else ()
+        return tuple(n for n in (*models, *self.uses, *mode, *of) if n not in unused)
 
     def mode(self, request: Request) -> Mode:
         """How two models share the figure.

@@ -65,7 +65,7 @@ def read_state(path: Path) -> State:
         ValueError: If the file is damaged, or is not a checkpoint.
     """
     try:
-        found = torch.load(path, weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
         given = found.pop("sha256", None)
         wrong = {*found} ^ {*_KINDS}
         wrong |= {name for name in {*found} & {*_KINDS} if type(found[name]) is not _KINDS[name]}

@@ -53,7 +53,6 @@ class LossDifference:
     n_files: int
 
 
-@torch.no_grad()
 def file_losses(logits: LogitFunction, pack: ValidationPack, batch: int = 16) -> FileLosses:
     """Measure a model on held-out sequences, file by file.
 
@@ -64,20 +63,37 @@ def file_losses(logits: LogitFunction, pack: ValidationPack, batch: int = 16) ->
         pack: The sequences and their files.
         batch: Sequences per forward pass.
     """
-    losses = [_sequence_losses(logits, tokens) for tokens in pack.tokens.split(batch)]
+    return by_file(pack_losses(logits, pack, batch), pack)
+
+
+@torch.no_grad()
+def pack_losses(
+    logits: LogitFunction, pack: ValidationPack, batch: int = 16
+) -> Float64[np.ndarray, "sequence predicted"]:
+    """The loss of every predicted token of a pack, in nats; arguments as for :func:`file_losses`.
+
+    The first column is of the second token, which is predicted from one.
+    """
+    losses = [_token_losses(logits, tokens) for tokens in pack.tokens.split(batch)]
+    return torch.cat(losses).numpy()
+
+
+def by_file(losses: Float64[np.ndarray, "sequence predicted"], pack: ValidationPack) -> FileLosses:
+    """The losses of a pack's tokens, added up over each of its files."""
     names = [f"{origin.package}: {origin.path}" for origin in pack.origins]
     files, index = np.unique(names, return_inverse=True)
-    totals = np.bincount(index, weights=torch.cat(losses).numpy())
-    tokens = np.bincount(index) * (pack.tokens.shape[1] - 1)
+    totals = np.bincount(index, weights=losses.sum(1))
+    tokens = np.bincount(index) * losses.shape[1]
     return FileLosses(tuple(map(str, files)), totals, tokens)
 
 
-def _sequence_losses(
+def _token_losses(
     logits: LogitFunction, tokens: Int64[Tensor, "batch pos"]
-) -> Float64[Tensor, " batch"]:
+) -> Float64[Tensor, "batch predicted"]:
     predicted = logits(tokens)[:, :-1].flatten(0, 1).float()
-    losses = F.cross_entropy(predicted, tokens[:, 1:].flatten(), reduction="none")
-    return losses.view(len(tokens), -1).double().sum(1).cpu()
+    targets = tokens[:, 1:].flatten().to(predicted.device)
+    losses = F.cross_entropy(predicted, targets, reduction="none")
+    return losses.view(len(tokens), -1).double().cpu()
 
 
 def paired_bootstrap(

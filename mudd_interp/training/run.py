@@ -101,7 +101,7 @@ def _check_folders(out_dir: str | os.PathLike[str], folders: Sequence[Path], dat
 def train_one(name: str, folder: Path, options: RunOptions) -> None:
     """Train one preset in this process, alone in its folder, and write its weights there."""
     if parent := os.environ.get(_PARENT):
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+        end_with(int(parent))
     with exclusive(folder):
         _train(name, folder, options)
 
@@ -126,8 +126,12 @@ def _train(name: str, folder: Path, options: RunOptions) -> None:
     save_model(model, folder / "model", overwrite=True)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process cleanly when the one that began it is gone, however that ended."""
+    threading.Thread(target=_wait_for_end, args=(parent,), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -42,16 +42,27 @@ class Schedule:
     validation_rows: int = 128
 
 
-def token_loss(model: nn.Module) -> LossFunction:
-    """The mean next-token loss of a model, in nats, as a function of inputs and targets."""
+def token_loss(model: nn.Module, bfloat16: bool = False) -> LossFunction:
+    """The mean next-token loss of a model, in nats, as a function of inputs and targets.
+
+    Args:
+        model: The model.
+        bfloat16: Whether matrix products are rounded to bfloat16 (autocast); weights, norms and the
+            loss itself are not.
+    """
 
     def loss(
         tokens: Int64[Tensor, "batch pos"], targets: Int64[Tensor, "batch pos"]
     ) -> Float[Tensor, ""]:
-        logits = model(tokens, return_type="logits")
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(tokens, return_type="logits")
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     return loss
+
+
+class DivergedError(ValueError):
+    """The loss of a run is no longer a finite number."""
 
 
 class Trainer:
@@ -61,7 +72,7 @@ class Trainer:
     the model, optimiser, step and random state, and a resumed run equals an unbroken one.
 
     Args:
-        model: Any module with ``model(tokens, return_type="logits")``.
+        model: Any module with ``model(tokens, return_type="logits")``, on the device to train on.
         recipe: How to train it.
         train: The training stream.
         validation: The held-out stream.
@@ -69,6 +80,8 @@ class Trainer:
         n_ctx: Tokens per row.
         schedule: How often to report and save.
         compiled: Whether to run the loss through ``torch.compile``.
+        bfloat16: Whether to train with matrix products in bfloat16; the validation loss is in the
+            weights' precision.
 
     Raises:
         ValueError: If there are too few rows for one pass, or ``folder`` holds a run of another
@@ -86,6 +99,7 @@ class Trainer:
         n_ctx: int,
         schedule: Schedule | None = None,
         compiled: bool = False,
+        bfloat16: bool = False,
     ):
         self.model, self.recipe, self.folder, self.n_ctx = model, recipe, folder, n_ctx
         self.schedule = schedule or Schedule()
@@ -93,8 +107,10 @@ class Trainer:
         self.validation = rows(validation, n_ctx)[: self.schedule.validation_rows]
         self.order = _order(len(self.rows), recipe)
         self.optimizer = make_optimizer(model.named_parameters(), recipe)
+        self.device = next(model.parameters()).device
         self.eager_loss = token_loss(model)
-        self.loss: LossFunction = torch.compile(self.eager_loss) if compiled else self.eager_loss
+        loss = token_loss(model, bfloat16)
+        self.loss: LossFunction = torch.compile(loss) if compiled else loss
         self.step = 0
         self._resume()
 
@@ -102,7 +118,8 @@ class Trainer:
         """Train up to the recipe's last step, or to step ``until``, and save.
 
         Raises:
-            ValueError: If the loss is not a finite number, or a checkpoint cannot be written.
+            DivergedError: If the loss is not a finite number.
+            ValueError: If a checkpoint cannot be written.
         """
         self.model.train()
         end = min(until or self.recipe.steps, self.recipe.steps)
@@ -135,7 +152,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = sum(self._backward(chunk) for chunk in self._micro_batches(self.step))
         if not math.isfinite(loss):
-            raise ValueError(_diverged(self.folder, self.step, loss, lr))
+            raise DivergedError(_diverged(self.folder, self.step, loss, lr))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.step += 1
@@ -143,7 +160,8 @@ class Trainer:
 
     def _backward(self, chunk: UInt16[np.ndarray, "batch pos_plus_1"]) -> float:
         """Add the gradients of some rows of a step: their share of its mean loss."""
-        loss = self.loss(*inputs_and_targets(chunk)) * (len(chunk) / self.recipe.batch)
+        given = inputs_and_targets(chunk, self.device)
+        loss = self.loss(*given) * (len(chunk) / self.recipe.batch)
         loss.backward()
         return loss.item()
 
@@ -156,7 +174,7 @@ class Trainer:
         """Mean loss over the fixed validation subset, in nats per token."""
         self.model.eval()
         losses = [  # not compiled: compiling would take longer
-            self.eager_loss(*inputs_and_targets(chunk)).item() * len(chunk)
+            self.eager_loss(*inputs_and_targets(chunk, self.device)).item() * len(chunk)
             for chunk in _chunks(self.validation, self.recipe.batch)
         ]
         self.model.train()
@@ -191,10 +209,10 @@ class Trainer:
 
 
 def inputs_and_targets(
-    chunk: UInt16[np.ndarray, "batch pos_plus_1"],
+    chunk: UInt16[np.ndarray, "batch pos_plus_1"], device: torch.device | None = None
 ) -> tuple[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]]:
     """Rows, split into what the model reads and what it must predict."""
-    ids = torch.from_numpy(chunk.astype(np.int64))
+    ids = torch.from_numpy(chunk.astype(np.int64)).to(device)
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 

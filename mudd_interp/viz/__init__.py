@@ -32,6 +32,7 @@ from mudd_interp.viz.interventions import edge_patch_figure as edge_patch_figure
 from mudd_interp.viz.interventions import first_order_figure as first_order_figure
 from mudd_interp.viz.interventions import in_context_figure as in_context_figure
 from mudd_interp.viz.interventions import static_dynamic_figure as static_dynamic_figure
+from mudd_interp.viz.ladder import ladder_figure as ladder_figure
 from mudd_interp.viz.lens import logit_lens_figure as logit_lens_figure
 from mudd_interp.viz.loss_comparison import loss_comparison_figure as loss_comparison_figure
 from mudd_interp.viz.losses import loss_lines_figure as loss_lines_figure
@@ -44,6 +45,7 @@ from mudd_interp.viz.path_coefficients import (
     path_coefficients_figure as path_coefficients_figure,
 )
 from mudd_interp.viz.routes import routes_figure as routes_figure
+from mudd_interp.viz.scaling import scaling_figure as scaling_figure
 from mudd_interp.viz.similarity import (
     similarity_difference_figure as similarity_difference_figure,
 )

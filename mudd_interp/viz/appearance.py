@@ -161,7 +161,7 @@ def _ends(layout: _Json, trace: _Json) -> list[_End]:
 
 
 def _value_axis(trace: _Json) -> str:
-    return "x" if trace["type"] == "bar" and trace.get("orientation") == "h" else "y"
+    return "x" if trace.get("orientation") == "h" else "y"
 
 
 def _place(layout: _Json, trace: _Json, index: tuple[int, ...]) -> str:

@@ -32,6 +32,9 @@ from mudd_interp.analysis import (
     token_weights,
 )
 from mudd_interp.bench.growth import exponents
+from mudd_interp.experiments.gaps import ladder_table
+from mudd_interp.experiments.scaling import scaling_table
+from mudd_interp.experiments.tables import make_tables
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.viz.appearance import DARK_PAGE, READABLE, contrast
 from mudd_interp.viz.theme import STREAM_STYLES
@@ -90,7 +93,10 @@ def figures() -> dict[str, Any]:
     seen = [predictions(model, ids, k=3) for model in both]
     losses = compare_losses(both[0], both[1], [ids[None]])
     logits, streams, lenses = zip(*written, strict=True)
+    empty = make_tables([])
     return {
+        "ladder_figure": viz.ladder_figure(ladder_table(empty), "here"),
+        "scaling_figure": viz.scaling_figure(scaling_table(empty), "here"),
         "logit_attribution_figure": viz.logit_attribution_figure(*logits),
         "stream_decomposition_figure": viz.stream_decomposition_figure(streams[0], 3, streams[1]),
         "path_coefficients_figure": viz.path_coefficients_figure(ways[0][0], 3),
