@@ -7,7 +7,7 @@ from typing import Any
 from mudd_interp.checkpoints.configs import find_config
 from mudd_interp.config import ModelConfig
 from mudd_interp.costs.built import Counts, count
-from mudd_interp.costs.formulas import Extra, by_paper, by_sums, is_causal
+from mudd_interp.costs.formulas import UNKNOWN, Extra, by_paper, by_sums, is_causal
 
 MOST_TOKENS = 2**24
 
@@ -19,8 +19,8 @@ class Cost:
     Attributes:
         tokens: Length of the sequence, T.
         causal: Whether a token sees only those before it.
-        paper: By the paper's closed forms: shares of its base.
-        exact: By the sums that they approximate: shares of the same base.
+        paper: By the paper's closed forms: shares of its base; NaN for other wirings.
+        exact: By the sums that they approximate: shares of the same base; likewise.
         built: As counted: shares of the plain twin's blocks as built.
         counts: The numbers behind ``built``.
     """
@@ -39,7 +39,8 @@ class Cost:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: ``parameters`` of the whole model as built, ``tokens``, ``extra``, counts."""
-        extra = {name: asdict(getattr(self, name)) for name in ("paper", "exact", "built")}
+        ways = {"paper": self.paper, "exact": self.exact, "built": self.built}
+        extra = {name: None if way is UNKNOWN else asdict(way) for name, way in ways.items()}
         return {
             "parameters": self.counts.parameters,
             "tokens": self.tokens,
@@ -67,8 +68,8 @@ def cost(config: ModelConfig | str | os.PathLike[str], tokens: int | None = None
         Shares of a base, dimensionless from 0.
 
     Raises:
-        ValueError: If there is no such model, ``tokens`` is no whole number from 1 to 16,777,216,
-            or there are no formulas for the wiring.
+        ValueError: If there is no such model, or ``tokens`` is not a whole number from 1 to
+            16,777,216.
     """
     config = config if isinstance(config, ModelConfig) else find_config(config)
     tokens = config.n_ctx if tokens is None else tokens

@@ -7,6 +7,7 @@ block is computed again in the backward pass, ``B T D (2 L + 34 + 6 N T / D)`` b
 precision. L layers, D width, N heads, T tokens, B sequences.
 """
 
+import math
 from dataclasses import dataclass
 
 from mudd_interp.axes import STREAMS
@@ -31,11 +32,13 @@ class Extra:
 
 
 NOTHING = Extra(parameters=0.0, flops=0.0, memory=0.0)
+UNKNOWN = Extra(parameters=math.nan, flops=math.nan, memory=math.nan)
+"""Of a wiring for which the paper has no formula."""
 
 
 def is_causal(config: ModelConfig) -> bool:
     """Whether a token sees only those before it."""
-    return getattr(config, "attention_dir", "causal") == "causal"
+    return config.attention_dir == "causal"
 
 
 def by_paper(config: ModelConfig, tokens: int) -> Extra:
@@ -43,14 +46,11 @@ def by_paper(config: ModelConfig, tokens: int) -> Extra:
 
     ``η = (L + 3) / D`` and ``ρ = T / D``. They leave out the weight MLP's second matrix, which is
     small. The same derivation gives other wirings: a quarter for one way, and for static weights
-    the mix alone.
-
-    Raises:
-        ValueError: If the wiring is not one that the paper speaks of.
+    the mix alone. :data:`UNKNOWN` for a wiring that is not the paper's.
     """
-    mudd = _mudd(config)
-    if mudd is None:
-        return NOTHING
+    mudd = config.wiring
+    if not isinstance(mudd, MUDD):
+        return NOTHING if isinstance(mudd, Plain) else UNKNOWN
     d_model = config.d_model
     mean = _ways(mudd) * (config.n_layers + 3) / 2  # of K over the aggregations
     if mudd.dynamic:
@@ -69,14 +69,12 @@ def by_sums(config: ModelConfig, tokens: int) -> Extra:
 
     Parameters ``D K + K²`` and FLOPs ``T (4 D K + 2 K²)`` each: the last aggregation has all ways,
     and hidden widths are as wide as the paper says, not rounded. Norms are not counted, nor ``a``
-    where there is a weight MLP. The memory is a sum already.
-
-    Raises:
-        ValueError: As :func:`by_paper`.
+    where there is a weight MLP. The memory is a sum already. :data:`UNKNOWN` as for
+    :func:`by_paper`.
     """
-    mudd = _mudd(config)
-    if mudd is None:
-        return NOTHING
+    mudd = config.wiring
+    if not isinstance(mudd, MUDD):
+        return NOTHING if isinstance(mudd, Plain) else UNKNOWN
     d_model = config.d_model
     widths = [_ways(mudd) * (i + 1) for i in range(1, config.n_layers + 1)]
     if mudd.dynamic:
@@ -89,17 +87,6 @@ def by_sums(config: ModelConfig, tokens: int) -> Extra:
         flops=flops / (2 * config.n_layers * d_model * _reach(config, tokens)),
         memory=_memory(config, mudd, tokens),
     )
-
-
-def _mudd(config: ModelConfig) -> MUDD | None:
-    if isinstance(config.wiring, Plain):
-        return None
-    if not isinstance(config.wiring, MUDD):
-        raise ValueError(
-            f"expected a plain, mudd or prepost wiring, got {config.wiring.kind!r}: the paper has "
-            "no formula for another."
-        )
-    return config.wiring
 
 
 def _ways(mudd: MUDD) -> int:

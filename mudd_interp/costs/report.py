@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mudd_interp.costs.cost import Cost
-from mudd_interp.costs.formulas import Extra
+from mudd_interp.costs.formulas import UNKNOWN, Extra
 
 ROWS = {"parameters": "parameters", "flops": "FLOPs, forward pass", "memory": "activation memory"}
 
@@ -30,8 +30,9 @@ def _table(found: Cost) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for field in fields(Extra):
-        shares = (getattr(way, field.name) for way in (found.paper, found.exact, found.built))
-        table.add_row(ROWS[field.name], *(f"{share:.3%}" for share in shares))
+        ways = (found.paper, found.exact, found.built)
+        shares = ("none" if way is UNKNOWN else f"{getattr(way, field.name):.3%}" for way in ways)
+        table.add_row(ROWS[field.name], *shares)
     return table
 
 

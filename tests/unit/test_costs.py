@@ -17,10 +17,10 @@ from mudd_interp.checkpoints.configs import find_config
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.presets import RELEASED
 from mudd_interp.costs import built, print_cost
-from mudd_interp.costs.formulas import by_paper, by_sums
+from mudd_interp.costs.formulas import UNKNOWN, by_paper, by_sums
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.layers import Norm
-from mudd_interp.model.wirings import MUDD, Plain, PrePost
+from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
 from tests.parity.family import FAMILY, SMALL, random_model
 from tests.unit.command import run
 
@@ -82,15 +82,15 @@ def test_the_paper_s_formulas():
     assert by_sums(config, 2048).memory == found.memory
 
 
-def test_without_a_mask_attention_is_twice_as_much(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_mask_attention_is_twice_as_much():
     """ViT-S/16's sizes: 1.20 %, which the causal base makes 1.25 % less a little."""
     config = ModelConfig(n_layers=12, d_model=384, n_heads=6, d_vocab=10, d_mlp=1536, n_ctx=196)
     eta, rho = 15 / 384, 196 / 384
     assert by_paper(config, 196).flops == pytest.approx(eta / (3 + rho / 4))
-    monkeypatch.setattr(ModelConfig, "attention_dir", "bidirectional", raising=False)
-    assert by_paper(config, 196).flops == pytest.approx(eta / (3 + rho / 2))
-    assert round(100 * by_paper(config, 196).flops, 2) == 1.20
-    assert mi.cost(ModelConfig(**SMALL), 8).to_dict()["attention"] == "bidirectional"
+    both = replace(config, attention_dir="bidirectional")
+    assert by_paper(both, 196).flops == pytest.approx(eta / (3 + rho / 2))
+    assert round(100 * by_paper(both, 196).flops, 2) == 1.20
+    assert mi.cost(both, 8).to_dict()["attention"] == "bidirectional"
 
 
 def test_other_wirings_by_formula():
@@ -192,6 +192,12 @@ def test_parameters_and_flops_of_the_family(name: str):
     if isinstance(wiring, Plain):
         assert found.built == found.exact == found.paper == built_of_nothing()
         assert set(parts.values()) == {0}
+        return
+    if isinstance(wiring, Static):
+        assert found.paper is found.exact is UNKNOWN
+        read = sum(len(wiring.averaged(row)) for row in range(n_layers))
+        assert parts["static weights"] == sum(parts.values()) == read
+        assert found.counts.flops - found.counts.twin_flops == tokens * 2 * read * d_model
         return
     assert isinstance(wiring, MUDD)
     rows = [row for row in range(n_layers) if wiring.of_row(row, n_layers)]
