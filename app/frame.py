@@ -331,19 +331,28 @@ def section(body: Callable[[], object]) -> None:
     part()
 
 
-def choose_edge(study: Study, sources: int, final: bool = False) -> None:
-    """A stream, a layer as for :func:`choose_layer`, and a source up to the given one."""
+def choose_edge(study: Study) -> None:
+    """A stream, a layer as for :func:`choose_layer`, and a source."""
     with st.container(horizontal=True):
         widgets.choice("stream")
-        choose_layer(study, final)
-        widgets.number("source", sources)
+        choose_layer(study)
+        widgets.number("source", study.models["model"].cfg.n_layers)
 
 
-def choose_layer(study: Study, final: bool = False) -> None:
-    """A layer that both models have, or, behind the last one, the final norm."""
+def choose_read(study: Study) -> None:
+    """A stream of a block that both models have, or the final norm, and a source of it."""
+    last = min(model.cfg.n_layers for model in study.models.values())
+    with st.container(horizontal=True):
+        widgets.choice("stream")
+        widgets.number("block", last, min(study.block("model"), last))
+        widgets.number("source", last)
+
+
+def choose_layer(study: Study) -> None:
+    """A layer that both models have."""
     default = caches.study(replace(study.request, layer=None)).layer("model")
     depths = {model.cfg.n_layers for model in study.models.values()}
-    last = min(depths) - (not final)
+    last = min(depths) - 1
     if len(depths) > 1 and state.view()["layer"] is None:
         state.view()["layer"] = min(default, last)  # a figure would choose one for each depth
     widgets.number("layer", last, min(default, last))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Plain, PrePost
+    from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
@@ -41,6 +41,7 @@ _HOMES = {
     "ModelInfo": "protocol",
     "Plain": "model.wirings",
     "PrePost": "model.wirings",
+    "Static": "model.wirings",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "ModelInfo",
     "Plain",
     "PrePost",
+    "Static",
     "activations",
     "analysis",
     "axes",

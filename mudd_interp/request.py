@@ -71,6 +71,8 @@ class Request:
         position: A token of the prompt, from 0; ``None`` for the last one.
         layer: A block, or the aggregation after it; ``None`` for the one at 25/32 of the depth,
             the paper's choice for its attention maps.
+        block: The block that reads a stream, or the number of blocks for the final norm; ``None``
+            for ``layer``. (Row ``i`` of the dense weights feeds block ``i + 1``.)
         head: An attention head of that layer.
         stream: An input stream.
         source: An earlier output X_source: 0 is the embedding, 1 the first block's output.
@@ -144,6 +146,15 @@ class Request:
     )
     layer: Annotated[
         Index | None, Option("l", "A block, or the aggregation after it.", label="Layer")
+    ] = None
+    block: Annotated[
+        Index | None,
+        Option(
+            "rb",
+            "The block that reads a stream; behind the last one, the final norm; --layer if not "
+            "given.",
+            label="Reading block",
+        ),
     ] = None
     head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"

@@ -307,23 +307,35 @@ class Study:
             raise ValueError(f"position must lie in 0..{length - 1} of this prompt, got {wanted}.")
         return position
 
-    def layer(self, role: Role, final: bool = False) -> int:
+    def layer(self, role: Role) -> int:
         """The layer that is looked at.
-
-        Args:
-            role: In which model.
-            final: Whether the final norm may be looked at too, as the layer behind the last one.
 
         Raises:
             ValueError: If the model has no such layer.
         """
         n_layers, wanted = self.models[role].cfg.n_layers, self.request.layer
-        layer = min(n_layers - 1, round(n_layers * 25 / 32)) if wanted is None else wanted
-        last = n_layers if final else n_layers - 1
-        if not 0 <= layer <= last:
-            what = f"{self.name(role)} ({last} is the final norm)" if final else self.name(role)
-            raise ValueError(f"layer must lie in 0..{last} for {what}, got {wanted}.")
-        return layer
+        if wanted is None:
+            return min(n_layers - 1, round(n_layers * 25 / 32))
+        if not 0 <= wanted < n_layers:
+            name = self.name(role)
+            raise ValueError(f"layer must lie in 0..{n_layers - 1} for {name}, got {wanted}.")
+        return wanted
+
+    def block(self, role: Role) -> int:
+        """The block that reads the stream in question; behind the last one, the final norm.
+
+        Raises:
+            ValueError: If the model has no such block.
+        """
+        named = "layer" if self.request.block is None else "block"
+        wanted: int | None = getattr(self.request, named)
+        if wanted is None:
+            return self.layer(role)
+        last = self.models[role].cfg.n_layers
+        if not 0 <= wanted <= last:
+            what = f"{self.name(role)} ({last} is the final norm)"
+            raise ValueError(f"{named} must lie in 0..{last} for {what}, got {wanted}.")
+        return wanted
 
     def head(self, role: Role) -> int:
         """The head that is looked at.

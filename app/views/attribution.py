@@ -29,11 +29,10 @@ charts.chart("logit_lens")
 
 st.header("What is in one stream, and how did it get there?", anchor=False)
 st.markdown(
-    "Choose the stream of a block (the layer behind the last block is the final norm), and a "
-    "source whose routes to it are drawn."
+    "Choose the stream of a block (behind the last one comes the final norm), and a source whose "
+    "routes to it are drawn. A cell clicked on the page Weights, or a head, is chosen here too."
 )
-last = min(model.cfg.n_layers for model in study.models.values())
-frame.choose_edge(study, last, final=True)
+frame.choose_read(study)
 charts.chart("stream_decomposition")
 charts.chart("routes")
 

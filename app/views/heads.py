@@ -17,7 +17,7 @@ def choose_head(_: int, x: float, y: float) -> None:
     models = study.models.values()
     layers, heads = (min(getattr(m.cfg, n) for m in models) for n in ("n_layers", "n_heads"))
     if x < heads and y < layers:
-        state.put(layer=int(y), head=int(x))
+        state.put(layer=int(y), head=int(x), block=int(y))
 
 
 def choose_scored(curve: int, x: float, y: float) -> None:

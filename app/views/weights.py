@@ -17,8 +17,10 @@ def at_token(statistic: Statistic | None) -> Statistic | None:
 
 def choose_edge(curve: int, x: float, y: float) -> None:
     """Called when a cell is clicked: each triangle is one stream, of one statistic."""
-    streams = study.models["model"].wiring.streams
-    state.put(stream=streams[curve % len(streams)], layer=int(y), source=int(x))
+    wiring = study.models["model"].wiring
+    stream = wiring.streams[curve % len(wiring.streams)]
+    reader = wiring.row(stream, int(y)).layer
+    state.put(stream=stream, layer=int(y), source=int(x), block=reader)
 
 
 study = frame.open_page(
@@ -55,7 +57,7 @@ def one_edge() -> None:
         "Which stream, after which block, reads which earlier output: choose here, or click a cell "
         "of the triangles above."
     )
-    frame.choose_edge(study, study.models["model"].cfg.n_layers)
+    frame.choose_edge(study)
     charts.chart("edge")
     charts.chart("edge_distribution")
     clicks.clicks("dense_weights-model", "statistic_clicks", choose_edge)

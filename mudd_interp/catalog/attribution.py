@@ -56,8 +56,8 @@ def _path_coefficients(study: Study) -> Drawn:
 
 
 def _place(study: Study, role: Role) -> dict[str, Any]:
-    """Layer and stream that are looked at; the layer behind the last one is the final norm."""
-    layer = study.layer(role, final=True)
+    """Block and stream that are looked at; the block behind the last one is the final norm."""
+    layer = study.block(role)
     final: Stream = "r"
     is_final = layer == study.models[role].cfg.n_layers
     return {"layer": layer, "stream": final if is_final else study.request.stream}
@@ -108,14 +108,14 @@ KINDS = (
         name="stream_decomposition",
         title="What one stream of a block is made of",
         draw=_stream_decomposition,
-        uses=(*PROMPT, "position", "layer", "stream"),
+        uses=(*PROMPT, "position", "block", "layer", "stream"),
         why_not=NO_LAYER_AGAINST_LAYER,
     ),
     FigureKind(
         name="routes",
         title="The strongest routes from a component to a stream",
         draw=_routes,
-        uses=(*PROMPT, "position", "layer", "stream", "source"),
+        uses=(*PROMPT, "position", "block", "layer", "stream", "source"),
         why_not=NO_LAYER_AGAINST_LAYER,
         single=True,
     ),

@@ -52,8 +52,8 @@ class ModelConfig:
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
             ``"float32"`` rounds the frequencies only, as DenseFormer's does.
-        wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)`` or
-            ``Plain()``, each with fields of its own.
+        wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
+            ``Static(...)`` or ``Plain()``, each with fields of its own.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
 
@@ -97,7 +97,8 @@ class ModelConfig:
         given: Any = self.wiring
         if not isinstance(given, WiringConfig):
             raise ValueError(
-                f"wiring must be mudd_interp.MUDD(...), PrePost(...) or Plain(), got {given!r}."
+                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...) or Plain(), "
+                f"got {given!r}."
             )
 
     def _set(self, **values: Any) -> None:

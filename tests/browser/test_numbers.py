@@ -101,7 +101,7 @@ def test_a_click_on_a_cell_chooses_its_edge_again_and_again(app: Any):
     app.open("weights")
     app.drawn("edge_distribution-model")
     for stream, layer, source in (("q", 7, 3), ("v", 9, 4), ("r", 11, 0)):
-        edge = rf"(?=.*[?&]l={layer}(&|$))(?=.*[?&]j={source}(&|$))"
+        edge = rf"(?=.*[?&]l={layer}(&|$))(?=.*[?&]j={source}(&|$))(?=.*[?&]rb={layer + 1}(&|$))"
         if stream != "v":
             edge += rf"(?=.*[?&]st={stream}(&|$))"
         choose_cell(app, "token_weights-model", STREAMS.index(stream), source, layer, edge)

@@ -259,7 +259,10 @@ def test_json_round_trip(name: str):
         ({"rotary_base": 0}, "rotary_base must be positive, got 0"),
         ({"eps": "small"}, "of the wrong type"),
         ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
-        ({"wiring": "mudd"}, r"wiring must be an object with a kind \(plain, mudd, prepost\)"),
+        (
+            {"wiring": "mudd"},
+            r"wiring must be an object with a kind \(plain, mudd, prepost, static\)",
+        ),
         ({"wiring": {"kind": "mud"}}, r"no wiring `mud`; did you mean `mudd`"),
         ({"wiring": {"kind": "mudd", "way": "q"}}, r"kind mudd `way`; did you mean `ways`"),
         ({"wiring": {"kind": "mudd", "ways": "qx"}}, "ways must be some of the streams qkvr"),

@@ -189,11 +189,14 @@ def test_a_prompt_that_is_too_long_says_how_long():
         study(Request(prompt_ids=(5,) * 257), {}).prompt("model")
 
 
-def test_the_final_norm_is_a_layer_where_a_stream_is_asked_for():
-    this = study(Request(layer=12), {})
-    assert this.layer("model", final=True) == 12
-    with pytest.raises(ValueError, match=r"0\.\.12 for mudd-tiny \(12 is the final norm\)"):
-        study(Request(layer=13), {}).layer("model", final=True)
+def test_the_block_that_reads_is_one_of_its_own_or_the_layer():
+    assert study(Request(layer=12), {}).block("model") == 12
+    assert study(Request(layer=4, block=5), {}).block("model") == 5
+    assert study(Request(), {}).block("model") == study(Request(), {}).layer("model")
+    for name in ("layer", "block"):
+        message = rf"{name} must lie in 0\.\.12 for mudd-tiny \(12 is the final norm\)"
+        with pytest.raises(ValueError, match=message):
+            study(replace(Request(), **{name: 13}), {}).block("model")
 
 
 @pytest.mark.parametrize("figure", ["edge_patch", "state_patch"])
