@@ -71,8 +71,6 @@ class Request:
         position: A token of the prompt, from 0; ``None`` for the last one.
         layer: A block, or the aggregation after it; ``None`` for the one at 25/32 of the depth,
             the paper's choice for its attention maps.
-        block: The block that reads a stream, or the number of blocks for the final norm; ``None``
-            for ``layer``. (Row ``i`` of the dense weights feeds block ``i + 1``.)
         head: An attention head of that layer.
         stream: An input stream.
         source: An earlier output X_source: 0 is the embedding, 1 the first block's output.
@@ -87,6 +85,8 @@ class Request:
         corrupted: A prompt with as many tokens, whose run is compared with the prompt's, as text
             (as ids such as ``5,17,9`` where the model has no tokenizer).
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
+        block: The block that reads a stream, or the number of blocks for the final norm; ``None``
+            for ``layer``. (Row ``i`` of the dense weights feeds block ``i + 1``.)
     """
 
     model: Annotated[Name, Option("m", "A name, a folder or a hub id.", label="Model")] = (
@@ -146,15 +146,6 @@ class Request:
     )
     layer: Annotated[
         Index | None, Option("l", "A block, or the aggregation after it.", label="Layer")
-    ] = None
-    block: Annotated[
-        Index | None,
-        Option(
-            "rb",
-            "The block that reads a stream; behind the last one, the final norm; --layer if not "
-            "given.",
-            label="Reading block",
-        ),
     ] = None
     head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
@@ -223,6 +214,15 @@ class Request:
     ] = None
     edits: Annotated[
         EditsText | None, Option("e", "Edits, such as `cut v 5<-2; cut head 7.2`.", packed=True)
+    ] = None
+    block: Annotated[
+        Index | None,
+        Option(
+            "rb",
+            "The block that reads a stream; behind the last one, the final norm; --layer if not "
+            "given.",
+            label="Reading block",
+        ),
     ] = None
 
     def __post_init__(self) -> None:
