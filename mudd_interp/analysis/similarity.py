@@ -98,7 +98,7 @@ class SimilaritySums(Accumulator[LayerSimilarity]):
             for row, stream in enumerate(self._streams)
         ]
 
-    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002
+    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002 (what an accumulator is told)
         """Forget the streams of the pass before."""
         self._previous.clear()
 

@@ -104,7 +104,7 @@ class SimilarityMatrixSums(Accumulator[SimilarityMatrix]):
             for row, stream in enumerate(self._streams)
         ]
 
-    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002
+    def begin(self, tokens: Inputs) -> None:  # noqa: ARG002 (what an accumulator is told)
         """Forget the unit vectors of a pass that did not end."""
         self._units.clear()
 
