@@ -42,8 +42,8 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
     """
     if not isinstance(model, FamilyModel):
         raise ValueError(
-            f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer or a HookedViT. Save a "
-            "bridged model with its own library."
+            f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer or a "
+            "HookedViT. Save a bridged model with its own library."
         )
     target = place_of(folder)
     check_model_target(target, overwrite)

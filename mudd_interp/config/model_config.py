@@ -109,8 +109,8 @@ class ModelConfig:
     rotary_base: float = 10000.0
     rotary_rounding: RotaryRounding = "none"
     wiring: WiringConfig = field(default_factory=lambda: wiring("mudd"))
-    front: FrontConfig = TokenInput()
-    task: TaskConfig = NextTokenTask()
+    front: FrontConfig = UNSAID["front"]
+    task: TaskConfig = UNSAID["task"]
     init_std: float | None = None
 
     def __post_init__(self) -> None:
@@ -214,7 +214,9 @@ class ModelConfig:
             )
         names = self.task.names if isinstance(self.task, Classes) else None
         if names is not None and len(names) != self.d_vocab:
-            raise ValueError(f"there are {len(names)} names of classes, and d_vocab {self.d_vocab}.")
+            raise ValueError(
+                f"expected d_vocab names of classes, {self.d_vocab}, got {len(names)}."
+            )
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:
@@ -325,10 +327,10 @@ class ModelConfig:
         models. ``"MUDDFormer-405M"``, ``-834M``, ``-1.4B``, ``-797M``, ``-1.34B`` and the twins
         ``"Transformer++-405M"``, ... are the sizes of Table 2; the last two are deep and narrow,
         and their MUDDFormers have PrePostDANorm (the paper's Eq. 10). ``-6.9B`` is of Table 1, with
-        32 heads, which the paper does not say. ``"ViT-S/16"``, ``"ViT-M/16"`` and ``"MUDDViT-S/16"``
-        are the Vision Transformers of Table 8 (camera-ready). What the tables leave open is set as in the authors'
+        32 heads, which the paper does not say. What the tables leave open is set as in the authors'
         training code: no QK-norm, the last weight MLP four times as wide, hidden widths rounded to
-        64; rotary tables are exact.
+        64; rotary tables are exact. ``"ViT-S/16"``, ``"ViT-M/16"`` and ``"MUDDViT-S/16"`` are the
+        Vision Transformers of Table 8 (camera-ready).
 
         Raises:
             ValueError: If there is no such preset, with the nearest names.

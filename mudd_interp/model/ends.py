@@ -1,11 +1,12 @@
 """The two ends of a language model: its token embedding, and the way to the logits."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """What the columns of the unembedding stand for: tokens, or classes."""
 

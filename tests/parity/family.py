@@ -1,15 +1,17 @@
 """The rungs of the family that tests run through: Table 5 and the options beside it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mudd_interp.config import ModelConfig, reallocate
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.config import Classes, ModelConfig, Patches, reallocate
+from mudd_interp.model import HookedMUDDTransformer, HookedViT
 from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 SMALL: dict[str, Any] = {
     "n_layers": 3,
@@ -71,11 +73,53 @@ BIDIRECTIONAL: dict[str, ModelConfig] = {
 }
 """Models whose positions see all others."""
 
+SEEN: dict[str, Any] = {
+    **SMALL,
+    **PYTHIA,
+    "d_vocab": 5,
+    "n_ctx": 9,
+    "act_fn": "gelu_pytorch_tanh",
+    "eps": 1e-6,
+    "rotary_dim": 0,
+    "attention_dir": "bidirectional",
+    "front": Patches(image_size=12, patch_size=4, n_channels=2),
+}
+LAST = {"expand_last": True}
+
+VISION: dict[str, ModelConfig] = {
+    "ViT": ModelConfig(**SEEN, task=Classes(), wiring=Plain()),
+    "ViT, pre-logits": ModelConfig(**SEEN, task=Classes(pre_logits=True), wiring=Plain()),
+    "MUDDViT": ModelConfig(**SEEN, task=Classes(), wiring=PrePost(variant="residual", **LAST)),
+    "MUDDViT, Eq. 10": ModelConfig(**SEEN, task=Classes(), wiring=PrePost(**LAST)),
+    "MUDDViT, no norms": ModelConfig(
+        **SEEN, task=Classes(names=("a", "b", "c", "d", "e")), wiring=MUDD()
+    ),
+}
+"""Models of images, tiny."""
+
 
 def random_model(cfg: ModelConfig, seed: int = 0) -> HookedMUDDTransformer:
     """A model in float64 whose every parameter is random, gains and biases too."""
     torch.manual_seed(seed)
-    model = HookedMUDDTransformer(cfg, dtype=torch.float64)
+    return perturbed(HookedMUDDTransformer(cfg, dtype=torch.float64))
+
+
+def random_vision_model(cfg: ModelConfig, seed: int = 0) -> HookedViT:
+    """The same of images."""
+    torch.manual_seed(seed)
+    return perturbed(HookedViT(cfg, dtype=torch.float64))
+
+
+def random_images(cfg: ModelConfig, batch: int = 2, seed: int = 1) -> torch.Tensor:
+    """Images ``[batch channel row column]`` in float64."""
+    assert isinstance(cfg.front, Patches)
+    shape = (batch, cfg.front.n_channels, *(cfg.front.image_size,) * 2)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, dtype=torch.float64, generator=generator) * 2 - 1
+
+
+def perturbed(model: Model) -> Model:
+    """A model whose every parameter was moved at random."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

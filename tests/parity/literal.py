@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mudd_interp.axes import STREAMS
-from mudd_interp.config import ModelConfig
+from mudd_interp.config import Classes, ModelConfig, Patches
 from mudd_interp.config.wiring import flags_of_wiring
 from mudd_interp.model.wirings import Static
 
@@ -32,6 +32,10 @@ def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
 
 def gelu(x: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def rotate(x: Tensor, cfg: ModelConfig) -> Tensor:
@@ -72,7 +76,8 @@ def attention(inputs: dict[str, Tensor], w: Weights, name: str, cfg: ModelConfig
 
 
 def mlp(x: Tensor, w: Weights, name: str, cfg: ModelConfig) -> Tensor:
-    act = gelu if cfg.act_fn == "gelu" else lambda y: y * torch.sigmoid(y)
+    known = {"gelu": gelu, "gelu_pytorch_tanh": gelu_tanh}
+    act = known.get(cfg.act_fn, lambda y: y * torch.sigmoid(y))
     zero = torch.zeros(1)
     inner = x @ w[f"{name}.W_in"] + w.get(f"{name}.b_in", zero)
     if cfg.gated_mlp:
@@ -150,8 +155,39 @@ def aggregate(
     return {c: mixed.get(c, newest) for c in STREAMS}
 
 
+def embed_patches(image: Tensor, w: Weights, cfg: ModelConfig) -> Tensor:
+    """X_0 of one image [channel row column]: a convolution without overlap, and positions."""
+    assert isinstance(cfg.front, Patches)
+    size, quarter = cfg.front.patch_size, cfg.d_model // 4
+    kernel = w["embed.W_E"].T.reshape(cfg.d_model, cfg.front.n_channels, size, size)
+    rows = []
+    for y in range(cfg.front.image_size // size):
+        for x in range(cfg.front.image_size // size):
+            patch = image[:, y * size : (y + 1) * size, x * size : (x + 1) * size]
+            place = torch.zeros(cfg.d_model)
+            for k in range(quarter):
+                angle = 10000 ** (-k / (quarter - 1))
+                place[k], place[quarter + k] = math.sin(x * angle), math.cos(x * angle)
+                place[2 * quarter + k] = math.sin(y * angle)
+                place[3 * quarter + k] = math.cos(y * angle)
+            rows.append((kernel * patch).sum((1, 2, 3)) + w["embed.b_E"] + place)
+    return torch.stack(rows)
+
+
+def class_logits(final: Tensor, w: Weights, cfg: ModelConfig) -> Tensor:
+    """The mean over patches of the normed final stream, perhaps a layer, and the classes."""
+    assert isinstance(cfg.task, Classes)
+    pooled = sum(final) / len(final)
+    if cfg.task.pre_logits:
+        pooled = torch.tanh(pooled @ w["unembed.W_P"] + w["unembed.b_P"])
+    return pooled @ w["unembed.W_U"] + w["unembed.b_U"]
+
+
 def run(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
-    """Logits, the outputs X_j and the streams of one sequence of token ids [pos], in float64."""
+    """Logits, the outputs X_j and the streams of one sequence of token ids [pos], in float64.
+
+    Of one image [channel row column], where the model reads those.
+    """
     w = {name: value.double() for name, value in state.items()}
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -162,7 +198,8 @@ def run(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
 
 
 def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
-    outputs = [w["embed.W_E"][tokens]]
+    is_image = isinstance(cfg.front, Patches)
+    outputs = [embed_patches(tokens, w, cfg) if is_image else w["embed.W_E"][tokens]]
     found = {"X.0": outputs[0]}
     streams: Mapping[str, Tensor] = dict.fromkeys(STREAMS, outputs[0])
     for layer in range(cfg.n_layers):
@@ -172,5 +209,6 @@ def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
         found[f"X.{layer + 1}"] = outputs[-1]
         streams = aggregate(outputs, w, layer, cfg)
     found["final"] = streams["r"]
-    found["logits"] = norm(streams["r"], w, "ln_final", cfg) @ w["unembed.W_U"]
+    normed = norm(streams["r"], w, "ln_final", cfg)
+    found["logits"] = class_logits(normed, w, cfg) if is_image else normed @ w["unembed.W_U"]
     return found

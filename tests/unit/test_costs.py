@@ -18,7 +18,7 @@ from mudd_interp.config import ModelConfig
 from mudd_interp.config.presets import RELEASED
 from mudd_interp.costs import built, print_cost
 from mudd_interp.costs.formulas import UNKNOWN, by_paper, by_sums
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel
 from mudd_interp.model.layers import Norm
 from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
 from tests.parity.family import FAMILY, SMALL, random_model
@@ -37,7 +37,7 @@ PYTHIA = {"MUDDPythia-1.4B": (24, 2048, 16), "MUDDPythia-2.8B": (32, 2560, 32)}
 PADDING = 50432 - 50304
 
 
-def model_and_twin(name: str) -> tuple[HookedMUDDTransformer, HookedMUDDTransformer]:
+def model_and_twin(name: str) -> tuple[FamilyModel, FamilyModel]:
     config = ModelConfig.preset(name)
     return built.empty(config), built.empty(config.plain())
 
