@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mudd_interp.checkpoints.configs import find_config
-from mudd_interp.config import ModelConfig
+from mudd_interp.config import ModelConfig, Patches
 from mudd_interp.costs.built import Counts, count
 from mudd_interp.costs.formulas import UNKNOWN, Extra, by_paper, by_sums, is_causal
 
@@ -62,19 +62,21 @@ def cost(config: ModelConfig | str | os.PathLike[str], tokens: int | None = None
             :func:`~mudd_interp.checkpoints.configs.find_config`: a preset, a bundled model, a
             folder, a ``config.json`` or a hub id. Weights are not read. Without dense connections
             nothing is added.
-        tokens: Length of the sequence, T; ``None`` means its context.
+        tokens: Length of the sequence, T; ``None`` means its context, or the patches of an image.
 
     Returns:
         Shares of a base, dimensionless from 0.
 
     Raises:
         ValueError: If there is no such model, or ``tokens`` is not a whole number from 1 to
-            16,777,216.
+            16,777,216, or more than an image has patches.
     """
     config = config if isinstance(config, ModelConfig) else find_config(config)
     tokens = config.n_ctx if tokens is None else tokens
     if type(tokens) is not int or not 1 <= tokens <= MOST_TOKENS:
         raise ValueError(f"tokens must be a whole number from 1 to {MOST_TOKENS:,}, got {tokens}.")
+    if isinstance(config.front, Patches) and tokens > config.n_ctx:
+        raise ValueError(f"an image has {config.n_ctx} patches, so tokens is at most that.")
     paper, exact = by_paper(config, tokens), by_sums(config, tokens)
     counts = count(config, tokens)
     return Cost(

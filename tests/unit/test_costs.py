@@ -18,7 +18,7 @@ from mudd_interp.config import ModelConfig
 from mudd_interp.config.presets import RELEASED
 from mudd_interp.costs import built, print_cost
 from mudd_interp.costs.formulas import UNKNOWN, by_paper, by_sums
-from mudd_interp.model import FamilyModel
+from mudd_interp.model import FamilyModel, HookedMUDDTransformer
 from mudd_interp.model.layers import Norm
 from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
 from tests.parity.family import FAMILY, SMALL, random_model
@@ -181,7 +181,7 @@ def test_parameters_and_flops_of_the_family(name: str):
     model, twin = random_model(config), random_model(config.plain())
     parts = found.counts.dense
 
-    def norms(of: HookedMUDDTransformer) -> int:
+    def norms(of: FamilyModel) -> int:
         each = [module for module in of.modules() if isinstance(module, Norm)]
         return sum(parameter.numel() for norm in each for parameter in norm.parameters())
 
@@ -342,3 +342,24 @@ def test_bad_input_is_one_message(
     monkeypatch.chdir(tmp_path)
     assert run(*arguments, monkeypatch=monkeypatch) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("ViT-S/16", 22_122_472), ("ViT-M/16", 38_999_016)]
+)
+def test_the_vision_transformers_of_table_8(name: str, parameters: int):
+    found = mi.cost(name)
+    assert found.counts.parameters == parameters
+    assert (found.tokens, found.causal) == (196, False)
+    assert found.built.parameters == found.built.flops == found.built.memory == 0
+
+
+def test_the_weight_mlps_of_muddvit():
+    """1.0067 of ViT-S/16, as Table 8 prints it to three decimals; what else is added is listed."""
+    found, plain = mi.cost("MUDDViT-S/16"), mi.cost("ViT-S/16")
+    assert found.counts.dense["weight MLPs"] == 149_300
+    assert round(1 + 149_300 / plain.counts.parameters, 4) == 1.0067
+    added = found.counts.parameters - plain.counts.parameters
+    assert sum(found.counts.dense.values()) == added
+    with pytest.raises(ValueError, match="196 patches"):
+        mi.cost("MUDDViT-S/16", tokens=197)
