@@ -338,6 +338,7 @@ def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
     settled(opened("interventions", e=state.pack("cut mlp 1"), n="100000", c="131072"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_figure_over_a_long_text_begins_unasked(name: str, monkeypatch: pytest.MonkeyPatch):
     walked: list[int | None] = []

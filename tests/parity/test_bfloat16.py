@@ -50,6 +50,7 @@ def measured(name: str) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", TOLERANCES)
 @pytest.mark.parametrize("name", GROUPS["tiny-pair"])
 def test_is_near_float32(name: str, quantity: str):

@@ -164,6 +164,7 @@ def nudged(tensor: torch.Tensor) -> torch.Tensor:
     return tensor + 0.1 * torch.sin(1 + 1.7 * steps)
 
 
+@pytest.mark.slow
 def test_every_edit_has_the_same_effect(pair: Pair) -> None:
     gaps: dict[str, float] = {}
     effects: dict[str, float] = {}

@@ -65,6 +65,7 @@ def test_the_same_figures_can_be_made_from_the_manifest(
             assert (again / file).read_bytes() == (made / file).read_bytes(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"), [("layer_similarity", 2), ("edge_effects", 1), ("loss_comparison", 1)]
 )

@@ -32,6 +32,7 @@ CASES = 20
 """Of each reader; ``python -m tests.fuzz 10000`` runs more."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch and transformers, about what they refuse
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_and_forged_files_are_read_or_refused(name: str, tmp_path: Path):

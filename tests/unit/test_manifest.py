@@ -104,6 +104,7 @@ def test_a_text_that_changed_while_it_was_read_is_refused(name: str, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_few_sequences_are_those_of_their_figure_only(tmp_path: Path):
     """Some figures take few sequences unless told otherwise."""
     text = tmp_path / "text.txt"

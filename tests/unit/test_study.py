@@ -259,6 +259,7 @@ def test_a_place_outside_the_model_is_named():
             getattr(this, next(iter(change)))("model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", HEAD_MEASURES)
 def test_heads_are_in_the_order_of_any_score(score):
     drawn = draw_kind(FIGURES["head_scores"], study(replace(SHORT, score=score), {}))
@@ -272,6 +273,7 @@ def test_a_figure_says_why_it_cannot_be_drawn_in_a_mode(name):
     assert set(kind.modes) | set(kind.why_not) == set(get_args(Mode))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["corpus", "prompt"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_all_walks_of_a_figure_are_among_its_needs(name: str, scope: Any, monkeypatch: Any):

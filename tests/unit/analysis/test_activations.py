@@ -45,6 +45,7 @@ def gpt2() -> BridgeModel:
     return BridgeModel.from_module(GPT2LMHeadModel(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MUDDFormer", "Transformer++", "PrePostDANorm, Eq. 10", "GPT-2"])
 def test_the_rows_of_every_hook_are_those_of_the_cache(name: str):
     model = gpt2() if name == "GPT-2" else random_model(FAMILY[name])

@@ -92,6 +92,7 @@ def test_a_loss_that_is_not_finite_is_no_better_one():
         mi.analysis.compare_losses(random_model(FAMILY["Transformer++"]), model, [tokens])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_figure_is_drawn_of_it(model: HookedMUDDTransformer, name: str):
     given = {"prompt_ids": [1, 2, LOUD, 4, 5], "corrupted": "a b f d f", "scope": "prompt"}

@@ -510,6 +510,7 @@ def test_what_is_no_plain_decoder_is_refused() -> None:
         BridgeModel.from_module(torch.nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 def test_importing_this_module_does_not_import_the_bridge() -> None:
     code = (
         "import sys, mudd_interp.model.bridge; "

@@ -158,6 +158,7 @@ def colours(value, key=""):
         yield key, value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_everything_on_a_dark_page_can_be_read(figures, name):
     found = list(colours(viz.dark(figures[name]).to_plotly_json()))
