@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mudd_interp.analysis import activations, open_activations, save_activations
     from mudd_interp.catalog import draw
     from mudd_interp.checkpoints import load_model, save_model
-    from mudd_interp.config import ModelConfig
+    from mudd_interp.config import Classes, ModelConfig, Patches
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
-    from mudd_interp.model import HookedMUDDTransformer, MUDDActivationCache
+    from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
     from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
@@ -29,12 +29,15 @@ _HOMES = {
     "draw": "catalog",
     "load_model": "checkpoints",
     "save_model": "checkpoints",
+    "Classes": "config",
     "ModelConfig": "config",
+    "Patches": "config",
     "cost": "costs",
     "Edit": "edits",
     "edited": "edits",
     "run": "edits",
     "HookedMUDDTransformer": "model",
+    "HookedViT": "model",
     "MUDD": "model.wirings",
     "MUDDActivationCache": "model",
     "HookedModel": "protocol",
@@ -46,12 +49,15 @@ _HOMES = {
 
 __all__ = [
     "MUDD",
+    "Classes",
     "Edit",
     "HookedMUDDTransformer",
     "HookedModel",
+    "HookedViT",
     "MUDDActivationCache",
     "ModelConfig",
     "ModelInfo",
+    "Patches",
     "Plain",
     "PrePost",
     "Static",

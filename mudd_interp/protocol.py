@@ -32,13 +32,16 @@ NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 Inputs = Shaped[Tensor, "batch *rest"]
 """A batch of what a model reads: token ids ``[batch pos]``, or what else its front takes."""
 
-Trait = Literal["tokens", "next_token", "causal"]
-"""What not every model is: it reads tokens, it predicts the next one, it sees no later position."""
+Trait = Literal["tokens", "next_token", "causal", "images", "classes"]
+"""What not every model is: it reads tokens, it predicts the next one, it sees no later position; it
+reads images, it tells classes."""
 
 LACKS: Mapping[Trait, str] = {
     "tokens": "it reads no tokens",
     "next_token": "it does not predict the next token",
     "causal": "its positions see later ones",
+    "images": "it reads no images",
+    "classes": "it tells no classes",
 }
 """Why something is not for a model, by the trait that the model has not."""
 
@@ -135,6 +138,10 @@ class Front(Protocol):
         Raises:
             ValueError: If it is anything else.
         """
+        ...
+
+    def example(self) -> Inputs:
+        """Some input, the same at every call, as a batch of one: to try a model with."""
         ...
 
     def refuse_padding(self, batch: Inputs) -> None:

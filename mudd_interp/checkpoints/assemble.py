@@ -13,7 +13,7 @@ from mudd_interp.axes import short
 from mudd_interp.checkpoints.layout import Layout, Placed, Shape
 from mudd_interp.checkpoints.weight_files import FLOATS, Weights
 from mudd_interp.config import ModelConfig
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel, HookedMUDDTransformer, build_model
 
 NAMED = 5
 
@@ -43,7 +43,7 @@ def assemble(
     device: torch.device,
     dtype: torch.dtype | None,
     check: Callable[[str, Tensor, torch.dtype], object] = check_numbers,
-) -> HookedMUDDTransformer:
+) -> FamilyModel:
     """Build a model and fill it; memory never holds more than the model and one tensor.
 
     Args:
@@ -59,7 +59,7 @@ def assemble(
             the check; the error names each of them.
     """
     with torch.device("meta"):
-        model = HookedMUDDTransformer(cfg)
+        model = build_model(cfg)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     placed = layout.weights(cfg, shapes, weights.entries)
     check_fit(placed, weights, partial(layout.never_read, cfg))
@@ -75,7 +75,8 @@ def assemble(
             values = source.view(stored)
         filled = fill(getattr(module, leaf), values, device, dtype)
         setattr(module, leaf, nn.Parameter(filled))
-    model.unembed.b_U = torch.zeros(cfg.d_vocab, device=device, dtype=dtype)
+    if isinstance(model, HookedMUDDTransformer):  # it has none in its checkpoints
+        model.unembed.b_U = torch.zeros(cfg.d_vocab, device=device, dtype=dtype)
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     return model
 

@@ -1,4 +1,4 @@
-"""What is tried on every model that is loaded, by running it on a few tokens."""
+"""What is tried on every model that is loaded, by running it on an example."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,17 +9,16 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel
 from mudd_interp.protocol import Hook
 
-TOKENS = 6
 ROW_SUM = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far the sum of an attention row may be from one: the rounding of its entries."""
 
 
 @torch.no_grad()
-def check_runs(model: HookedMUDDTransformer) -> tuple[str, ...]:
-    """Run a model on a few tokens, then run it again with hooked tensors of its middle edited.
+def check_runs(model: FamilyModel) -> tuple[str, ...]:
+    """Run a model on an example, then run it again with hooked tensors of its middle edited.
 
     The four streams are edited as they enter the middle block, and so is every dense weight that
     they were mixed with. That a stream on the plain residual has no dense weight is reported, not
@@ -44,7 +43,7 @@ def check_runs(model: HookedMUDDTransformer) -> tuple[str, ...]:
         )
     worst = max(_row_error(name, pattern) for name, pattern in patterns.items())
     edited, _ = _run(model, names, each)
-    effects = (edited - logits).abs().amax((1, 2)).tolist()
+    effects = (edited - logits).abs().flatten(1).amax(1).tolist()
     changes = dict(zip(names, effects, strict=True))
     _require_effect(model, changes)
     return (
@@ -55,7 +54,7 @@ def check_runs(model: HookedMUDDTransformer) -> tuple[str, ...]:
     )
 
 
-def edited_hooks(model: HookedMUDDTransformer) -> tuple[list[str], list[str]]:
+def edited_hooks(model: FamilyModel) -> tuple[list[str], list[str]]:
     """The stream inputs of the middle block, and the dense weights that made them."""
     middle = model.config.n_layers // 2
     inputs = [axes.stream_input(middle, stream) for stream in STREAMS]
@@ -65,20 +64,21 @@ def edited_hooks(model: HookedMUDDTransformer) -> tuple[list[str], list[str]]:
 
 
 def _run(
-    model: HookedMUDDTransformer, names: Sequence[str], rows: Bool[Tensor, "edit batch"]
-) -> tuple[Float[Tensor, "batch pos d_vocab"], dict[str, Tensor]]:
+    model: FamilyModel, names: Sequence[str], rows: Bool[Tensor, "edit batch"]
+) -> tuple[Float[Tensor, "batch *pos d_vocab"], dict[str, Tensor]]:
     """Logits and patterns of a batch of equal rows; the edit of a hook is made in its rows only.
 
     The hooks are there even if none edits: they decide which kernels run, and so the rounding. So
     two runs differ only by what was edited, and not at all if an edit has no effect.
     """
-    cfg = model.config
-    tokens = torch.arange(min(TOKENS, cfg.n_ctx), device=model.cfg.device) % cfg.d_vocab
+    example = model.front.example().to(model.cfg.device)
     hooks: list[Hook] = [(name, partial(_edit, rows=rows[edit])) for edit, name in enumerate(names)]
-    patterns = [axes.pattern(layer) for layer in range(cfg.n_layers)]
+    patterns = [axes.pattern(layer) for layer in range(model.config.n_layers)]
     with model.hooks(hooks):
         return model.run_with_cache(
-            tokens.expand(len(names), -1), names_filter=patterns, return_cache_object=False
+            example.expand(len(names), *example.shape[1:]),
+            names_filter=patterns,
+            return_cache_object=False,
         )
 
 
@@ -101,7 +101,7 @@ def _row_error(name: str, pattern: Float[Tensor, "batch head query key"]) -> flo
     return error
 
 
-def _require_effect(model: HookedMUDDTransformer, changes: Mapping[str, float]) -> None:
+def _require_effect(model: FamilyModel, changes: Mapping[str, float]) -> None:
     dead = [f"`{name}`" for name, change in changes.items() if change == 0]
     if dead:
         raise ValueError(
@@ -116,7 +116,7 @@ def _changed(what: str, changes: Mapping[str, float]) -> str:
     return f"{what}: the logits change with an edit of {each}"
 
 
-def _without_weights(model: HookedMUDDTransformer) -> tuple[str, ...]:
+def _without_weights(model: FamilyModel) -> tuple[str, ...]:
     """The streams that have no dense weights, by the model's design."""
     plain = model.wiring.plain_streams
     if not plain:

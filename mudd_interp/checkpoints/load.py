@@ -18,7 +18,7 @@ from mudd_interp.checkpoints.layouts import LAYOUTS
 from mudd_interp.checkpoints.names import BUNDLED, Location, complete, locate
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel, HookedMUDDTransformer, HookedViT
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.precision import float_dtype
 from mudd_interp.protocol import NOT_TRIED, ModelInfo
@@ -31,7 +31,7 @@ def load_model(
     revision: str | None = None,
     local_files_only: bool = False,
     check: bool = True,
-) -> LanguageModel:
+) -> LanguageModel | HookedViT:
     """Load a model with its tokenizer, and check it. Code that comes with a model is never run.
 
     Args:
@@ -74,7 +74,7 @@ def _load(
     dtype: torch.dtype | None,
     local_files_only: bool,
     check: bool,
-) -> HookedMUDDTransformer:
+) -> FamilyModel:
     cfg = config_of(config, location.folder / "config.json")
     if location.name in BUNDLED and dtype is None:
         dtype = torch.float32
@@ -82,14 +82,15 @@ def _load(
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
         digest = beside.submit(model_digest, layout.identity(config, cfg), weights)
         model = assemble(cfg, weights, layout, device, dtype)
-    model.tokenizer = load_tokenizer(location.tokenizer)
+    if isinstance(model, HookedMUDDTransformer):
+        model.tokenizer = load_tokenizer(location.tokenizer)
     model.info = ModelInfo(location.name, location.revision, digest.result())
     checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
     model.info = replace(model.info, checks=checks)
     return model
 
 
-def _found(model: HookedMUDDTransformer) -> tuple[str, ...]:
+def _found(model: FamilyModel) -> tuple[str, ...]:
     parameters = list(model.parameters())
     numbers = sum(parameter.numel() for parameter in parameters)
     return (

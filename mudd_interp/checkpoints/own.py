@@ -14,7 +14,7 @@ from mudd_interp.checkpoints.layout import Layout, Placed, Shape, StoredWeight, 
 from mudd_interp.checkpoints.tokenizer import save_tokenizer
 from mudd_interp.config import ModelConfig
 from mudd_interp.files import contents, place_of, replacing_folder, try_folder
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel
 
 MODEL_TYPE = "mudd-interp"
 FORMAT_VERSION = 2
@@ -40,9 +40,9 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
         ValueError: If the folder holds something or cannot be written, or the model is of another
             kind.
     """
-    if not isinstance(model, HookedMUDDTransformer):
+    if not isinstance(model, FamilyModel):
         raise ValueError(
-            f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer. Save a "
+            f"cannot save a {type(model).__name__}: expected a HookedMUDDTransformer or a HookedViT. Save a "
             "bridged model with its own library."
         )
     target = place_of(folder)
@@ -60,7 +60,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], overwrite: bool
     return target
 
 
-def _write(model: HookedMUDDTransformer, folder: Path) -> None:
+def _write(model: FamilyModel, folder: Path) -> None:
     (folder / "config.json").write_text(own_config_text(model.config), encoding="utf-8")
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from mudd_interp.axes import Stream, unknown_name
+from mudd_interp.config.ends import (
+    FRONTS,
+    TASKS,
+    Classes,
+    FrontConfig,
+    NextTokenTask,
+    Patches,
+    TaskConfig,
+    TokenInput,
+    end_from_dict,
+)
 from mudd_interp.config.presets import preset_fields
 from mudd_interp.config.released import released_fields
 from mudd_interp.config.widths import LARGEST_SIZE, MOST_LAYERS
@@ -22,6 +33,15 @@ from mudd_interp.files import parse_json
 
 RotaryRounding = Literal["none", "float32", "bfloat16", "float16"]
 AttentionDir = Literal["causal", "bidirectional"]
+ActFn = Literal["silu", "gelu", "gelu_pytorch_tanh"]
+
+UNSAID: Mapping[str, Any] = {
+    "attention_dir": "causal",
+    "front": TokenInput(),
+    "task": NextTokenTask(),
+}
+"""What goes without saying in a saved configuration: version 0.1 had nothing else, and digests are
+over what is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +52,17 @@ class ModelConfig:
         n_layers: Number of blocks, L.
         d_model: Width of the residual stream, D.
         n_heads: Attention heads per block.
-        d_vocab: Rows of the embedding and of the unembedding.
-        n_ctx: Longest sequence, in tokens.
+        d_vocab: Rows of the embedding and of the unembedding; the number of classes, where they are
+            what a model tells.
+        n_ctx: Longest sequence, in tokens; of a model of images, how many patches they have.
         d_head: Width of a head; ``None`` means ``d_model // n_heads``.
         n_key_value_heads: Heads of keys and values; ``None`` means ``n_heads``.
         d_mlp: FFN width of each block; one number stands for the same width everywhere.
         normalization_type: ``"RMS"`` (MUDDFormer) or ``"LN"`` with bias (MUDDPythia, GPT-NeoX).
         eps: Epsilon of every norm, of QK-norm and of the dense weights' norm too.
         gated_mlp: ``act(x W_gate) * (x W_in)`` instead of ``act(x W_in)``.
-        act_fn: ``"silu"``, or ``"gelu"`` (the exact one).
+        act_fn: ``"silu"``, ``"gelu"`` (the exact one), or ``"gelu_pytorch_tanh"`` (the usual
+            approximation, which Vision Transformers are trained with).
         attn_bias: Biases on the four attention projections.
         mlp_bias: Biases on the FFN projections.
         parallel_attn_mlp: Parallel residual: attention and FFN both read the block's R input.
@@ -54,6 +76,8 @@ class ModelConfig:
             ``"float32"`` rounds the frequencies only, as DenseFormer's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
             ``Static(...)`` or ``Plain()``, each with fields of its own.
+        front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
+        task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
 
@@ -75,7 +99,7 @@ class ModelConfig:
     normalization_type: Literal["RMS", "LN"] = "RMS"
     eps: float = 1e-6
     gated_mlp: bool = True
-    act_fn: Literal["silu", "gelu"] = "silu"
+    act_fn: ActFn = "silu"
     attn_bias: bool = False
     mlp_bias: bool = False
     parallel_attn_mlp: bool = False
@@ -85,6 +109,8 @@ class ModelConfig:
     rotary_base: float = 10000.0
     rotary_rounding: RotaryRounding = "none"
     wiring: WiringConfig = field(default_factory=lambda: wiring("mudd"))
+    front: FrontConfig = TokenInput()
+    task: TaskConfig = NextTokenTask()
     init_std: float | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +126,7 @@ class ModelConfig:
                 f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...) or Plain(), "
                 f"got {given!r}."
             )
+        self._check_ends()
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -130,7 +157,7 @@ class ModelConfig:
     def _check_choices(self) -> None:
         choices = {
             "normalization_type": ("RMS", "LN"),
-            "act_fn": ("silu", "gelu"),
+            "act_fn": get_args(ActFn),
             "rotary_rounding": get_args(RotaryRounding),
             "attention_dir": get_args(AttentionDir),
         }
@@ -168,6 +195,27 @@ class ModelConfig:
                 f"got {self.rotary_dim}."
             )
 
+    def _check_ends(self) -> None:
+        for name, kind in (("front", FrontConfig), ("task", TaskConfig)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} must be a {kind.__name__}, such as {UNSAID[name]!r}, got "
+                    f"{getattr(self, name)!r}."
+                )
+        if isinstance(self.front, TokenInput) != isinstance(self.task, NextTokenTask):
+            raise ValueError(
+                f"{self.front!r} does not go with {self.task!r}: tokens predict the next token, "
+                "images have classes."
+            )
+        if isinstance(self.front, Patches) and self.n_ctx != self.front.n_patches:
+            raise ValueError(
+                f"n_ctx must be the number of patches of an image, {self.front.n_patches}, got "
+                f"{self.n_ctx}."
+            )
+        names = self.task.names if isinstance(self.task, Classes) else None
+        if names is not None and len(names) != self.d_vocab:
+            raise ValueError(f"there are {len(names)} names of classes, and d_vocab {self.d_vocab}.")
+
     @property
     def mlp_widths(self) -> tuple[int, ...]:
         """FFN width of each block."""
@@ -200,14 +248,11 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy; :meth:`from_dict` reads it back.
 
-        Causal attention is left out, as it goes without saying: version 0.1 had no other, and
-        digests are over what is here.
+        What goes without saying (:data:`UNSAID`) is left out.
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        if self.attention_dir == "causal":
-            del values["attention_dir"]
-        values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
-        return values | {"wiring": self.wiring.to_dict()}
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {n: v for n, v in values.items() if n not in UNSAID or v != UNSAID[n]}
+        return {n: _written(v) for n, v in values.items()}
 
     def identity(self) -> dict[str, Any]:
         """What a model's digest covers: :meth:`to_dict`, spelled as in version 0.1."""
@@ -231,11 +276,14 @@ class ModelConfig:
         missing = [name for name in required if name not in values]
         if missing:
             raise ValueError(f"the configuration lacks the field `{missing[0]}`: add it.")
-        lists: dict[str, Any] = {
+        read: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         try:
-            return cls(**lists)
+            for name, kinds in (("front", FRONTS), ("task", TASKS)):
+                if name in read:
+                    read[name] = end_from_dict(name, read[name], kinds)
+            return cls(**read)
         except TypeError as error:
             raise ValueError(f"a field has a value of the wrong type: {error}") from error
 
@@ -277,7 +325,8 @@ class ModelConfig:
         models. ``"MUDDFormer-405M"``, ``-834M``, ``-1.4B``, ``-797M``, ``-1.34B`` and the twins
         ``"Transformer++-405M"``, ... are the sizes of Table 2; the last two are deep and narrow,
         and their MUDDFormers have PrePostDANorm (the paper's Eq. 10). ``-6.9B`` is of Table 1, with
-        32 heads, which the paper does not say. What the tables leave open is set as in the authors'
+        32 heads, which the paper does not say. ``"ViT-S/16"``, ``"ViT-M/16"`` and ``"MUDDViT-S/16"``
+        are the Vision Transformers of Table 8 (camera-ready). What the tables leave open is set as in the authors'
         training code: no QK-norm, the last weight MLP four times as wide, hidden widths rounded to
         64; rotary tables are exact.
 
@@ -302,6 +351,13 @@ def _with_wiring(values: Mapping[str, Any]) -> dict[str, Any]:
     except TypeError as error:
         raise ValueError(f"a field has a value of the wrong type: {error}") from error
     return rest | {"wiring": found}
+
+
+def _written(value: Any) -> Any:
+    """A field's value, JSON-ready."""
+    if isinstance(value, WiringConfig | FrontConfig | TaskConfig):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_number(value: Any) -> bool:

@@ -1,8 +1,9 @@
-"""Configurations by name: the sizes of the paper's Tables 1 and 2, and the released models."""
+"""Configurations by name: the sizes of the paper's tables, and the released models."""
 
 from typing import Any
 
 from mudd_interp.axes import unknown_name
+from mudd_interp.config.ends import Classes, Patches
 from mudd_interp.config.released import released_fields
 from mudd_interp.config.widths import reallocate, swiglu_width
 from mudd_interp.config.wiring import wiring
@@ -33,11 +34,18 @@ RELEASED: dict[str, dict[str, Any]] = {
 
 FAMILIES = ("MUDDFormer", "Transformer++")
 
+VISION_SIZES = {"S": (384, 6), "M": (512, 8)}
+"""Width and heads of Vision Transformers; all have 12 blocks, and FFNs four times as wide."""
+
+VISION = ("ViT-S/16", "ViT-M/16", "MUDDViT-S/16")
+"""The Vision Transformers of the paper's Table 8 (camera-ready)."""
+
 
 def preset_names() -> tuple[str, ...]:
     """Every name that :func:`preset_fields` knows."""
     sizes = (*SIZES, *LARGEST)
-    return (*RELEASED, *(f"{family}-{size}" for family in FAMILIES for size in sizes))
+    language = (f"{family}-{size}" for family in FAMILIES for size in sizes)
+    return (*RELEASED, *language, *VISION)
 
 
 def preset_fields(name: str) -> dict[str, Any]:
@@ -53,6 +61,8 @@ def preset_fields(name: str) -> dict[str, Any]:
             unknown_name("preset", name, preset_names())
             + f" There are {', '.join(preset_names())}."
         )
+    if name in VISION:
+        return _vision(name)
     family, _, size = name.partition("-")
     return _sized(size, dense=family == "MUDDFormer")
 
@@ -73,4 +83,35 @@ def _sized(size: str, dense: bool) -> dict[str, Any]:
     return fields | {
         "d_mlp": reallocate(width, n_layers),
         "wiring": wiring(kind, expand_last=True, round64=True),
+    }
+
+
+def _vision(name: str) -> dict[str, Any]:
+    """As in big_vision, which the authors trained with: no class token, a layer before the classes.
+
+    The paper does not say how wide the last weight MLP's hidden layer is, nor what PrePostDANorm
+    reads: here as in the authors' fork, four times as wide, unrounded, and variant "residual".
+    """
+    d_model, n_heads = VISION_SIZES[name[name.index("ViT-") + len("ViT-")]]
+    front = Patches(image_size=224, patch_size=16, n_channels=3)
+    dense = name.startswith("MUDD")
+    return {
+        "n_layers": 12,
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "d_vocab": 1000,
+        "n_ctx": front.n_patches,
+        "d_mlp": 4 * d_model,
+        "normalization_type": "LN",
+        "gated_mlp": False,
+        "act_fn": "gelu_pytorch_tanh",
+        "attn_bias": True,
+        "mlp_bias": True,
+        "attention_dir": "bidirectional",
+        "rotary_dim": 0,
+        "wiring": wiring("prepost", variant="residual", expand_last=True)
+        if dense
+        else wiring("plain"),
+        "front": front,
+        "task": Classes(pre_logits=True),
     }

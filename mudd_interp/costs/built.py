@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from mudd_interp.config import ModelConfig
-from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.model import FamilyModel, build_model
 
 DENSE = "dense."
 WEIGHT_MLPS, STATIC, NORMS = "weight MLPs", "static weights", "norms"
@@ -76,13 +76,13 @@ def dense_parameters(model: nn.Module, twin: nn.Module) -> dict[str, int]:
     return {WEIGHT_MLPS: mlps, STATIC: static, NORMS: extra - mlps - static}
 
 
-def empty(config: ModelConfig) -> HookedMUDDTransformer:
+def empty(config: ModelConfig) -> FamilyModel:
     """A model that has shapes and no numbers."""
     with torch.device("meta"):
-        return HookedMUDDTransformer(config)
+        return build_model(config)
 
 
-def _pass(model: HookedMUDDTransformer, tokens: int) -> tuple[int, int]:
+def _pass(model: FamilyModel, tokens: int) -> tuple[int, int]:
     """FLOPs of a forward pass, and the bytes that autograd keeps of it.
 
     On tensors without numbers that say that they are on the CPU: on the meta device attention would

@@ -1,11 +1,21 @@
 """The two ends of a language model: its token embedding, and the way to the logits."""
 
-from typing import Any
+from typing import Any, Protocol
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mudd_interp.model.tokens import Tokens
+
+class Vocabulary(Protocol):
+    """What the columns of the unembedding stand for: tokens, or classes."""
+
+    def vocabulary_index(self, tokens: Any) -> Int64[Tensor, "*shape"]:
+        """The columns of tokens, from the text of one or from ids.
+
+        Raises:
+            ValueError: If there is no such token.
+        """
+        ...
 
 
 class Ends:
@@ -18,7 +28,7 @@ class Ends:
         unembed: The unembedding, with ``W_U`` and ``b_U``.
     """
 
-    def __init__(self, tokens: Tokens, embed: Any, ln_final: Any, unembed: Any):
+    def __init__(self, tokens: Vocabulary, embed: Any, ln_final: Any, unembed: Any):
         self.tokens, self.embed, self.ln_final, self.unembed = tokens, embed, ln_final, unembed
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from mudd_interp.ids import id_tensor
 from mudd_interp.model.token_ids import padded_with
 from mudd_interp.model.tokens import Tokens
 from mudd_interp.protocol import Trait
+
+EXAMPLE = 6
+"""How many tokens an example has."""
 
 
 class TokenFront:
@@ -53,6 +57,11 @@ class TokenFront:
         if len(batch) != 1:
             raise ValueError(f"expected one sequence, got {len(batch)}: run them one by one.")
         return batch
+
+    def example(self) -> Int64[Tensor, "1 pos"]:
+        """A few token ids."""
+        cfg = self.tokens.cfg
+        return (torch.arange(min(EXAMPLE, cfg.n_ctx)) % cfg.d_vocab)[None]
 
     def refuse_padding(self, batch: Int64[Tensor, "batch pos"]) -> None:
         """Refuse a pad token, or a pair of them at an end where it also separates texts.

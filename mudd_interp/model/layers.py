@@ -1,6 +1,8 @@
 """Norms, rotary position embedding, MLPs, and the two ends of the model."""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -224,6 +226,13 @@ def position_encoding(cfg: ModelConfig) -> Rotary | NoPositions:
     return Rotary(cfg) if cfg.rotated else NoPositions()
 
 
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
 class MLP(nn.Module):
     """``act(x W_in + b_in) W_out + b_out``, or gated: ``(act(x W_gate) * (x W_in)) W_out``.
 
@@ -233,7 +242,7 @@ class MLP(nn.Module):
 
     def __init__(self, cfg: ModelConfig, d_mlp: int):
         super().__init__()
-        self.act = F.silu if cfg.act_fn == "silu" else F.gelu
+        self.act = ACTIVATIONS[cfg.act_fn]
         self.W_in = linear_weight(cfg.d_model, d_mlp)
         self.W_gate = linear_weight(cfg.d_model, d_mlp) if cfg.gated_mlp else None
         self.W_out = linear_weight(d_mlp, cfg.d_model)

@@ -61,6 +61,9 @@ class VectorFront:
             raise ValueError(f"expected one input, got {len(batch)}.")
         return batch
 
+    def example(self) -> Tensor:
+        return torch.ones(1, 3, FEATURES)
+
     def refuse_padding(self, batch: Tensor) -> None:
         pass
 
