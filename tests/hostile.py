@@ -188,7 +188,7 @@ def _pack(folder: Path) -> None:
 def _log(folder: Path) -> None:
     (folder / "log.csv").unlink(missing_ok=True)
     for step in (1, 2):
-        add_to_log(folder / "log.csv", LogRow(step, step * 4, 1.5, 0.1, 1.0, 99.0, None))
+        add_to_log(folder / "log.csv", LogRow(step, step * 4, 1.5, 0.1, 1.0, 99.0, None), "tokens")
 
 
 def _load_result(folder: Path) -> object:
@@ -373,7 +373,7 @@ READERS = {
     "validation pack": Reader(
         "p.safetensors", lambda d: load_pack(d / "p.safetensors"), _pack, False
     ),
-    "training log": Reader("log.csv", lambda d: trim_log(d / "log.csv", 1), _log, False),
+    "training log": Reader("log.csv", lambda d: trim_log(d / "log.csv", 1, "tokens"), _log, False),
     "stream": Reader("train.npy", lambda d: load_stream(d, "train"), _stream, False),
     "stamp": Reader(STAMP, is_prepared, _stamp),
     "list of what is replaced": Reader(

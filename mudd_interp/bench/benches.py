@@ -33,7 +33,7 @@ from mudd_interp.checkpoints.neox import of_neox
 from mudd_interp.model.bridge import build_bridge
 from mudd_interp.training.presets import GROUPS, PRESETS
 from mudd_interp.training.schedule import make_optimizer
-from mudd_interp.training.trainer import token_loss
+from mudd_interp.training.trainer import mean_loss
 
 PAIR = GROUPS["tiny-pair"]
 
@@ -400,7 +400,7 @@ def compiled(options: Options) -> list[Row]:
 def _step(name: str, options: Options) -> Callable[[torch.Tensor], None]:
     preset = PRESETS[name]
     model = mi.HookedMUDDTransformer(preset.cfg, device=options.device).train()
-    optimizer, loss = make_optimizer(model.named_parameters(), preset.recipe), token_loss(model)
+    optimizer, loss = make_optimizer(model.named_parameters(), preset.recipe), mean_loss(model)
 
     def step(rows: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -23,6 +23,7 @@ from mudd_interp.files import exclusive, place_of, read_json, try_folder, write_
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.schema import validated
 from mudd_interp.training.evaluate import by_file, pack_losses
+from mudd_interp.training.examples import TextExamples
 from mudd_interp.training.packing import load_stream, prepare
 from mudd_interp.training.run import end_with
 from mudd_interp.training.tokenizer import TOKENIZER
@@ -173,13 +174,12 @@ def _trained(run: Run, folder: Path, how: How) -> HookedMUDDTransformer | None:
     torch.compiler.reset()  # or the models of earlier runs count against the limit of recompiling
     cfg = config(run.size, run.rung)
     model = fresh_model(cfg, run.seed, load_tokenizer(TOKENIZER)).to(how.device)
+    train, validation = load_stream(how.data, "train"), load_stream(how.data, "validation")
     trainer = Trainer(
         model,
         run.recipe,
-        load_stream(how.data, "train"),
-        load_stream(how.data, "validation"),
+        TextExamples(run.recipe, train, validation, N_CTX),
         folder,
-        n_ctx=N_CTX,
         schedule=Schedule(validate=max(1, run.steps // 7)),
         compiled=how.compiled,
         bfloat16=how.bfloat16,

@@ -13,34 +13,37 @@ class LogRow:
 
     Attributes:
         step: Optimiser steps so far.
-        tokens: Tokens predicted so far.
-        train_loss: The loss of the step's batch, in nats per token.
+        seen: Tokens predicted, or images classified, so far.
+        train_loss: The loss of the step's batch, in nats per token or image.
         lr: Learning rate of the step.
         grad_norm: L2 norm of the gradient before clipping.
-        tokens_per_second: The speed since the previous line.
-        validation_loss: In nats per token; ``None`` where it was not computed.
+        per_second: Tokens or images per second, since the previous line.
+        validation_loss: In the same unit; ``None`` where it was not computed.
     """
 
     step: int
-    tokens: int
+    seen: int
     train_loss: float
     lr: float
     grad_norm: float
-    tokens_per_second: float
+    per_second: float
     validation_loss: float | None
 
 
-_HEADER = csv_rows([[field.name for field in fields(LogRow)]])
+def header(unit: str) -> bytes:
+    """The first line of a log whose unit is ``tokens`` or ``images``."""
+    named = {"seen": unit, "per_second": f"{unit}_per_second"}
+    return csv_rows([[named.get(field.name, field.name) for field in fields(LogRow)]])
 
 
-def add_to_log(path: Path, row: LogRow) -> None:
+def add_to_log(path: Path, row: LogRow, unit: str) -> None:
     """Add a line, below the header.
 
     Raises:
         ValueError: If it cannot be written; the log is as it was.
     """
     size = path.stat().st_size if path.exists() else 0
-    lines = (b"" if size else _HEADER) + csv_rows([astuple(row)])
+    lines = (b"" if size else header(unit)) + csv_rows([astuple(row)])
     try:
         with path.open("ab") as file:
             file.write(lines)
@@ -53,29 +56,29 @@ def add_to_log(path: Path, row: LogRow) -> None:
         ) from error
 
 
-def trim_log(path: Path, step: int) -> None:
+def trim_log(path: Path, step: int, unit: str) -> None:
     """Drop the lines after the checkpoint, whose steps are run again, and a half-written line.
 
     Raises:
-        ValueError: If the file is not a log.
+        ValueError: If the file is not a log in this unit.
     """
     if not path.exists():
         return
-    header, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-    if not header.endswith(b"\n"):  # a kill or a full disk left only this
+    first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
+    if not first.endswith(b"\n"):  # a kill or a full disk left only this
         path.unlink()
         return
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     steps = [line.split(b",")[0] for line in lines]
-    if _bare(header) != _bare(_HEADER) or not all(map(bytes.isdigit, steps)):
+    if _bare(first) != _bare(header(unit)) or not all(map(bytes.isdigit, steps)):
         raise ValueError(
             f"{path} is not the log of a run: choose another output folder, or remove the file."
         )
     kept = [line for line, at in zip(lines, steps, strict=True) if int(at) <= step]
-    write_bytes(path, b"".join([header, *kept]))
+    write_bytes(path, b"".join([first, *kept]))
 
 
-def _bare(header: bytes) -> bytes:
+def _bare(line: bytes) -> bytes:
     """A header without quotes, which some writers of CSV set and others do not."""
-    return header.replace(b'"', b"").strip()
+    return line.replace(b'"', b"").strip()

@@ -15,10 +15,11 @@ class RunProgress:
         name: The run's name.
         steps: The run's total number of steps.
         done: The steps that a resumed run has already taken.
+        unit: In which speed is counted: ``tokens`` or ``images``.
     """
 
-    def __init__(self, name: str, steps: int, done: int):
-        self._name, self._steps, self._pace = name, steps, Pace(done)
+    def __init__(self, name: str, steps: int, done: int, unit: str):
+        self._name, self._steps, self._unit, self._pace = name, steps, unit, Pace(done)
         self._console = Console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -47,8 +48,8 @@ class RunProgress:
         self._bar.stop()
 
     def update(self, step: int, loss: float, speed: float, validation: float | None) -> None:
-        """Show the state after a step; losses in nats per token, speed in tokens per second."""
-        status = f"loss {loss:.3f} · {speed:,.0f} tokens/s"
+        """Show the state after a step; losses in nats, speed in units per second."""
+        status = f"loss {loss:.3f} · {speed:,.0f} {self._unit}/s"
         if validation is not None:
             status += f" · validation {validation:.4f}"
         self._bar.update(self._task, completed=step, status=status)

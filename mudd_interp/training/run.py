@@ -18,6 +18,7 @@ from mudd_interp.checkpoints.own import check_model_target
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.files import exclusive, place_of, try_folder
 from mudd_interp.model import HookedMUDDTransformer
+from mudd_interp.training.examples import TextExamples
 from mudd_interp.training.packing import is_prepared, load_stream, prepare
 from mudd_interp.training.presets import PRESETS, Preset, members
 from mudd_interp.training.tokenizer import TOKENIZER
@@ -113,16 +114,9 @@ def _train(name: str, folder: Path, options: RunOptions) -> None:
     torch.manual_seed(preset.recipe.model_seed)
     model = HookedMUDDTransformer(preset.cfg, tokenizer=load_tokenizer(TOKENIZER))
     data = _data(options)
-    trainer = Trainer(
-        model,
-        preset.recipe,
-        load_stream(data, "train"),
-        load_stream(data, "validation"),
-        folder,
-        n_ctx=preset.cfg.n_ctx,
-        compiled=options.compiled,
-    )
-    trainer.run()
+    train, validation = load_stream(data, "train"), load_stream(data, "validation")
+    examples = TextExamples(preset.recipe, train, validation, preset.cfg.n_ctx)
+    Trainer(model, preset.recipe, examples, folder, compiled=options.compiled).run()
     save_model(model, folder / "model", overwrite=True)
 
 

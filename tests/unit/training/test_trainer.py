@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mudd_interp.training.examples import TextExamples
 from mudd_interp.training.schedule import Recipe, decays, learning_rate, make_optimizer
-from mudd_interp.training.trainer import CHECKPOINT, LOG, Schedule, Trainer, inputs_and_targets
+from mudd_interp.training.trainer import CHECKPOINT, LOG, Schedule, Trainer
 from tests.unit.command import full_beyond
 
 N_CTX, D_VOCAB = 8, 32
@@ -37,9 +38,12 @@ def stream(n_tokens: int, seed: int = 0) -> np.ndarray:
 
 
 def trainer(folder: Path, recipe: Recipe = RECIPE, schedule: Schedule | None = None) -> Trainer:
-    schedule = schedule or Schedule(log=2, validate=4, save=3, validation_rows=4)
-    train, validation = stream(48 * N_CTX + 1), stream(100, 1)
-    return Trainer(StandIn(), recipe, train, validation, folder, n_ctx=N_CTX, schedule=schedule)
+    schedule = schedule or Schedule(log=2, validate=4, save=3)
+    return Trainer(StandIn(), recipe, examples(recipe), folder, schedule=schedule)
+
+
+def examples(recipe: Recipe) -> TextExamples:
+    return TextExamples(recipe, stream(48 * N_CTX + 1), stream(100, 1), N_CTX, validation_rows=4)
 
 
 def log_lines(folder: Path) -> list[list[str]]:
@@ -74,10 +78,9 @@ def test_steps_after_the_last_checkpoint_are_run_again(tmp_path):
     assert log_lines(tmp_path / "killed") == log_lines(tmp_path / "straight")
 
 
-def test_every_row_is_seen_once(tmp_path):
-    run = trainer(tmp_path, Recipe(steps=12, batch=4))
-    chunks = [chunk for step in range(12) for chunk in run._micro_batches(step)]
-    seen = torch.cat([inputs_and_targets(chunk)[0] for chunk in chunks])
+def test_every_row_is_seen_once():
+    given = examples(Recipe(steps=12, batch=4, micro_batch=3))
+    seen = torch.cat([ids for step in range(12) for ids, _ in given.batches(step)])
     expected = torch.from_numpy(stream(48 * N_CTX + 1)[:-1].astype(np.int64)).view(-1, N_CTX)
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, expected.tolist()))
 
@@ -85,7 +88,8 @@ def test_every_row_is_seen_once(tmp_path):
 def test_training_lowers_the_loss_of_a_learnable_stream(tmp_path):
     periodic = np.tile(np.arange(4, dtype=np.uint16), 400)
     recipe = Recipe(steps=40, batch=4, peak_lr=0.1)
-    run = Trainer(StandIn(), recipe, periodic, periodic, tmp_path, n_ctx=N_CTX)
+    given = TextExamples(recipe, periodic, periodic, N_CTX)
+    run = Trainer(StandIn(), recipe, given, tmp_path)
     before = run.validation_loss()
     run.run()
     assert run.validation_loss() < 0.3 * before
@@ -147,9 +151,8 @@ class Wider(StandIn):
 def test_the_checkpoint_of_another_model_is_refused_in_words(tmp_path):
     trainer(tmp_path).run(until=3)
     saved = (tmp_path / CHECKPOINT).read_bytes()
-    train, validation = stream(48 * N_CTX + 1), stream(100, 1)
     with pytest.raises(ValueError, match=r"of another model: its `b_U` is \[32\], .* \[33\]"):
-        Trainer(Wider(), RECIPE, train, validation, tmp_path, n_ctx=N_CTX)
+        Trainer(Wider(), RECIPE, examples(RECIPE), tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == saved
 
 
@@ -166,7 +169,7 @@ def test_a_checkpoint_that_was_changed_is_refused(tmp_path):
 
 
 def test_a_full_disk_at_the_first_line_leaves_a_log_that_gets_its_header(tmp_path):
-    run = trainer(tmp_path, schedule=Schedule(log=1, validate=4, save=3, validation_rows=4))
+    run = trainer(tmp_path, schedule=Schedule(log=1, validate=4, save=3))
     with full_beyond(10), pytest.raises(ValueError, match=r"cannot write .*log\.csv"):
         run.run(until=1)
     assert not (tmp_path / LOG).read_bytes()
