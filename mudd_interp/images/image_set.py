@@ -108,8 +108,8 @@ class ImageSet:
 
 def model_input(pixels: Pixels) -> Float32[Tensor, "batch channel row column"]:
     """Brightness from -1 (black) to 1, channels first."""
-    channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return torch.from_numpy(channels_first).float() / 127.5 - 1
+    channels_first = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    return torch.from_numpy(channels_first) / 127.5 - 1
 
 
 def fit(
