@@ -120,8 +120,8 @@ def fit(
     image = image.convert("L" if n_channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = (left, top, left + side, top + side)
-    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=square)
+    square = image.crop((left, top, left + side, top + side))
+    image = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return with_channels(np.asarray(image))
 
 
