@@ -87,6 +87,10 @@ class Request:
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
         block: The block that reads a stream, or the number of blocks for the final norm; ``None``
             for ``layer``. (Row ``i`` of the dense weights feeds block ``i + 1``.)
+        images: For models that read images instead of text: a picture, a folder of them or a file
+            of many; ``None`` for the bundled test images.
+        image: The one to look at closely, from 0.
+        resize: Cut images square and bring them to the size and channels that the model reads.
     """
 
     model: Annotated[Name, Option("m", "A name, a folder or a hub id.", label="Model")] = (
@@ -224,6 +228,21 @@ class Request:
             label="Reading block",
         ),
     ] = None
+
+    images: Annotated[
+        Name | None,
+        Option(
+            "im",
+            "An image, or a folder or file of them, for models that read images; the bundled "
+            "ones if not given.",
+            label="Images",
+        ),
+    ] = None
+    image: Annotated[Index, Option("ii", "Which of the images, from 0.", label="Image")] = 0
+    resize: Annotated[
+        bool,
+        Option("rz", "Cut and resize images to what the model reads.", label="Resize images"),
+    ] = False
 
     def __post_init__(self) -> None:
         """Check each value against its type and bounds.

@@ -120,10 +120,10 @@ def test_blocks_are_those_of_transformers():
 
 def copy_block(layer: Any, ours: dict[str, torch.Tensor]) -> None:
     attention = layer.attention
-    projections = zip("QKV", ("q_proj", "k_proj", "v_proj"), strict=True)
-    for letter, name in projections:
-        getattr(attention, name).weight.copy_(ours[f"attn.W_{letter}"].transpose(1, 2).flatten(0, 1))
-        getattr(attention, name).bias.copy_(ours[f"attn.b_{letter}"].flatten())
+    for letter in "QKV":
+        projection = getattr(attention, f"{letter.lower()}_proj")
+        projection.weight.copy_(ours[f"attn.W_{letter}"].transpose(1, 2).flatten(0, 1))
+        projection.bias.copy_(ours[f"attn.b_{letter}"].flatten())
     attention.o_proj.weight.copy_(ours["attn.W_O"].flatten(0, 1).T)
     attention.o_proj.bias.copy_(ours["attn.b_O"])
     for norm, theirs in (("ln1", layer.layernorm_before), ("ln2", layer.layernorm_after)):
