@@ -12,7 +12,9 @@ import state
 import uploads
 import widgets
 from chips import chips
+from picture import picture
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
+from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
 from mudd_interp.study import Study
 from mudd_interp.values import LONGEST_PROMPT
@@ -23,6 +25,7 @@ CALLED = {
     "baseline": "the baseline",
     "text": "the text",
     "dataset": "the dataset",
+    "images": "the images",
     "device": "the device",
     "dtype": "the precision",
     "edits": "the edits",
@@ -292,8 +295,8 @@ def guarded(body: Callable[[], object]) -> None:
 def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
     length = None if study is None else _cursor(study)
     with st.container(horizontal=True):
-        if length is not None:
-            widgets.number("position", length - 1, length - 1)
+        if study is not None and length is not None:
+            widgets.number("position", length - 1, _place(study, length))
         if mode and state.view()["baseline"] is not None:
             widgets.choice("mode")
         if scope:
@@ -301,15 +304,50 @@ def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
 
 
 def _cursor(study: Study) -> int | None:
-    """The tokens of the prompt, one of them chosen; how many there are, if it can be read."""
+    """The tokens of the prompt, or the patches of the image, one of them chosen.
+
+    Returns:
+        How many there are, if they can be read.
+    """
+    is_image = reads_images(study.models["model"])
+    if is_image:
+        _choose_image(study)
     try:
         texts = study.token_texts("model")
+        at = _place(study, len(texts))
+        if is_image:
+            _show_image(study, at)
+        else:
+            chips(texts, at, "tokens", _pick)
     except ValueError as error:
-        st.error(f"**The prompt cannot be read.** {state.plain(str(error))}")
+        what = "image" if is_image else "prompt"
+        st.error(f"**The {what} cannot be read.** {state.plain(str(error))}")
         return None
-    last, at = len(texts) - 1, state.view()["position"]
-    chips(texts, last if at is None else min(at, last), "tokens", _pick)
     return len(texts)
+
+
+def _place(study: Study, length: int) -> int:
+    """The position that is chosen, or the one that figures choose if none is."""
+    at = state.view()["position"]
+    if at is not None:
+        return min(at, length - 1)
+    return study.with_request(replace(study.request, position=None)).position("model")
+
+
+def _choose_image(study: Study) -> None:
+    """Which of the images is looked at."""
+    with caches.failing(lambda _: None):  # the figures say what is wrong with them
+        count = len(image_set_of(study.request, study.models["model"]))
+        widgets.number("image", count - 1)
+
+
+def _show_image(study: Study, at: int) -> None:
+    shown = study.picture("model")
+    picture(shown, patches_of(study.models["model"]).side, at, "patches", _pick)
+    if shown.labels is not None:
+        label = int(shown.labels[0])
+        name = str(label) if shown.class_names is None else shown.class_names[label]
+        st.caption(state.plain(f"Image {study.request.image} of {shown.source}: {name}"))
 
 
 def _pick(position: int) -> None:

@@ -1,6 +1,7 @@
 """A request -> the images that a model sees: all of them as batches, one of them by its number."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def image_set_of(request: Request, model: HookedModel) -> ImageSet:
     found = _read(request.images, size if request.resize else None, _files_digest(request))
     found.model_input(*size) if len(found) == 1 else found.chosen([0]).model_input(*size)
     return found
+
+
+def without_text(request: Request) -> Request:
+    """The request without what means nothing to a model of images."""
+    return replace(request, **dict.fromkeys(OF_TEXT))
 
 
 def patches_of(model: Any) -> Patches:
