@@ -296,7 +296,8 @@ def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
     length = None if study is None else _cursor(study)
     with st.container(horizontal=True):
         if study is not None and length is not None:
-            widgets.number("position", length - 1, _place(study, length))
+            called = "Patch" if reads_images(study.models["model"]) else None
+            widgets.number("position", length - 1, _place(study, length), called)
         if mode and state.view()["baseline"] is not None:
             widgets.choice("mode")
         if scope:
@@ -310,13 +311,11 @@ def _cursor(study: Study) -> int | None:
         How many there are, if they can be read.
     """
     is_image = reads_images(study.models["model"])
-    if is_image:
-        _choose_image(study)
     try:
         texts = study.token_texts("model")
         at = _place(study, len(texts))
         if is_image:
-            _show_image(study, at)
+            _choose_patch(study, at)
         else:
             chips(texts, at, "tokens", _pick)
     except ValueError as error:
@@ -334,20 +333,19 @@ def _place(study: Study, length: int) -> int:
     return study.with_request(replace(study.request, position=None)).position("model")
 
 
-def _choose_image(study: Study) -> None:
-    """Which of the images is looked at."""
-    with caches.failing(lambda _: None):  # the figures say what is wrong with them
-        count = len(image_set_of(study.request, study.models["model"]))
-        widgets.number("image", count - 1)
-
-
-def _show_image(study: Study, at: int) -> None:
-    shown = study.picture("model")
-    picture(shown, patches_of(study.models["model"]).side, at, "patches", _pick)
-    if shown.labels is not None:
-        label = int(shown.labels[0])
-        name = str(label) if shown.class_names is None else shown.class_names[label]
-        st.caption(state.plain(f"Image {study.request.image} of {shown.source}: {name}"))
+def _choose_patch(study: Study, at: int) -> None:
+    """The image, one of its patches chosen, and which of the images it is."""
+    model = study.models["model"]
+    with st.container(horizontal=True):
+        place = st.container(width="content")
+        with st.container():
+            widgets.number("image", len(image_set_of(study.request, model)) - 1)
+            shown = study.picture("model")
+            label = shown.label_of(0)
+            what = f"Image {study.request.image} of {shown.source}"
+            st.caption(state.plain(what if label is None else f"{what}: {label}"))
+        with place:
+            picture(shown, patches_of(model).side, at, "patches", _pick)
 
 
 def _pick(position: int) -> None:

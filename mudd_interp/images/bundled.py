@@ -5,6 +5,7 @@ A maintainer makes them anew by ``python -m mudd_interp.images.bundled [FOLDER]`
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mudd_interp.images.image_set import ImageSet
 
 BUNDLED_IMAGES = Path(__file__).parent.parent / "bundled" / "images.safetensors"
 PER_CLASS = 20
+SOURCE = "bundled test images of Fashion-MNIST"
 
 
 def bundled_images() -> ImageSet:
@@ -24,7 +26,7 @@ def bundled_images() -> ImageSet:
 
     They are in the order of the test set, with labels and class names.
     """
-    return read_safetensors(BUNDLED_IMAGES)
+    return replace(read_safetensors(BUNDLED_IMAGES), source=SOURCE)
 
 
 def first_of_each_class(images: ImageSet, count: int = PER_CLASS) -> ImageSet:
