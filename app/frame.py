@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from picture import picture
 
 import caches
 import sessions
@@ -12,7 +13,6 @@ import state
 import uploads
 import widgets
 from chips import chips
-from picture import picture
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
