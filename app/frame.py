@@ -13,6 +13,8 @@ import state
 import uploads
 import widgets
 from chips import chips
+from mudd_interp.catalog.kind import USUAL_SOURCE
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
 from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
@@ -371,8 +373,11 @@ def choose_edge(study: Study) -> None:
     """A stream, a layer as for :func:`choose_layer`, and a source."""
     with st.container(horizontal=True):
         widgets.choice("stream")
-        choose_layer(study)
-        widgets.number("source", study.models["model"].cfg.n_layers)
+        usual = replace(study.request, stream=state.view()["stream"], layer=None, source=None)
+        choose_layer(study, edge_place(study.with_request(usual))[0])
+        asked = replace(usual, layer=state.view()["layer"])
+        _, source = edge_place(study.with_request(asked))
+        widgets.number("source", study.models["model"].cfg.n_layers, source)
 
 
 def choose_read(study: Study) -> None:
@@ -381,12 +386,13 @@ def choose_read(study: Study) -> None:
     with st.container(horizontal=True):
         widgets.choice("stream")
         widgets.number("block", last, min(study.block("model"), last))
-        widgets.number("source", last)
+        widgets.number("source", last, USUAL_SOURCE)
 
 
-def choose_layer(study: Study) -> None:
-    """A layer that both models have."""
-    default = caches.study(replace(study.request, layer=None)).layer("model")
+def choose_layer(study: Study, default: int | None = None) -> None:
+    """A layer that both models have; the default is the usual one, or what is given."""
+    if default is None:
+        default = study.with_request(replace(study.request, layer=None)).layer("model")
     depths = {model.cfg.n_layers for model in study.models.values()}
     last = min(depths) - 1
     if len(depths) > 1 and state.view()["layer"] is None:

@@ -73,7 +73,8 @@ class Request:
             the paper's choice for its attention maps.
         head: An attention head of that layer.
         stream: An input stream.
-        source: An earlier output X_source: 0 is the embedding, 1 the first block's output.
+        source: An earlier output X_source: 0 is the embedding, 1 the first block's output;
+            ``None`` for that one, or where it is not read the first one that is.
         statistic: Which statistic of the dense weights; ``None`` for mean and standard deviation.
         raw: Dense weights as they are, not multiplied by the mean norm of their source.
         sinks: Token ids that count as attention sinks; ``None`` for those of the paper.
@@ -154,11 +155,14 @@ class Request:
     head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
     source: Annotated[
-        Index,
+        Index | None,
         Option(
-            "j", "An earlier output: 0 is the embedding, 1 that of the first block.", label="Source"
+            "j",
+            "An earlier output: 0 is the embedding, 1 that of the first block, which is meant if "
+            "none is given.",
+            label="Source",
         ),
-    ] = 1
+    ] = None
     statistic: Annotated[
         Statistic | None,
         Option(

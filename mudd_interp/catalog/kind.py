@@ -28,6 +28,9 @@ PROMPT = ("prompt", "prompt_ids", "image", *TEXT)
 """Without a prompt the first tokens of the text stand in for one."""
 SCOPED = ("scope", *PROMPT)
 
+USUAL_SOURCE = 1
+"""The earlier output that is looked at if none is asked for: the first block's."""
+
 ONE_PICTURE: dict[Mode, str] = {
     "side_by_side": "both models are in one picture",
     "difference": "it is the distance of the two curves",

@@ -11,6 +11,7 @@ from PIL import Image
 
 import mudd_interp as mi
 from mudd_interp.catalog import find, shell_command
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.checkpoints import save_model
 from mudd_interp.config import TokenInput
 from mudd_interp.figures import draw_figures, read_manifest, write_figures
@@ -187,3 +188,9 @@ def test_a_configuration_that_does_not_fit_is_refused(values: Any, reason: str):
         mi.ModelConfig.from_dict(
             mi.ModelConfig(**OF_FASHION).to_dict() | {"front": {"kind": "pixels"}}
         )
+
+
+def test_the_edge_that_is_shown_unasked_is_there():
+    """Of three blocks the usual layer has no stream v; the usual source is read."""
+    assert edge_place(study()) == (1, 1)
+    assert edge_place(study(layer=0, source=0)) == (0, 0)
