@@ -336,10 +336,14 @@ def cost(
 def train(
     preset: Annotated[
         str,
-        typer.Argument(help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair; or ladder, scaling."),
+        typer.Argument(
+            help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair; or vit-pair, ladder, scaling."
+        ),
     ],
     out: Annotated[str, _path(help="Folder of the runs; one that is there continues.")],
-    data: Annotated[str | None, _path(help="Folder of the prepared tokens.")] = None,
+    data: Annotated[
+        str | None, _path(help="Folder of the prepared tokens; vit-pair: of four idx files.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")] = None,
     peak_lr: Annotated[float | None, typer.Option(min=0.0, help="Likewise.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per process.")] = None,
@@ -351,36 +355,48 @@ def train(
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Experiments: products in bfloat16.")
     ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="vit-pair: how often each image is seen.")
+    ] = None,
 ) -> None:
-    """Train the bundled pair or an experiment of the paper from the Python sources installed here.
+    """Train the bundled pairs, or an experiment of the paper.
 
-    ``ladder`` (Table 5), ``ladder-128`` (larger: for a GPU) and ``scaling`` are many runs, each in
-    a folder of its own; the same command continues where it was stopped.
+    Text is that of the Python sources installed here; images are Fashion-MNIST. ``ladder`` (Table
+    5), ``ladder-128`` (larger: for a GPU), ``scaling`` and ``vit-pair`` are many runs, each in a
+    folder of its own; the same command continues where it was stopped.
     """
     from mudd_interp.experiments.plan import PLANS, Scale
     from mudd_interp.experiments.run import How, run_plan
+    from mudd_interp.experiments.vision.plan import EPOCHS, SEEDS, VIT_PAIR, PairScale
+    from mudd_interp.experiments.vision.run import run_pair
     from mudd_interp.files import place_of
+    from mudd_interp.images import FASHION_MNIST
     from mudd_interp.training.run import RunOptions, run_preset
 
     place = None if data is None else place_of(data)
-    if preset in PLANS:
-        if peak_lr is not None or parallel:
-            raise ValueError(
-                f"{preset} sets its own learning rates, and --jobs N trains several of its runs "
-                "at once: leave out --peak-lr and --parallel."
-            )
-        how = How(
-            data=place or place_of(out) / "data",
-            device=device,
-            bfloat16=bfloat16,
-            compiled=compile,
-            threads=threads,
+    if epochs is not None and (preset != VIT_PAIR or steps is not None):
+        raise ValueError("--epochs is for vit-pair, in place of --steps: leave one out.")
+    if parallel and preset in (*PLANS, VIT_PAIR):
+        raise ValueError(
+            f"{preset} trains several runs at once with --jobs N: leave out --parallel."
         )
-        run_plan(preset, out, how, Scale(steps=steps, seeds=seeds), jobs)
+    how = partial(How, device=device, bfloat16=bfloat16, compiled=compile, threads=threads)
+    if preset == VIT_PAIR:
+        scale = PairScale(
+            epochs=epochs or EPOCHS, seeds=seeds or SEEDS, steps=steps, peak_lr=peak_lr
+        )
+        run_pair(out, how(data=place or FASHION_MNIST), scale, jobs)
+        return
+    if preset in PLANS:
+        if peak_lr is not None:
+            raise ValueError(f"{preset} sets its own learning rates: leave out --peak-lr.")
+        default = place_of(out) / "data"
+        run_plan(preset, out, how(data=place or default), Scale(steps=steps, seeds=seeds), jobs)
         return
     if seeds is not None or jobs > 1 or device != "cpu" or bfloat16:
         raise ValueError(
-            f"--seeds, --jobs, --device and --bfloat16 are for {', '.join(PLANS)}: leave them out."
+            f"--seeds, --jobs, --device and --bfloat16 are for {', '.join((*PLANS, VIT_PAIR))}: "
+            "leave them out."
         )
     options = RunOptions(
         data=place,

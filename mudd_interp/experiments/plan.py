@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from mudd_interp.experiments.rungs import N_CTX, TABLE_5, Size
 from mudd_interp.training.schedule import Recipe
@@ -66,12 +67,14 @@ class Run:
         return self.steps * self.batch * N_CTX
 
 
-Losses = Callable[[Run], float]
-"""The held-out loss of a run that is complete, in nats per token."""
+AnyRun = TypeVar("AnyRun")
+
+Losses = Callable[[AnyRun], float]
+"""The held-out loss of a run that is complete, in nats per token or image."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[AnyRun]):
     """Runs that may be made in any order, after all of the stage before.
 
     Attributes:
@@ -79,11 +82,11 @@ class Stage:
         sweep: Whether they only look for a learning rate.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[AnyRun]
     sweep: bool = False
 
 
-Plan = Generator[Stage]
+Plan = Generator[Stage[Run]]
 """The stages of an experiment; what comes after a sweep depends on its losses."""
 
 
@@ -108,7 +111,7 @@ class Scale:
         return range(min(planned, self.seeds or planned))
 
 
-def ladder_plan(scale: Scale, losses: Losses) -> Plan:
+def ladder_plan(scale: Scale, losses: Losses[Run]) -> Plan:
     """Table 5 at 12x64 and 1.5M tokens: a sweep of rates, then 11 rungs seed by seed, 5 seeds."""
     at = Run(LADDER, "plain", 0, scale.steps_at(LADDER), RATES[0])
     peak_lr = best_rate((yield from sweep(at, losses)))
@@ -118,7 +121,7 @@ def ladder_plan(scale: Scale, losses: Losses) -> Plan:
 
 def large_ladder_plan(
     scale: Scale,
-    losses: Losses,  # noqa: ARG001 (a plan's; the rate is the bundled pair's)
+    losses: Losses[Run],  # noqa: ARG001 (a plan's; the rate is the bundled pair's)
 ) -> Plan:
     """Table 5 at the bundled pair's size and recipe, 12x128 and 10M tokens, 4 seeds: for a GPU."""
     steps = scale.steps or 2450
@@ -127,7 +130,7 @@ def large_ladder_plan(
         yield Stage([replace(at, rung=rung, seed=seed) for rung in TABLE_5])
 
 
-def scaling_plan(scale: Scale, losses: Losses) -> Plan:
+def scaling_plan(scale: Scale, losses: Losses[Run]) -> Plan:
     """Loss against compute, four widths and two architectures; then depth for width.
 
     Widths 48, 64 and 96 each take the best rate of a sweep, 128 and the deep model that of 96. The
@@ -148,27 +151,43 @@ def scaling_plan(scale: Scale, losses: Losses) -> Plan:
     yield Stage([replace(at, rung=rung) for rung in ("plain", "prepost")])
 
 
-PLANS: Mapping[str, Callable[[Scale, Losses], Plan]] = {
+PLANS: Mapping[str, Callable[[Scale, Losses[Run]], Plan]] = {
     "ladder": ladder_plan,
     "ladder-128": large_ladder_plan,
     "scaling": scaling_plan,
 }
 
 
-def sweep(at: Run, losses: Losses) -> Generator[Stage, None, dict[float, float]]:
+def sweep(at: Run, losses: Losses[Run]) -> Generator[Stage[Run], None, dict[float, float]]:
     """Stages that find the best peak rate for a size, on its first seed and both architectures.
 
     Returns:
         The mean loss of the two architectures by rate.
     """
-    tried = dict[float, float]()
-    wanted: Sequence[float] = RATES
+    return try_rates(lambda lr: [replace(at, rung=r, peak_lr=lr) for r in PAIR], losses)
+
+
+def try_rates(
+    runs_at: Callable[[float], Sequence[AnyRun]],
+    losses: Losses[AnyRun],
+    rates: Sequence[float] = RATES,
+) -> Generator[Stage[AnyRun], None, dict[float, float]]:
+    """Stages that try some rates, and go on by a factor of two where the best is at an end.
+
+    Args:
+        runs_at: The runs that try a rate.
+        losses: Their losses.
+        rates: The first ones.
+
+    Returns:
+        The mean loss of the runs of each rate.
+    """
+    tried, wanted = dict[float, float](), rates
     while wanted:
-        runs = [replace(at, rung=r, peak_lr=lr) for lr in wanted for r in PAIR]
-        yield Stage(runs, sweep=True)
-        for lr in wanted:
-            found = [losses(run) for run in runs if run.peak_lr == lr]
-            tried[lr] = sum(found) / len(found)
+        runs = {lr: runs_at(lr) for lr in wanted}
+        yield Stage([run for some in runs.values() for run in some], sweep=True)
+        for lr, some in runs.items():
+            tried[lr] = sum(map(losses, some)) / len(some)
         wanted = [] if len(tried) >= MOST_RATES else _beyond(tried)
     return tried
 

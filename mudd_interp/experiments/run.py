@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mudd_interp.analysis import head_scores
 from mudd_interp.axes import unknown_name
 from mudd_interp.checkpoints import save_model
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
-from mudd_interp.experiments.plan import PLANS, Run, Scale
+from mudd_interp.experiments.plan import PLANS, AnyRun, Run, Scale, Stage
 from mudd_interp.experiments.rungs import N_CTX, config, fresh_model
 from mudd_interp.files import exclusive, place_of, read_json, try_folder, write_text
 from mudd_interp.model import HookedMUDDTransformer
@@ -116,20 +117,37 @@ def run_plan(
         raise ValueError(unknown_name("experiment", name, PLANS))
     place = place_of(out_dir)
     how = how or How(data=place / "data")
+    check_place(place, how)
+    prepare(how.data)
+    stages = PLANS[name](scale or Scale(), partial(held_out_loss, place=place))
+    return run_stages(stages, partial(train_run, place=place, how=how), jobs)
+
+
+def run_stages(
+    stages: Generator[Stage[AnyRun], None, Any], train: Callable[[AnyRun], None], jobs: int
+) -> list[AnyRun]:
+    """Train the runs of each stage, some at once; all of them in their order."""
+    done = list[AnyRun]()
+    with _pool(jobs) if jobs > 1 else nullcontext() as pool:
+        for stage in stages:
+            list(map(train, stage.runs) if pool is None else pool.map(train, stage.runs))
+            done += [run for run in stage.runs if run not in done]
+    return done
+
+
+def check_place(place: Path, how: How) -> None:
+    """Refuse a folder that cannot be written, and a device that is not there.
+
+    Raises:
+        ValueError: With what to do.
+    """
     check_device(how.device)
     try:
         try_folder(place)
     except OSError as error:
         raise ValueError(
-            f"cannot write to {out_dir} ({error.strerror}): give another folder"
+            f"cannot write to {place} ({error.strerror}): give another folder."
         ) from error
-    prepare(how.data)
-    train, done = partial(train_run, place=place, how=how), list[Run]()
-    with _pool(jobs) if jobs > 1 else nullcontext() as pool:
-        for stage in PLANS[name](scale or Scale(), partial(held_out_loss, place=place)):
-            list(map(train, stage.runs) if pool is None else pool.map(train, stage.runs))
-            done += [run for run in stage.runs if run not in done]
-    return done
 
 
 def check_device(name: str) -> None:
@@ -153,16 +171,23 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def train_run(run: Run, place: Path, how: How) -> None:
     """Train one run and measure it, unless that was done."""
-    folder = place / run.name
+
+    def train(folder: Path) -> tuple[nn.Module | None, RunResult]:
+        model = _trained(run, folder, how)
+        fresh = model or fresh_model(config(run.size, run.rung), run.seed)
+        return model, _measured(run, fresh, how, diverged=model is None)
+
+    complete(place / run.name, train)
+
+
+def complete(folder: Path, train: Callable[[Path], tuple[nn.Module | None, Any]]) -> None:
+    """Do a run, unless that was done: leave its model, if there is one, and its result."""
     if is_complete(folder):
         return
     with exclusive(folder):
-        model, diverged = _trained(run, folder, how), False
-        if model is None:
-            model, diverged = fresh_model(config(run.size, run.rung), run.seed), True
-        else:
+        model, found = train(folder)
+        if model is not None:
             save_model(model, folder / MODEL, overwrite=True)
-        found = _measured(run, model, how, diverged)
         write_text(folder / RESULT, json.dumps(asdict(found)) + "\n")
         (folder / CHECKPOINT).unlink(missing_ok=True)
 

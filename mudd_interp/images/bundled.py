@@ -1,23 +1,12 @@
-"""Test images of Fashion-MNIST that come with this package.
+"""Test images of Fashion-MNIST that come with this package."""
 
-A maintainer makes them anew by ``python -m mudd_interp.images.bundled [FOLDER]``.
-"""
-
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
-from mudd_interp.files import write_bytes
 from mudd_interp.images.arrays import read_safetensors
-from mudd_interp.images.folders import FASHION_DIGEST, FASHION_MNIST, read_split
 from mudd_interp.images.image_set import ImageSet
 
 BUNDLED_IMAGES = Path(__file__).parent.parent / "bundled" / "images.safetensors"
-PER_CLASS = 20
 SOURCE = "bundled test images of Fashion-MNIST"
 
 
@@ -27,34 +16,3 @@ def bundled_images() -> ImageSet:
     They are in the order of the test set, with labels and class names.
     """
     return replace(read_safetensors(BUNDLED_IMAGES), source=SOURCE)
-
-
-def first_of_each_class(images: ImageSet, count: int = PER_CLASS) -> ImageSet:
-    """The first so many images of each class, in their own order.
-
-    Raises:
-        ValueError: If the images have no labels.
-    """
-    if images.labels is None:
-        raise ValueError(f"{images.source} has no labels: the classes are not known.")
-    firsts = [np.flatnonzero(images.labels == name)[:count] for name in np.unique(images.labels)]
-    return images.chosen(np.sort(np.concatenate(firsts)))
-
-
-def build(folder: Path = FASHION_MNIST, target: Path = BUNDLED_IMAGES) -> None:
-    """Write the bundled images.
-
-    Raises:
-        ValueError: If the folder does not hold Fashion-MNIST.
-    """
-    test = read_split(folder).test
-    if test.digest != FASHION_DIGEST:
-        raise ValueError(f"{folder} does not hold the test images of Fashion-MNIST.")
-    chosen = first_of_each_class(test)
-    assert chosen.labels is not None
-    arrays = {"images": chosen.pixels, "labels": chosen.labels.astype(np.uint8)}
-    write_bytes(target, save(arrays, {"class_names": json.dumps(chosen.class_names)}))
-
-
-if __name__ == "__main__":
-    build(*map(Path, sys.argv[1:]))

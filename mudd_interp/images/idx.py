@@ -10,7 +10,6 @@ import math
 import re
 import zlib
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -77,7 +76,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
             packed = file.read(2) == GZIP
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
-            opened = cast(IO[bytes], gzip.GzipFile(fileobj=file) if packed else file)
+            opened = gzip.GzipFile(fileobj=file) if packed else file
             shape = _shape(opened, path)
             stated, before = math.prod(shape), 4 + 4 * len(shape)
             most = size * _MOST_PACKED if packed else size - before
@@ -93,7 +92,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
+def _shape(file: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     start = file.read(4)
     if len(start) < 4 or start[:3] != BEGINNING or not 1 <= start[3] <= 4:
         raise ValueError(f"{path} is no idx file of bytes (MNIST): it begins with {start!r}.")

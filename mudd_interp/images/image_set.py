@@ -115,8 +115,8 @@ class ImageSet:
 
 def model_input(pixels: Pixels) -> Float32[Tensor, "batch channel row column"]:
     """Brightness from -1 (black) to 1, channels first."""
-    channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return torch.from_numpy(channels_first).float() / 127.5 - 1
+    channels_first = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    return torch.from_numpy(channels_first) / 127.5 - 1
 
 
 def fit(
@@ -127,8 +127,8 @@ def fit(
     image = image.convert("L" if n_channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = (left, top, left + side, top + side)
-    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=square)
+    square = image.crop((left, top, left + side, top + side))
+    image = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return with_channels(np.asarray(image))
 
 

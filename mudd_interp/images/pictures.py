@@ -64,26 +64,26 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "row column channel"]:
             _check(image, path)
             turned = ImageOps.exif_transpose(image)
             return with_channels(np.array(turned.convert(_MODES.get(image.mode, "RGB"))))
-    except _Refused as error:
+    except _RefusedError as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # a damaged file can make Pillow raise any class
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is damaged, or no PNG or JPEG ({reason}).") from error
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What is refused for a reason of our own."""
 
 
 def _check(image: Any, path: Path) -> None:
     if image.width * image.height > MOST_PIXELS:
-        raise _Refused(
+        raise _RefusedError(
             f"{path} has {image.width:,} × {image.height:,} pixels: expected at most "
             f"{MOST_PIXELS:,}, so make it smaller first."
         )
     opaque = image.mode in _MODES and "transparency" not in image.info
     if not opaque and not _is_opaque(image):
-        raise _Refused(
+        raise _RefusedError(
             f"{path} is {image.mode}{'' if opaque else ', or transparent'}: expected a grey or RGB "
             "picture of 8 bits without transparency; save it as that."
         )

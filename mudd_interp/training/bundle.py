@@ -13,7 +13,7 @@ import torch
 from mudd_interp.checkpoints import save_model
 from mudd_interp.files import write_bytes, write_text
 from mudd_interp.model import HookedMUDDTransformer
-from mudd_interp.training.card import model_card
+from mudd_interp.training.card import LANGUAGE_CARD, write_readme
 from mudd_interp.training.corpus import read_manifest
 from mudd_interp.training.evaluate import FileLosses, file_losses, paired_bootstrap
 from mudd_interp.training.presets import GROUPS, PRESETS
@@ -62,8 +62,8 @@ def bundle(runs: Path, target: Path = BUNDLED) -> dict[str, Any]:
     facts = _facts(trained, stored, len(pack.tokens))
     for name in trained:
         write_bytes(target / f"{name}.log.csv", (runs / name / LOG).read_bytes())
-    write_text(target / "card.json", json.dumps(facts, indent=2) + "\n")
-    write_text(target / "README.md", model_card(facts))
+    write_text(target / LANGUAGE_CARD, json.dumps(facts, indent=2) + "\n")
+    write_readme(target)
     return facts
 
 

@@ -1,7 +1,13 @@
-"""The model card of the bundled pair, written from measured facts."""
+"""The model cards of what is bundled, written from measured facts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from mudd_interp.files import read_object, write_text
+from mudd_interp.training.vision_card import IMAGES, vision_card
+
+LANGUAGE_CARD, VISION_CARD = "card.json", "vit-card.json"
 
 CARD = """# mudd-tiny and tfm-tiny
 
@@ -54,8 +60,20 @@ the packages above.
 """
 
 
+def write_readme(folder: Path) -> None:
+    """Write the ``README.md`` of the bundled files: a card for each pair, by its facts there.
+
+    Raises:
+        ValueError: If the facts of the language pair are missing or damaged.
+    """
+    sections = [model_card(read_object(folder / LANGUAGE_CARD))]
+    if (folder / VISION_CARD).is_file():
+        sections.append(vision_card(read_object(folder / VISION_CARD)))
+    write_text(folder / "README.md", "".join([*sections, IMAGES]))
+
+
 def model_card(facts: Mapping[str, Any]) -> str:
-    """The card as Markdown, from what ``bundle`` measured."""
+    """The card of the language pair as Markdown, from what ``bundle`` measured."""
     mudd, tfm = facts["models"]["mudd-tiny"], facts["models"]["tfm-tiny"]
     recipe, cfg, difference = facts["recipe"], mudd["config"], facts["difference"]
     short = facts["steps"] < recipe["steps"]

@@ -1,11 +1,14 @@
-"""The recipe of the paper's section 3: optimiser, schedule, and which parameters decay."""
+"""A recipe (the paper's section 3, by default): optimiser, schedule, and what decays."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+Decays = Callable[[str, nn.Parameter], bool]
+"""Whether weight decay applies to a parameter, by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +16,7 @@ class Recipe:
     """How a model is trained. Two runs with equal recipes and data see the same rows in order.
 
     Attributes:
-        steps: Optimiser steps; they make one pass over the data at most, so no row is seen twice.
+        steps: Optimiser steps. Over text they make one pass at most, so no row is seen twice.
         batch: Rows per step.
         micro_batch: Rows per backward pass; the gradients of a step add up. A size that fits the
             processor's cache is faster, and changes the weights by rounding only.
@@ -21,7 +24,7 @@ class Recipe:
         warmup: Share of the steps in which the rate rises linearly from 0.
         final_lr: The last rate, as a share of the peak.
         betas: AdamW's betas.
-        weight_decay: AdamW's weight decay, for matrices only: see :func:`decays`.
+        weight_decay: AdamW's, times the learning rate; for matrices only: see :func:`decays`.
         clip: Largest L2 norm of all gradients together.
         model_seed: The seed of the initialisation.
         data_seed: The seed of the order of rows.
@@ -60,13 +63,21 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and leaf.startswith("W_") and leaf not in ("W_E", "W_pos")
 
 
+def kernel_decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies as in big_vision: to every ``kernel``.
+
+    The map of patches is one, so ``W_E`` of a vision model decays too.
+    """
+    return parameter.ndim >= 2 and name.rpartition(".")[2].startswith("W_")
+
+
 def make_optimizer(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe
+    named_parameters: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, which: Decays = decays
 ) -> torch.optim.AdamW:
     """AdamW with two groups: the parameters that decay, and the others."""
     named = list(named_parameters)
     groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": recipe.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in named if which(n, p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for n, p in named if not which(n, p)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=True)

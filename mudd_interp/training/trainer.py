@@ -16,7 +16,7 @@ from mudd_interp.training.checkpoint import State, load_state, read_state, write
 from mudd_interp.training.examples import Batch, Examples
 from mudd_interp.training.log import LogRow, add_to_log, trim_log
 from mudd_interp.training.progress import RunProgress
-from mudd_interp.training.schedule import Recipe, learning_rate, make_optimizer
+from mudd_interp.training.schedule import Decays, Recipe, decays, learning_rate, make_optimizer
 
 LossFunction = Callable[[Shaped[Tensor, "row ..."], Int64[Tensor, "row ..."]], Float[Tensor, ""]]
 
@@ -77,6 +77,7 @@ class Trainer:
         compiled: Whether to run the loss through ``torch.compile``.
         bfloat16: Whether to train with matrix products in bfloat16; the validation loss is in the
             weights' precision.
+        decayed: To which parameters weight decay applies.
 
     Raises:
         ValueError: If ``folder`` holds a run of another recipe or a damaged run.
@@ -92,10 +93,11 @@ class Trainer:
         schedule: Schedule | None = None,
         compiled: bool = False,
         bfloat16: bool = False,
+        decayed: Decays = decays,
     ):
         self.model, self.recipe, self.examples, self.folder = model, recipe, examples, folder
         self.schedule = schedule or Schedule()
-        self.optimizer = make_optimizer(model.named_parameters(), recipe)
+        self.optimizer = make_optimizer(model.named_parameters(), recipe, decayed)
         self.device = next(model.parameters()).device
         self.eager_loss = mean_loss(model)
         loss = mean_loss(model, bfloat16)

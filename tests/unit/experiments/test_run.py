@@ -131,7 +131,7 @@ def test_bad_input_is_refused_before_anything_begins(how, tmp_path, monkeypatch,
     monkeypatch.setattr(plan, "PLANS", {"ladder": None})
     for options, said in (
         (["ladder", "--peak-lr", "1"], "sets its own learning rates"),
-        (["toy", "--jobs", "2"], "are for ladder: leave them out"),
+        (["toy", "--jobs", "2"], "are for ladder, vit-pair: leave them out"),
     ):
         command = ["mudd-interp", "train", *options, "--out", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", command)

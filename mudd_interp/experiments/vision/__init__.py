@@ -1,0 +1,1 @@
+"""MUDDViT beside its plain twin, on images."""
