@@ -347,7 +347,9 @@ def _choose_patch(study: Study, at: int) -> None:
             what = f"Image {study.request.image} of {shown.source}"
             st.caption(state.plain(what if label is None else f"{what}: {label}"))
         with place:
-            picture(shown, patches_of(model).side, at, "patches", _pick)
+            patches = patches_of(model)
+            first = patches.n_prefix  # the position of the first patch
+            picture(shown, patches.side, at - first, "patches", lambda n: _pick(n + first))
 
 
 def _pick(position: int) -> None:

@@ -339,8 +339,8 @@ class Study:
         """
         front, wanted = self.models[role].front, self.request.position
         length = front.positions(self.prompt(role))
-        side = math.isqrt(length)  # of a square of patches
-        middle = side // 2 * (side + 1)
+        side = math.isqrt(length)  # of a square of patches, which are the last positions
+        middle = length - side**2 + side // 2 * (side + 1)
         usual = middle if reads_images(self.models[role]) else length - 1
         position = usual if wanted is None else wanted
         if not 0 <= position < length:
