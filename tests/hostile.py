@@ -4,6 +4,7 @@ A reader may return, or raise ValueError. Whatever else it raises is a fault.
 """
 
 import base64
+import gzip
 import json
 import random
 import zlib
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.numpy import save
 from safetensors.torch import save_file
 
@@ -35,6 +37,7 @@ from mudd_interp.figures import FORMAT, read_manifest
 from mudd_interp.files import parse_json, read_object, sealed
 from mudd_interp.files.staging import REPLACES
 from mudd_interp.files.staging import _replaced as read_replaced
+from mudd_interp.images import read_images
 from mudd_interp.panics import is_failure
 from mudd_interp.request import Request
 from mudd_interp.training.checkpoint import State, read_state, write_state
@@ -183,6 +186,27 @@ def _pack(folder: Path) -> None:
     }
     names = json.dumps([["a", "1", "a.py"]])
     (folder / "p.safetensors").write_bytes(save(arrays, metadata={"files": names}))
+
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def _idx(folder: Path, name: str = "images", pack: Callable[[bytes], bytes] = bytes) -> None:
+    lengths = b"".join(length.to_bytes(4, "big") for length in IMAGES.shape)
+    (folder / name).write_bytes(pack(b"\0\0\x08\x03" + lengths + IMAGES.tobytes()))
+
+
+def _picture(folder: Path, name: str) -> None:
+    Image.fromarray(IMAGES[0]).resize((32, 32)).convert("RGB").save(folder / name)
+
+
+def _image_arrays(folder: Path) -> None:
+    arrays = {"images": IMAGES, "labels": np.ones(2, int)}
+    (folder / "i.safetensors").write_bytes(save(arrays, {"class_names": json.dumps(["a", "b"])}))
+
+
+def _image_reader(name: str, write: Callable[[Path], object]) -> Reader:
+    return Reader(name, lambda d: read_images(d / name, fitted=(4, 3)), write, False)
 
 
 def _log(folder: Path) -> None:
@@ -373,6 +397,14 @@ READERS = {
     "validation pack": Reader(
         "p.safetensors", lambda d: load_pack(d / "p.safetensors"), _pack, False
     ),
+    "idx images": _image_reader("images", _idx),
+    "packed idx images": _image_reader("i.gz", lambda d: _idx(d, "i.gz", gzip.compress)),
+    "images in npz": _image_reader(
+        "i.npz", lambda d: np.savez(d / "i.npz", images=IMAGES, class_names=["a"])
+    ),
+    "images in safetensors": _image_reader("i.safetensors", _image_arrays),
+    "png": _image_reader("i.png", lambda d: _picture(d, "i.png")),
+    "jpeg": _image_reader("i.jpg", lambda d: _picture(d, "i.jpg")),
     "training log": Reader("log.csv", lambda d: trim_log(d / "log.csv", 1, "tokens"), _log, False),
     "stream": Reader("train.npy", lambda d: load_stream(d, "train"), _stream, False),
     "stamp": Reader(STAMP, is_prepared, _stamp),

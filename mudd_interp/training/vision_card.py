@@ -12,8 +12,7 @@ twin. Nobody should sort clothes by them.
 
 | | mudd-vit-tiny | vit-tiny |
 |---|---|---|
-| connections | multiway dynamic dense with PrePostDANorm ("residual"), FFN widths as they are | plain \
-residual |
+| connections | multiway dynamic dense, PrePostDANorm ("residual") | plain residual |
 | blocks × width × heads | {shape} | {shape} |
 | FFN (GELU) width | {d_mlp} | {d_mlp} |
 | patches | {patches} | {patches} |
@@ -30,27 +29,28 @@ Differences on the {n_test:,} test images (mudd-vit-tiny minus vit-tiny), 95 % i
 | accuracy, points | {accuracy_mean:+.2f} | {accuracy_images} | {accuracy_seeds}, p = \
 {accuracy_p:.2g} |
 
-The first interval takes the {n_seeds} seeds as they are, the second the test images. Both can be made
-again from `vit-images.csv.gz`: the loss and the class of each test image, for each model and seed;
-`vit-card.json` has these numbers in full.
+The first interval takes the {n_seeds} seeds as they are, the second the test images. Both can be
+made again from `vit-images.csv.gz`: the loss and the class of each test image, for each model and
+seed; `vit-card.json` has these numbers in full.
 
 ## Recipe
 
-{n_train:,} of the training images, {epochs} epochs: {steps:,} steps of {batch}. Each image is moved by
-up to {shift} pixels and mirrored half of the time. AdamW (betas {betas}), weight decay of
-{weight_decay} times the learning rate on kernels only (as in big_vision), gradient clipped at {clip},
-learning rate {peak_lr} after {warmup:.0%} warm-up and down a cosine to 0, {precision}, no dropout and no
-label smoothing. The two see the same images in the same order with the same changes, and start from
-the same weights wherever they have the same parameters; so they start as the same function.
+{n_train:,} of the training images, {epochs} epochs: {steps:,} steps of {batch}. Each image is moved
+by up to {shift} pixels and mirrored half of the time. AdamW (betas {betas}), weight decay of
+{weight_decay} times the learning rate on kernels only (as in big_vision), gradient clipped at
+{clip}, learning rate {peak_lr} after {warmup:.0%} warm-up and down a cosine to 0, {precision}, no
+dropout and no label smoothing. The two see the same images in the same order with the same changes,
+and start from the same weights wherever they have the same parameters; so they start as the same
+function.
 
 The rate is the best of a trial with {trial_steps} steps, by the mean of both models' losses on
-{held_out:,} training images that nothing learns from ({tried}). The test images decided nothing. The
-logs of the stored models are in `mudd-vit-tiny.log.csv` and `vit-tiny.log.csv`; `mudd-interp train
-vit-pair --out runs` makes all of them again.
+{held_out:,} training images that nothing learns from ({tried}). The test images decided nothing.
+The logs of the stored models are in `mudd-vit-tiny.log.csv` and `vit-tiny.log.csv`; `mudd-interp
+train vit-pair --out runs` makes all of them again.
 
-The weights are those of seed {stored_seed}, the first, in half precision, which moves the test losses
-by {mudd_shift:+.5f} and {plain_shift:+.5f} nats per image; run in float32 their accuracies are
-{mudd_stored:.2f} and {plain_stored:.2f} %.
+The weights are those of seed {stored_seed}, the first, in half precision, which moves the test
+losses by {mudd_shift:+.5f} and {plain_shift:+.5f} nats per image; run in float32 their accuracies
+are {mudd_stored:.2f} and {plain_stored:.2f} %.
 
 The recipe is much shorter than the paper's for ImageNet (300 epochs, RandAugment, Mixup, dropout),
 and the data are smaller: the numbers say nothing about Tables 6 and 7.
@@ -76,11 +76,11 @@ Fashion-MNIST is under the MIT licence:
 > The above copyright notice and this permission notice shall be included in all copies or
 > substantial portions of the Software.
 >
-> THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
-> NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
-> NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
-> OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
-> CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+> THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING
+> BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+> NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+> DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+> OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64, Int64
 from torch import nn
 
+from mudd_interp.config import ModelConfig
 from mudd_interp.experiments.run import RESULT, How, check_place, complete, run_stages
 from mudd_interp.experiments.vision.plan import HELD_OUT, PairScale, VisionRun, config, pair_plan
 from mudd_interp.files import place_of, read_json
@@ -98,15 +99,14 @@ def _train(folder: Path, run: VisionRun, how: How) -> tuple[nn.Module | None, Vi
     torch.compiler.reset()  # or the models of earlier runs count against the limit of recompiling
     split = read_split(how.data)
     train, held_out = learnt_from(split)
-    torch.manual_seed(run.seed)
-    model = HookedViT(config(run.model, split)).to(how.device)
+    model = fresh_vit(config(run.model, split), run.seed).to(how.device)
     trainer = Trainer(
         model,
         run.recipe,
         ImageExamples(run.recipe, train, held_out),
         folder,
         schedule=Schedule(
-            log=20, validate=run.steps if run.trial else max(1, run.steps // 8), save=200
+            log=50, validate=run.steps if run.trial else max(1, run.steps // 8), save=400
         ),
         compiled=how.compiled,
         bfloat16=how.bfloat16,
@@ -130,6 +130,19 @@ def _train(folder: Path, run: VisionRun, how: How) -> tuple[nn.Module | None, Vi
         return None, nothing
     model.to("cpu")
     return model, _measured(nothing, model, held_out, split.test)
+
+
+def fresh_vit(cfg: ModelConfig, seed: int) -> HookedViT:
+    """A model with the weights of its seed, which gives a plain twin the same backbone.
+
+    The map of patches has the variance of one over its inputs (flax's default, and so big_vision's):
+    else positions, which have an amplitude of one, drown what an image shows.
+    """
+    torch.manual_seed(seed)
+    model = HookedViT(cfg)
+    own = torch.Generator().manual_seed(seed)
+    nn.init.normal_(model.embed.W_E, std=len(model.embed.W_E) ** -0.5, generator=own)
+    return model
 
 
 def _measured(

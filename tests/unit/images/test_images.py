@@ -338,7 +338,7 @@ def test_a_folder_of_four_files(tmp_path):
     with pytest.raises(ValueError, match="no t10k-labels-idx1-ubyte beside"):
         read_split(tmp_path)
     (tmp_path / "train-images-idx3-ubyte").unlink()
-    with pytest.raises(ValueError, match="no train-images-idx3-ubyte.gz in .*--data"):
+    with pytest.raises(ValueError, match=r"no train-images-idx3-ubyte\.gz in .*--data"):
         read_split(tmp_path)
 
 
