@@ -27,6 +27,7 @@ from mudd_interp.analysis import Progress
 from mudd_interp.catalog import FigureKind
 from mudd_interp.checkpoints.names import BUNDLED, BUNDLED_FOLDER
 from mudd_interp.panics import is_failure
+from mudd_interp.pictures import reads_images, without_text
 from mudd_interp.protocol import HookedModel
 from mudd_interp.request import Request, canonical
 from mudd_interp.study import Study
@@ -78,7 +79,10 @@ def study(request: Request, progress: Progress | None = None) -> Study:
     """
     shared = _shared()
     kept = Borrowed(shared.results, shelf())
-    return Study(request, load, kept, progress, shared.lock)
+    found = Study(request, load, kept, progress, shared.lock)
+    if reads_images(found.models["model"]):
+        return found.with_request(without_text(request))  # a page's text is not for them
+    return found
 
 
 def shelf() -> Shelf:

@@ -116,7 +116,10 @@ def _panel(
     with st.container(border=True, key=f"panel-{key}"), caches.failing(say):
         kind.check(request)
         study = caches.study(request)
-        kind.check_models(study)
+        request = study.request
+        if reason := kind.unfit(study):
+            st.info(f"**{kind.title}**: {state.plain(reason)}")
+            return
         if waits(study, kind.needs(study)):
             st.info(f"**{kind.title}** is over a long text that has not been read yet.")
             st.page_link("views/corpus.py", label="Run it on the page Corpus")

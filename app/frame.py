@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from picture import picture
 
 import caches
 import sessions
@@ -12,7 +13,10 @@ import state
 import uploads
 import widgets
 from chips import chips
+from mudd_interp.catalog.kind import USUAL_SOURCE
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
+from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
 from mudd_interp.study import Study
 from mudd_interp.values import LONGEST_PROMPT
@@ -23,6 +27,7 @@ CALLED = {
     "baseline": "the baseline",
     "text": "the text",
     "dataset": "the dataset",
+    "images": "the images",
     "device": "the device",
     "dtype": "the precision",
     "edits": "the edits",
@@ -292,8 +297,9 @@ def guarded(body: Callable[[], object]) -> None:
 def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
     length = None if study is None else _cursor(study)
     with st.container(horizontal=True):
-        if length is not None:
-            widgets.number("position", length - 1, length - 1)
+        if study is not None and length is not None:
+            called = "Patch" if reads_images(study.models["model"]) else None
+            widgets.number("position", length - 1, _place(study, length), called)
         if mode and state.view()["baseline"] is not None:
             widgets.choice("mode")
         if scope:
@@ -301,15 +307,49 @@ def _choices(study: Study | None, *, mode: bool, scope: bool) -> None:
 
 
 def _cursor(study: Study) -> int | None:
-    """The tokens of the prompt, one of them chosen; how many there are, if it can be read."""
+    """The tokens of the prompt, or the patches of the image, one of them chosen.
+
+    Returns:
+        How many there are, if they can be read.
+    """
+    is_image = reads_images(study.models["model"])
     try:
         texts = study.token_texts("model")
+        at = _place(study, len(texts))
+        if is_image:
+            _choose_patch(study, at)
+        else:
+            chips(texts, at, "tokens", _pick)
     except ValueError as error:
-        st.error(f"**The prompt cannot be read.** {state.plain(str(error))}")
+        what = "image" if is_image else "prompt"
+        st.error(f"**The {what} cannot be read.** {state.plain(str(error))}")
         return None
-    last, at = len(texts) - 1, state.view()["position"]
-    chips(texts, last if at is None else min(at, last), "tokens", _pick)
     return len(texts)
+
+
+def _place(study: Study, length: int) -> int:
+    """The position that is chosen, or the one that figures choose if none is."""
+    at = state.view()["position"]
+    if at is not None:
+        return min(at, length - 1)
+    return study.with_request(replace(study.request, position=None)).position("model")
+
+
+def _choose_patch(study: Study, at: int) -> None:
+    """The image, one of its patches chosen, and which of the images it is."""
+    model = study.models["model"]
+    with st.container(horizontal=True):
+        place = st.container(width="content")
+        with st.container():
+            widgets.number("image", len(image_set_of(study.request, model)) - 1)
+            shown = study.picture("model")
+            label = shown.label_of(0)
+            what = f"Image {study.request.image} of {shown.source}"
+            st.caption(state.plain(what if label is None else f"{what}: {label}"))
+        with place:
+            patches = patches_of(model)
+            first = patches.n_prefix  # the position of the first patch
+            picture(shown, patches.side, at - first, "patches", lambda n: _pick(n + first))
 
 
 def _pick(position: int) -> None:
@@ -335,8 +375,11 @@ def choose_edge(study: Study) -> None:
     """A stream, a layer as for :func:`choose_layer`, and a source."""
     with st.container(horizontal=True):
         widgets.choice("stream")
-        choose_layer(study)
-        widgets.number("source", study.models["model"].cfg.n_layers)
+        usual = replace(study.request, stream=state.view()["stream"], layer=None, source=None)
+        choose_layer(study, edge_place(study.with_request(usual))[0])
+        asked = replace(usual, layer=state.view()["layer"])
+        _, source = edge_place(study.with_request(asked))
+        widgets.number("source", study.models["model"].cfg.n_layers, source)
 
 
 def choose_read(study: Study) -> None:
@@ -345,12 +388,13 @@ def choose_read(study: Study) -> None:
     with st.container(horizontal=True):
         widgets.choice("stream")
         widgets.number("block", last, min(study.block("model"), last))
-        widgets.number("source", last)
+        widgets.number("source", last, USUAL_SOURCE)
 
 
-def choose_layer(study: Study) -> None:
-    """A layer that both models have."""
-    default = caches.study(replace(study.request, layer=None)).layer("model")
+def choose_layer(study: Study, default: int | None = None) -> None:
+    """A layer that both models have; the default is the usual one, or what is given."""
+    if default is None:
+        default = study.with_request(replace(study.request, layer=None)).layer("model")
     depths = {model.cfg.n_layers for model in study.models.values()}
     last = min(depths) - 1
     if len(depths) > 1 and state.view()["layer"] is None:

@@ -26,6 +26,7 @@ PAGES = [
     st.Page("views/heads.py", title="Attention heads", url_path="heads"),
     st.Page("views/attribution.py", title="Attribution", url_path="attribution"),
     st.Page("views/interventions.py", title="Interventions", url_path="interventions"),
+    st.Page("views/vision.py", title="Images", url_path="images"),
     st.Page("views/corpus.py", title="Corpus", url_path="corpus"),
     st.Page("views/about.py", title="About", url_path="about"),
 ]

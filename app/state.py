@@ -153,7 +153,7 @@ PROMPT, CORRUPTED, EDITS = "pd", "cd", "ed"
 DIGESTED = {PROMPT: ("prompt", "prompt_ids"), CORRUPTED: ("corrupted",), EDITS: ("edits",)}
 """By the key of a digest, the values that it stands for if they do not fit into the link."""
 
-ASKED = ("model", "baseline", "text", "dataset", "device", "dtype", "edits")
+ASKED = ("model", "baseline", "text", "dataset", "images", "device", "dtype", "edits")
 """What makes the server read, load or compute more than it was started for."""
 
 _OF_DATASET = ("dataset", "dataset_config", "split", "column")

@@ -25,14 +25,21 @@ def choice(name: str, *, known: tuple[str, ...] = (), **how: Any) -> None:
         st.segmented_control(label, known, format_func=_as_words, required=required, **how)
 
 
-def number(name: str, high: int | None = None, default: int | None = None, **how: Any) -> None:
+def number(
+    name: str,
+    high: int | None = None,
+    default: int | None = None,
+    called: str | None = None,
+    **how: Any,
+) -> None:
     """A number up to the highest possible here, which the label says if it is given.
 
     ``None`` in the view, or a number out of range, is the default; the latter is named in a notice.
     """
     row, value = OPTIONS[name], state.view()[name]
     low, most = row.bounds[0], row.most if high is None else high
-    label = row.option.label if high is None else f"{row.option.label}, {low} to {high}"
+    label = called or row.option.label
+    label = label if high is None else f"{label}, {low} to {high}"
     if value is not None and not low <= value <= most:
         state.ignore(notice := f"{name}={value} is ignored: expected {low} to {most} here.")
         st.warning(state.plain(notice))

@@ -236,6 +236,16 @@ def token_batches(tokens: Any, batch_size: int = 8, description: str = "token id
     return Batches(lambda: iter(tokens.split(batch_size)), description, len(tokens))
 
 
+def one_batch(inputs: Any, description: str) -> Batches:
+    """One batch of whatever a model reads, as it is.
+
+    Args:
+        inputs: The batch.
+        description: What it is, in words.
+    """
+    return Batches(lambda: iter([inputs]), description, len(inputs))
+
+
 def bundled_batches(n_sequences: int | None = None, batch_size: int = 8) -> Batches:
     """Batches of the validation pack: Python source code that no bundled model was trained on.
 

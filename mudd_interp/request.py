@@ -73,7 +73,8 @@ class Request:
             the paper's choice for its attention maps.
         head: An attention head of that layer.
         stream: An input stream.
-        source: An earlier output X_source: 0 is the embedding, 1 the first block's output.
+        source: An earlier output X_source: 0 is the embedding, 1 the first block's output;
+            ``None`` for that one, or where it is not read the first one that is.
         statistic: Which statistic of the dense weights; ``None`` for mean and standard deviation.
         raw: Dense weights as they are, not multiplied by the mean norm of their source.
         sinks: Token ids that count as attention sinks; ``None`` for those of the paper.
@@ -87,6 +88,10 @@ class Request:
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
         block: The block that reads a stream, or the number of blocks for the final norm; ``None``
             for ``layer``. (Row ``i`` of the dense weights feeds block ``i + 1``.)
+        images: For models that read images instead of text: a picture, a folder of them or a file
+            of many; ``None`` for the bundled test images.
+        image: The one to look at closely, from 0.
+        resize: Cut images square and bring them to the size and channels that the model reads.
     """
 
     model: Annotated[Name, Option("m", "A name, a folder or a hub id.", label="Model")] = (
@@ -150,11 +155,14 @@ class Request:
     head: Annotated[Index, Option("h", "A head of that layer.", label="Head")] = 0
     stream: Annotated[Stream, Option("st", "An input stream.", label="Stream")] = "v"
     source: Annotated[
-        Index,
+        Index | None,
         Option(
-            "j", "An earlier output: 0 is the embedding, 1 that of the first block.", label="Source"
+            "j",
+            "An earlier output: 0 is the embedding, 1 that of the first block, which is meant if "
+            "none is given.",
+            label="Source",
         ),
-    ] = 1
+    ] = None
     statistic: Annotated[
         Statistic | None,
         Option(
@@ -224,6 +232,21 @@ class Request:
             label="Reading block",
         ),
     ] = None
+
+    images: Annotated[
+        Name | None,
+        Option(
+            "im",
+            "An image, or a folder or file of them, for models that read images; the bundled "
+            "ones if not given.",
+            label="Images",
+        ),
+    ] = None
+    image: Annotated[Index, Option("ii", "Which of the images, from 0.", label="Image")] = 0
+    resize: Annotated[
+        bool,
+        Option("rz", "Cut and resize images to what the model reads.", label="Resize images"),
+    ] = False
 
     def __post_init__(self) -> None:
         """Check each value against its type and bounds.

@@ -4,6 +4,7 @@ The command line, the dashboard, and anyone who wants the same numbers in Python
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 import mudd_interp
@@ -32,9 +33,11 @@ from mudd_interp.analysis import (
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.provenance import TokensSeen, model_name, provenance
 from mudd_interp.checkpoints import load_model
-from mudd_interp.data import Batches, repeated_batches, take, token_batches
+from mudd_interp.data import Batches, one_batch, repeated_batches, take
 from mudd_interp.files import place_of, sha256
-from mudd_interp.protocol import HookedModel, Observer
+from mudd_interp.images import ImageSet
+from mudd_interp.pictures import image_name, image_of, image_set_of, reads_images
+from mudd_interp.protocol import HookedModel, Inputs, Observer
 from mudd_interp.request import ROLES, Request, Role, canonical
 from mudd_interp.texts import (
     corpus_of,
@@ -120,14 +123,28 @@ class Study:
             for role in ROLES
             if (name := getattr(request, role)) is not None
         }
+        self._require_same_kind()
         self.swept: dict[Role, dict[str, Result]] = {role: {} for role in self.models}
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._counter = _Counter(progress)
         self._lock = nullcontext() if lock is None else lock
         self._states = None if states is None else place_of(states)
         self._read: dict[tuple[Role, Request], str] = {}
-        self._prompts: dict[Role, Int64[Tensor, "1 pos"]] = {}
+        self._prompts: dict[Role, Inputs] = {}
         self.used: dict[Role, list[Provenance]] = {role: [] for role in self.models}
+
+    def _require_same_kind(self) -> None:
+        """Refuse a model of images beside one of text.
+
+        Raises:
+            ValueError: With both names.
+        """
+        kinds = {reads_images(model): model.info.name for model in self.models.values()}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{kinds[True]} reads images and {kinds[False]} reads text, so no input is for "
+                "both: name a baseline that reads the same, or none."
+            )
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -231,7 +248,7 @@ class Study:
             return replace(found, provenance=replace(source, data=(name,)))
 
         plain = {option: self._plain(value) for option, value in options.items()}
-        values = {"prompt": tokens.tolist(), "name": name, "options": plain}
+        values = {"prompt": self._contents(role), "name": name, "options": plain}
         key = self._key(role, f"{compute.__module__}.{compute.__qualname__}", values)
         if key not in self._kept:
             with self._lock:
@@ -274,14 +291,14 @@ class Study:
     def batches(self, role: Role) -> Batches:
         """The text that averages are over."""
         if self.request.scope == "prompt":
-            return token_batches(self.prompt(role), description=self.prompt_name(role))
+            return one_batch(self.prompt(role), self.prompt_name(role))
         return self._corpus(role)
 
     def _corpus(self, role: Role) -> Batches:
         return corpus_of(self.request, self.models[role], list(self.models.values()))
 
-    def prompt(self, role: Role) -> Int64[Tensor, "1 pos"]:
-        """The prompt in the tokens of one of the models."""
+    def prompt(self, role: Role) -> Inputs:
+        """The prompt in the tokens of one of the models, or the image, where they read images."""
         if role not in self._prompts:
             models = list(self.models.values())
             if self.prompt_name(role) != PROMPT:
@@ -289,22 +306,46 @@ class Study:
             self._prompts[role] = prompt_of(self.request, self.models[role], models)
         return self._prompts[role]
 
+    def _contents(self, role: Role) -> Any:
+        """The prompt as it enters a key."""
+        prompt = self.prompt(role)
+        if not reads_images(self.models[role]):
+            return prompt.tolist()
+        return [sha256(content) for content in self.models[role].front.contents(prompt)]
+
     def prompt_name(self, role: Role) -> str:
         """What the prompt is, in words: the beginning of the text, if none was given."""
+        if reads_images(self.models[role]):
+            return image_name(self.request, self.models[role])
         if self.request.prompt is not None or self.request.prompt_ids is not None:
             return PROMPT
         return f"the first tokens of {self._corpus(role).description}"
 
+    def picture(self, role: Role) -> ImageSet:
+        """The image that is looked at, as a set of one, with its label where that is known.
+
+        Raises:
+            ValueError: If the model reads no images.
+        """
+        return image_of(self.request, self.models[role])[1]
+
     def position(self, role: Role) -> int:
-        """The token of the prompt that is looked at.
+        """The token of the prompt, or the patch of the image, that is looked at.
+
+        If none is asked for it is the last token, or the patch in the middle.
 
         Raises:
             ValueError: If the prompt is shorter.
         """
-        length, wanted = self.prompt(role).shape[1], self.request.position
-        position = length - 1 if wanted is None else wanted
+        front, wanted = self.models[role].front, self.request.position
+        length = front.positions(self.prompt(role))
+        side = math.isqrt(length)  # of a square of patches, which are the last positions
+        middle = length - side**2 + side // 2 * (side + 1)
+        usual = middle if reads_images(self.models[role]) else length - 1
+        position = usual if wanted is None else wanted
         if not 0 <= position < length:
-            raise ValueError(f"position must lie in 0..{length - 1} of this prompt, got {wanted}.")
+            what = "image" if reads_images(self.models[role]) else "prompt"
+            raise ValueError(f"position must lie in 0..{length - 1} of this {what}, got {wanted}.")
         return position
 
     def layer(self, role: Role) -> int:
@@ -413,7 +454,7 @@ class Study:
         if need.text == "repeated":
             return {"repeated": tokenizer_digest(self.models[role].tokenizer)}
         if need.text == "scope" and self.request.scope == "prompt":
-            return {"prompt": self.prompt(role).tolist(), "name": self.prompt_name(role)}
+            return {"prompt": self._contents(role), "name": self.prompt_name(role)}
         return {"corpus": self._corpus_key(role)}
 
     def _corpus_key(self, role: Role) -> str:
@@ -423,6 +464,10 @@ class Study:
         return self._read[role, request]
 
     def _text_of(self, role: Role, request: Request) -> str:
+        if reads_images(self.models[role]):
+            return canonical(
+                [text_digest(request), image_set_of(request, self.models[role]).digest]
+            )
         n_ctx = packing(request, list(self.models.values())).n_ctx
         reader = tokenizer_digest(self.models[role].tokenizer)
         return canonical([text_digest(request), n_ctx, reader])
@@ -471,7 +516,7 @@ def _device(name: str | None) -> str | None:
 
 
 def attention_pattern(
-    model: HookedModel, tokens: Int64[Tensor, "1 pos"], layer: int
+    model: HookedModel, tokens: Inputs, layer: int
 ) -> Float[Tensor, "head query key"]:
     """The attention probabilities of all heads of a layer; rows sum to one."""
     name = axes.pattern(layer)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from mudd_interp.axes import END_OF_TEXT
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
@@ -30,7 +28,8 @@ from mudd_interp.encoding import decode
 from mudd_interp.files import known_sha256
 from mudd_interp.model.token_ids import check_tokens
 from mudd_interp.model.tokens import Tokens
-from mudd_interp.protocol import HookedModel, require_traits
+from mudd_interp.pictures import image_batches_of, image_files, image_of, reads_images
+from mudd_interp.protocol import HookedModel, Inputs, require_traits
 from mudd_interp.request import Request, canonical
 
 FIRST_TOKENS = 32
@@ -44,6 +43,9 @@ def corpus_of(request: Request, model: HookedModel, models: Sequence[HookedModel
         ValueError: If the request names two texts, or a text and a model without tokenizer, or the
             model reads no tokens.
     """
+    if reads_images(model):
+        return image_batches_of(request, model)
+    _refuse_images(request, model)
     require_traits(model, "a text", ["tokens"])
     if request.text is not None and request.dataset is not None:
         raise ValueError("give a text or a dataset, not both.")
@@ -52,6 +54,14 @@ def corpus_of(request: Request, model: HookedModel, models: Sequence[HookedModel
     else:
         batches = _named_text(request, require_tokenizer(model), packing(request, models))
     return batches if request.sequences is None else take(batches, request.sequences)
+
+
+def _refuse_images(request: Request, model: HookedModel) -> None:
+    if request.images is not None:
+        raise ValueError(
+            f"images are for models that read them, and {model.info.name} reads text: leave them "
+            "out, or name a model of images."
+        )
 
 
 def packing(request: Request, models: Sequence[HookedModel]) -> Packing:
@@ -116,15 +126,18 @@ def require_tokenizer(model: HookedModel) -> Any:
     return model.tokenizer
 
 
-def prompt_of(
-    request: Request, model: HookedModel, models: Sequence[HookedModel]
-) -> Int64[Tensor, "1 pos"]:
+def prompt_of(request: Request, model: HookedModel, models: Sequence[HookedModel]) -> Inputs:
     """The prompt in the tokens of one model; without one, the first tokens of the corpus.
+
+    For a model of images, the image that is asked for.
 
     Raises:
         ValueError: If it does not fit the model's context, or an id is outside its vocabulary, or
             the model reads no tokens.
     """
+    if reads_images(model):
+        return image_of(request, model)[0]
+    _refuse_images(request, model)
     require_traits(model, "a prompt of tokens", ["tokens"])
     if request.prompt_ids is not None:
         tokens = torch.tensor([request.prompt_ids], dtype=torch.int64)
@@ -137,9 +150,7 @@ def prompt_of(
     return tokens
 
 
-def corrupted_of(
-    request: Request, model: HookedModel, models: Sequence[HookedModel]
-) -> Int64[Tensor, "1 pos"]:
+def corrupted_of(request: Request, model: HookedModel, models: Sequence[HookedModel]) -> Inputs:
     """The corrupted prompt in the tokens of one model; errors as for :func:`prompt_of`.
 
     Raises:
@@ -161,15 +172,21 @@ def corrupted_of(
 _TEXT = ("dataset", "dataset_config", "split", "column", "sequences", "context")
 """What defines a text, besides its files."""
 
+_IMAGES = ("images", "resize")
+"""What defines a set of images, besides their files."""
+
 
 def text_only(request: Request) -> Request:
-    """What a request says about its text, and nothing else."""
-    return Request(**{name: getattr(request, name) for name in ("text", *_TEXT)})
+    """What a request says about its text, or its images, and nothing else."""
+    return Request(**{name: getattr(request, name) for name in ("text", *_TEXT, *_IMAGES)})
 
 
 def text_digest(request: Request) -> str:
     """sha256 over everything that defines the text of a request, before it becomes tokens."""
     values: dict[str, Any] = {name: getattr(request, name) for name in _TEXT}
+    if request.images is not None:
+        values |= {name: getattr(request, name) for name in _IMAGES}
+        values["image_files"] = image_files(request)
     if request.dataset is None:
         # A missing text is not the bundled one.
         bundled = request.text is None
@@ -178,12 +195,13 @@ def text_digest(request: Request) -> str:
 
 
 def text_files(request: Request) -> dict[str, str]:
-    """The text files that a request reads, each with its sha256; none for a text of another kind.
+    """The files that a request reads, each with its sha256; none for a text of another kind.
 
-    A file that is missing is left out, and so is what :func:`folder_batches` leaves out.
+    A file that is missing is left out, and so is what :func:`folder_batches` leaves out. Images are
+    files too.
     """
     if request.text is None:
-        return {}
+        return image_files(request)
     path = Path(request.text)
     files = text_files_of(path).files if path.is_dir() else (path,)
     return {str(each): known_sha256(each) for each in files if each.is_file()}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import mudd_interp
 from mudd_interp.files import LARGEST
@@ -14,7 +14,7 @@ from mudd_interp.schema import validated
 
 _DIGESTS = 2**256
 _SHA256 = re.compile("[0-9a-f]{64}")
-_MUST_AGREE = ("model", "revision", "digest", "dtype", "options", "version")
+_MUST_AGREE = ("model", "revision", "digest", "dtype", "options", "version", "reads")
 
 
 @dataclass
@@ -62,6 +62,7 @@ class Provenance:
         token_digest: See :class:`TokensSeen`, hexadecimal.
         options: Options of the analysis, JSON-ready.
         version: Version of this library.
+        reads: What a sequence is: of ``"tokens"``, or ``"images"``, whose patches count as tokens.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Provenance:
     token_digest: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str
+    reads: Literal["tokens", "images"] = "tokens"
 
     def merge(self, other: "Provenance") -> "Provenance":
         """The provenance of both results together.
@@ -108,8 +110,11 @@ class Provenance:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy; :meth:`from_dict` reads it back."""
-        return {**asdict(self), "data": list(self.data), "options": dict(self.options)}
+        """A JSON-ready copy; :meth:`from_dict` reads it back. Tokens go without saying."""
+        values = {**asdict(self), "data": list(self.data), "options": dict(self.options)}
+        if self.reads == "tokens":
+            del values["reads"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Any, what: str = "the provenance") -> "Provenance":
@@ -153,4 +158,5 @@ def provenance(
         token_digest=f"{seen.digest:064x}",
         options=options,
         version=mudd_interp.__version__,
+        reads="images" if "images" in model.traits else "tokens",
     )

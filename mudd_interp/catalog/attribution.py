@@ -12,7 +12,7 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.axes import Stream
-from mudd_interp.catalog.kind import PROMPT, Drawn, FigureKind, of_both
+from mudd_interp.catalog.kind import PROMPT, USUAL_SOURCE, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode, Role
 from mudd_interp.study import Study
 from mudd_interp.viz import (
@@ -75,7 +75,8 @@ def _stream_decomposition(study: Study) -> Drawn:
 
 
 def _routes(study: Study) -> Drawn:
-    role, source = study.request.of, study.request.source
+    role, given = study.request.of, study.request.source
+    source = USUAL_SOURCE if given is None else given
     place, position = _place(study, role), study.position(role)
     found = study.of_prompt(role, routes, source=source, position=position, **place)
     return Drawn(routes_figure(found), found.frame)

@@ -167,7 +167,7 @@ def _maps(role: Role) -> Callable[[Study], Drawn]:
         pattern, layer = study.pattern(role), study.layer(role)
         texts = study.token_texts(role)
         figure = attention_figure(pattern, texts, layer=layer, model=study.name(role))
-        return Drawn(figure, _past(pattern.float().numpy(), layer))
+        return Drawn(figure, _seen(study, role, pattern.float().numpy(), layer))
 
     return draw
 
@@ -177,12 +177,16 @@ def _head(study: Study) -> Drawn:
     layer, head = study.layer(role), study.head(role)
     pattern, texts = study.pattern(role)[head], study.token_texts(role)
     figure = pattern_figure(pattern, texts, layer=layer, head=head, model=study.name(role))
-    return Drawn(figure, _past(pattern[None].float().numpy(), layer).assign(head=head))
+    frame = _seen(study, role, pattern[None].float().numpy(), layer)
+    return Drawn(figure, frame.assign(head=head))
 
 
-def _past(pattern: Float32[np.ndarray, "head query key"], layer: int) -> pd.DataFrame:
+def _seen(
+    study: Study, role: Role, pattern: Float32[np.ndarray, "head query key"], layer: int
+) -> pd.DataFrame:
     """One row for each query and each key that it can see."""
-    head, query, key = np.nonzero(np.tril(np.ones_like(pattern)))
+    every, is_causal = np.ones_like(pattern), "causal" in study.models[role].traits
+    head, query, key = np.nonzero(np.tril(every) if is_causal else every)
     weight = pattern[head, query, key]
     columns = {"layer": layer, "head": head, "query": query, "key": key, "weight": weight}
     return pd.DataFrame(columns)

@@ -21,10 +21,15 @@ TEXT = (
     "sequences",
     "context",
     "batch_size",
+    "images",
+    "resize",
 )
-PROMPT = ("prompt", "prompt_ids", *TEXT)
+PROMPT = ("prompt", "prompt_ids", "image", *TEXT)
 """Without a prompt the first tokens of the text stand in for one."""
 SCOPED = ("scope", *PROMPT)
+
+USUAL_SOURCE = 1
+"""The earlier output that is looked at if none is asked for: the first block's."""
 
 ONE_PICTURE: dict[Mode, str] = {
     "side_by_side": "both models are in one picture",
@@ -107,7 +112,7 @@ class FigureKind:
         of = ("of",) if self.single else ()
         mode = ("mode",) if len(self.modes) > 1 else ()
         averaged = "scope" in self.uses and request.scope == "corpus" and not self.of_prompt
-        unused = ("prompt", "prompt_ids") if averaged else ()
+        unused = ("prompt", "prompt_ids", "image") if averaged else ()
         models = MODELS if self.of_models else ()
         return tuple(n for n in (*models, *self.uses, *mode, *of) if n not in unused)
 

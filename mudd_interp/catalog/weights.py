@@ -18,6 +18,7 @@ from mudd_interp.catalog.kind import (
     ONE_PICTURE,
     PROMPT,
     SCOPED,
+    USUAL_SOURCE,
     Drawn,
     FigureKind,
     of_both,
@@ -106,14 +107,30 @@ def _token_weights(study: Study) -> Drawn:
     return Drawn(figure, shown.frame_at(position))
 
 
+def edge_place(study: Study) -> tuple[int, int]:
+    """Row and source of the edge that is looked at; where none is asked for, those that are there.
+
+    A stream may end before the usual layer, and a row need not read the usual source.
+    """
+    request, wiring = study.request, study.models["model"].wiring
+    stream = counterpart(request.stream, wiring.streams)
+    layer = study.layer("model")
+    if request.layer is None:
+        layer = min(layer, max(read.row for read in wiring.rows if read.stream == stream))
+    if request.source is not None:
+        return layer, request.source
+    read = wiring.columns(wiring.row(stream, layer))
+    return layer, USUAL_SOURCE if USUAL_SOURCE in read else read[0]
+
+
 def _edge(study: Study) -> Drawn:
-    request, layer = study.request, study.layer("model")
+    request, (layer, source) = study.request, edge_place(study)
     found = {role: study.of_prompt(role, token_weights) for role in study.roles}
     figure = edge_figure(
         found["model"],
         request.stream,
         layer,
-        request.source,
+        source,
         position=study.position("model"),
         rectified=not request.raw,
         baseline=found.get("baseline"),
@@ -121,14 +138,14 @@ def _edge(study: Study) -> Drawn:
 
     def table(role: Role) -> pd.DataFrame:
         own = counterpart(request.stream, found[role].streams)
-        return found[role].edge_frame(own, layer, request.source)
+        return found[role].edge_frame(own, layer, source)
 
     return Drawn(figure, of_both(study, table))
 
 
 def _edge_distribution(study: Study) -> Drawn:
-    request, layer = study.request, study.layer("model")
-    place = (request.stream, layer, request.source)
+    request = study.request
+    place = (request.stream, *edge_place(study))
     distribution = study.result("model", WeightDistributionAnalysis())
     model, baseline = results(study, DenseWeightsAnalysis())
     figure = edge_distribution_figure(

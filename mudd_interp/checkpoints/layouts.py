@@ -6,11 +6,13 @@ from mudd_interp.checkpoints.denseformer import DENSEFORMER_LAYOUT
 from mudd_interp.checkpoints.layout import Layout
 from mudd_interp.checkpoints.own import MODEL_TYPE, OWN_LAYOUT
 from mudd_interp.checkpoints.released import RELEASED_LAYOUT
+from mudd_interp.checkpoints.vit import VIT_LAYOUTS
 from mudd_interp.config.released import RELEASED_TYPES
 
 LAYOUTS: Mapping[str, Layout] = {
     MODEL_TYPE: OWN_LAYOUT,
     **dict.fromkeys(RELEASED_TYPES, RELEASED_LAYOUT),
     "denseformer": DENSEFORMER_LAYOUT,
+    **VIT_LAYOUTS,
 }
 """Any other ``model_type`` is for transformers to read."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config.widths import LARGEST_SIZE
+
+Positions = Literal["sine_cosine", "learned"]
+Pooling = Literal["mean", "first"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +43,20 @@ class TokenInput(FrontConfig):
 class Patches(FrontConfig):
     """Square images, cut into square patches: one position each, row by row.
 
-    Where a patch stands is added to it: fixed 2-D sine-cosine positions (big_vision's ``vit.py``).
-
     Attributes:
         image_size: Rows, and columns, of an image, in pixels.
         patch_size: The same of a patch; it divides ``image_size``.
         n_channels: 1 for grey, 3 for red, green and blue.
+        n_prefix: Positions before the patches that stand for nothing in the image, with learned
+            vectors: a class token, registers.
+        positions: What is added to a patch for where it stands: ``"sine_cosine"`` is fixed, in two
+            dimensions (big_vision's ``vit.py``); ``"learned"`` has a vector for each position.
+        mean: For each channel, what is subtracted from brightness in 0..1 before it is divided by
+            ``std``; ``None`` for one half of both, which is -1..1 as images come.
+        std: See ``mean``.
 
     Raises:
-        ValueError: If a number is no positive whole number, or the patches do not fill the image.
+        ValueError: If a number is out of range, or the patches do not fill the image.
     """
 
     kind = "patches"
@@ -56,20 +64,42 @@ class Patches(FrontConfig):
     image_size: int = 224
     patch_size: int = 16
     n_channels: int = 3
+    n_prefix: int = 0
+    positions: Positions = "sine_cosine"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+        for name in ("image_size", "patch_size", "n_channels", "n_prefix"):
+            value, least = getattr(self, name), int(name != "n_prefix")
+            if type(value) is not int or not least <= value <= LARGEST_SIZE:
                 raise ValueError(
-                    f"{field.name} must be a whole number of at least 1, got {value!r}."
+                    f"{name} must be a whole number of at least {least}, got {value!r}."
                 )
+        if self.positions not in get_args(Positions):
+            allowed = " or ".join(get_args(Positions))
+            raise ValueError(f"positions must be {allowed}, got {self.positions!r}.")
+        self._check_scale()
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"patches of {self.patch_size} x {self.patch_size} pixels do not fill an image of "
                 f"{self.image_size} x {self.image_size}: patch_size must divide image_size."
             )
+
+    def _check_scale(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together: give both, or neither.")
+        for name in ("mean", "std"):
+            given: Any = getattr(self, name)
+            numbers = isinstance(given, tuple) and all(isinstance(x, int | float) for x in given)
+            if given is not None and (not numbers or len(given) != self.n_channels):
+                raise ValueError(
+                    f"{name} must have a number for each of {self.n_channels} channels, got "
+                    f"{given!r}."
+                )
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}.")
 
     @property
     def side(self) -> int:
@@ -80,6 +110,11 @@ class Patches(FrontConfig):
     def n_patches(self) -> int:
         """How many patches an image has."""
         return self.side**2
+
+    @property
+    def n_positions(self) -> int:
+        """How many positions a model reads of an image."""
+        return self.n_prefix + self.n_patches
 
     @property
     def pixels(self) -> int:
@@ -96,25 +131,31 @@ class NextTokenTask(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Classes(TaskConfig):
-    """The class of an input, from the mean over positions of the normed final stream.
+    """The class of an input, from the normed final stream.
 
     Attributes:
+        pooling: What of it is read: the ``"mean"`` over positions, or the ``"first"``, where a
+            class token stands.
         pre_logits: Whether a layer with tanh stands between the mean and the classes, as wide as
             the model (big_vision's ``rep_size``). Class logits are then not linear in the stream.
         names: What the classes are called, by number; ``None`` where that is not known.
 
     Raises:
-        ValueError: If the flag is neither true nor false, or the names are not different words.
+        ValueError: If a value is not one of those, or the names are not different words.
     """
 
     kind = "classes"
 
+    pooling: Pooling = "mean"
     pre_logits: bool = False
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the flag and the names."""
         flag, names = cast(Any, self.pre_logits), cast(Any, self.names)
+        if self.pooling not in get_args(Pooling):
+            allowed = " or ".join(get_args(Pooling))
+            raise ValueError(f"pooling must be {allowed}, got {self.pooling!r}.")
         if not isinstance(flag, bool):
             raise ValueError(f"pre_logits must be true or false, got {flag!r}.")
         if names is None:

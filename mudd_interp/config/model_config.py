@@ -207,10 +207,10 @@ class ModelConfig:
                 f"{self.front!r} does not go with {self.task!r}: tokens predict the next token, "
                 "images have classes."
             )
-        if isinstance(self.front, Patches) and self.n_ctx != self.front.n_patches:
+        if isinstance(self.front, Patches) and self.n_ctx != self.front.n_positions:
             raise ValueError(
-                f"n_ctx must be the number of patches of an image, {self.front.n_patches}, got "
-                f"{self.n_ctx}."
+                f"n_ctx must be the number of patches of an image, and of what stands before them, "
+                f"{self.front.n_positions}, got {self.n_ctx}."
             )
         names = self.task.names if isinstance(self.task, Classes) else None
         if names is not None and len(names) != self.d_vocab:

@@ -76,7 +76,7 @@ def cost(config: ModelConfig | str | os.PathLike[str], tokens: int | None = None
     if type(tokens) is not int or not 1 <= tokens <= MOST_TOKENS:
         raise ValueError(f"tokens must be a whole number from 1 to {MOST_TOKENS:,}, got {tokens}.")
     if isinstance(config.front, Patches) and tokens > config.n_ctx:
-        raise ValueError(f"an image has {config.n_ctx} patches, so tokens is at most that.")
+        raise ValueError(f"an image has {config.n_ctx} positions: tokens is at most that.")
     paper, exact = by_paper(config, tokens), by_sums(config, tokens)
     counts = count(config, tokens)
     return Cost(

@@ -1,11 +1,15 @@
 """The results of runs as three tables, which ship with the package.
 
-A maintainer runs ``python -m mudd_interp.experiments.tables RUNS`` when runs are complete.
+A maintainer runs ``python -m mudd_interp.experiments.tables RUNS`` when runs are complete. It keeps
+each run's result too, and ``... RUNS --put-back`` writes those that are kept into a folder of runs,
+where training goes on after them: so an experiment can be made in parts, on several machines.
 """
 
+import gzip
+import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,21 @@ import numpy as np
 import pandas as pd
 
 from mudd_interp.experiments.plan import PLANS, Run, Scale
-from mudd_interp.experiments.run import SCORED, RunResult, is_complete, read_result
+from mudd_interp.experiments.run import (
+    RESULT,
+    SCORED,
+    RunResult,
+    is_complete,
+    read_result,
+)
 from mudd_interp.experiments.rungs import config, training_flops
-from mudd_interp.files import csv_table, write_bytes
+from mudd_interp.files import csv_table, write_bytes, write_text
+from mudd_interp.schema import validated
 from mudd_interp.training.evaluate import FileLosses
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, FILES, POSITIONS = "runs.csv", "files.csv", "positions.csv"
+KEPT = RESULTS / "results.jsonl.gz"
 _TEXT = ("name", "size", "rung", "device", "torch", "files", "file")
 FIRST_OF_BIN = tuple(2**power for power in range(8))
 """The positions at which the loss is averaged begin at 1, 2, 4, ... 128, counted from 0."""
@@ -178,5 +190,46 @@ def _named(tables: Tables) -> dict[str, pd.DataFrame]:
     return {RUNS: tables.runs, FILES: tables.files, POSITIONS: tables.positions}
 
 
+def keep_results(place: Path, names: Iterable[str], kept: Path = KEPT) -> None:
+    """Add the results of some complete runs in a folder to those that are kept."""
+    found = {result.name: result for result in kept_results(kept)}
+    found |= {name: read_result(place / name) for name in names}
+    lines = (json.dumps(asdict(found[name])) + "\n" for name in sorted(found))
+    write_bytes(kept, gzip.compress("".join(lines).encode(), mtime=0))
+
+
+def kept_results(kept: Path = KEPT) -> list[RunResult]:
+    """The results that are kept; none if there is no such file.
+
+    Raises:
+        ValueError: If one is not as it was written.
+    """
+    if not kept.is_file():
+        return []
+    lines = gzip.decompress(kept.read_bytes()).decode().splitlines()
+    return [validated(RunResult, json.loads(line), str(kept)) for line in lines]
+
+
+def put_back(place: Path, kept: Path = KEPT) -> int:
+    """Write the results that are kept into the folders of their runs, where there are none.
+
+    Returns:
+        How many were written. Their weights and logs are elsewhere.
+    """
+    missing = [each for each in kept_results(kept) if not is_complete(place / each.name)]
+    for result in missing:
+        (place / result.name).mkdir(parents=True, exist_ok=True)
+        write_text(place / result.name / RESULT, json.dumps(asdict(result)) + "\n")
+    return len(missing)
+
+
+def _main(runs: Path, *options: str) -> None:
+    put_back(runs)
+    if "--put-back" not in options:
+        tables = collect(runs)
+        keep_results(runs, tables.runs["name"])
+        write_tables(tables)
+
+
 if __name__ == "__main__":
-    write_tables(collect(Path(sys.argv[1])))
+    _main(Path(sys.argv[1]), *sys.argv[2:])

@@ -64,6 +64,13 @@ class ImageSet:
         """How many images there are."""
         return len(self.pixels)
 
+    def label_of(self, index: int) -> str | None:
+        """What an image shows, in a word: its class's name or number; ``None`` if not known."""
+        if self.labels is None:
+            return None
+        label = int(self.labels[index])
+        return str(label) if self.class_names is None else self.class_names[label]
+
     @cached_property
     def digest(self) -> str:
         """The sha256 of the pixels and their shape."""

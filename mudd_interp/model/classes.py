@@ -16,16 +16,16 @@ from mudd_interp.protocol import Inputs, Trait
 
 
 class ClassHead(nn.Module):
-    """Class logits: ``pooled W_U + b_U``, with ``pooled`` the mean over positions.
+    """Class logits: ``pooled W_U + b_U``, with ``pooled`` the mean over positions, or the first.
 
-    With pre-logits it is ``tanh(pooled W_P + b_P) W_U + b_U``. ``hook_pooled`` is the mean.
+    With pre-logits it is ``tanh(pooled W_P + b_P) W_U + b_U``. ``hook_pooled`` is what is pooled.
     """
 
     def __init__(self, classes: Classes, d_model: int, n_classes: int):
         super().__init__()
         self.W_U = linear_weight(d_model, n_classes)
         self.b_U = nn.Parameter(torch.zeros(n_classes))
-        self.pre_logits = classes.pre_logits
+        self.pre_logits, self.pooling = classes.pre_logits, classes.pooling
         if classes.pre_logits:
             self.W_P = linear_weight(d_model, d_model)
             self.b_P = nn.Parameter(torch.zeros(d_model))
@@ -33,7 +33,8 @@ class ClassHead(nn.Module):
 
     def forward(self, final: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_vocab"]:
         """Logits of the classes, of the normed final stream."""
-        return self.decode(self.hook_pooled(final.mean(1)))
+        pooled = final.mean(1) if self.pooling == "mean" else final[:, 0]
+        return self.decode(self.hook_pooled(pooled))
 
     def decode(self, x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape d_vocab"]:
         """What would be said of a stream as it is."""

@@ -20,7 +20,9 @@ class PatchEmbed(nn.Module):
     """X_0 of images: a linear map of each patch, and where it stands.
 
     ``W_E`` is ``[channel·row·column d_model]``, the kernel of a convolution whose stride is its
-    size, with the bias ``b_E``. ``hook_patches`` and ``hook_pos_embed`` are what is added up.
+    size, with the bias ``b_E``. ``prefix`` are the vectors of positions before the patches, and
+    ``W_pos`` those of all positions, where they are learned. ``hook_patches`` and
+    ``hook_pos_embed`` are what is added up.
     """
 
     def __init__(self, patches: Patches, d_model: int):
@@ -28,6 +30,10 @@ class PatchEmbed(nn.Module):
         self.patches = patches
         self.W_E = nn.Parameter(torch.empty(d_model, patches.pixels).T)
         self.b_E = nn.Parameter(torch.zeros(d_model))
+        before = (nn.Parameter(torch.zeros(d_model)) for _ in range(patches.n_prefix))
+        self.prefix = nn.ParameterList(before)
+        if patches.positions == "learned":
+            self.W_pos = nn.Parameter(torch.empty(patches.n_positions, d_model))
         # A model gives the two points names of its own: Prisma's, without a module in front.
         self.points = (HookPoint(), HookPoint())
         self.d_model = d_model
@@ -36,16 +42,30 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Images) -> Float[Tensor, "batch pos d_model"]:
         """X_0, in the precision of the weights."""
         hook_patches, hook_pos_embed = self.points
-        pixels = in_patches(self.patches, images.to(self.W_E.dtype))
-        embedded = hook_patches(F.linear(pixels, self.W_E.T, self.b_E))
-        place = self.table(embedded.device, embedded.dtype).expand_as(embedded)
-        return embedded + hook_pos_embed(place)
+        pixels = in_patches(self.patches, self.scaled(images.to(self.W_E.dtype)))
+        embedded = F.linear(pixels, self.W_E.T, self.b_E)
+        if self.patches.n_prefix:
+            prefix = torch.stack(list(self.prefix)).expand(len(images), -1, -1)
+            embedded = torch.cat([prefix, embedded], dim=1)
+        embedded = hook_patches(embedded)
+        is_learned = self.patches.positions == "learned"
+        place = self.W_pos if is_learned else self.table(embedded.device, embedded.dtype)
+        return embedded + hook_pos_embed(place.expand_as(embedded))
+
+    def scaled(self, images: Images) -> Images:
+        """Images on the scale that the weights are for."""
+        mean, std = self.patches.mean, self.patches.std
+        if mean is None or std is None:
+            return images
+        mean, std = (images.new_tensor(each)[:, None, None] for each in (mean, std))
+        return ((images + 1) / 2 - mean) / std
 
     def table(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "pos d_model"]:
         """The positions on a device, made once for each device and precision."""
         key = (device, dtype)
         if key not in self._tables:
             exact = sine_cosine(self.patches.side, self.d_model)
+            exact = F.pad(exact, (0, 0, self.patches.n_prefix, 0))  # a prefix stands nowhere
             self._tables[key] = exact.to(device=device, dtype=dtype)
         return self._tables[key]
 
@@ -126,17 +146,19 @@ class ImageFront:
         """Every patch of an image counts."""
 
     def positions(self, batch: Images) -> int:  # noqa: ARG002 (a front's)
-        """How many patches each image has."""
-        return self.patches.n_patches
+        """How many positions each image has: its patches, and what stands before them."""
+        return self.patches.n_positions
 
     def labels(self, row: Float[Tensor, "channel row column"]) -> tuple[str, ...]:  # noqa: ARG002 (a front's)
-        """The row and the column of each patch, from 0: ``"2,5"``."""
+        """The row and the column of each patch, from 0: ``"2,5"``; ``"class"`` before them."""
         side = range(self.patches.side)
-        return tuple(f"{row},{column}" for row in side for column in side)
+        prefix = ("class", *(f"extra {n}" for n in range(1, self.patches.n_prefix)))
+        patches = (f"{row},{column}" for row in side for column in side)
+        return (*prefix[: self.patches.n_prefix], *patches)
 
     def ids(self, row: Float[Tensor, "channel row column"]) -> Int64[Tensor, " pos"]:
-        """The numbers of the patches."""
-        return torch.arange(self.patches.n_patches, device=row.device)
+        """The numbers of the positions."""
+        return torch.arange(self.patches.n_positions, device=row.device)
 
     def contents(self, batch: Images) -> Sequence[bytes]:
         """The numbers of each image as float32, four bytes each, the lowest first."""

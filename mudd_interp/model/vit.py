@@ -25,7 +25,7 @@ class HookedViT(HookedStack):
     ``hook_patches``, the embedded patches without their positions; ``hook_embed``, X_0, is their
     sum.
 
-    There is no class token: the head reads the mean over patches of ``ln_final``'s output, at
+    The head reads the mean over positions of ``ln_final``'s output, or that of a class token, at
     ``unembed.hook_pooled``. ``forward`` takes images ``[batch channel row column]`` in -1..1 and,
     for a loss, ``target``, the class of each.
 
@@ -158,6 +158,7 @@ class ClassEnds(MUDDEnds):
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """What the head would say of each patch's stream alone, through the final norm.
 
-        Without a layer before the classes their mean over patches is the output.
+        Without a layer before the classes their mean over positions is the output, or with a class
+        token what is said there.
         """
         return self.unembed.decode(self.ln_final.fused(x))

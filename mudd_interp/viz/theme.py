@@ -149,6 +149,8 @@ def _model(provenance: Provenance) -> str:
 def _data(provenance: Provenance) -> str:
     data, sequences = " + ".join(provenance.data), provenance.sequences
     plural = "" if sequences == 1 else "s"
+    if provenance.reads == "images":
+        return f"{data}, {provenance.tokens:,} patches in {sequences:,} image{plural}"
     return f"{data}, {provenance.tokens:,} tokens in {sequences:,} sequence{plural}"
 
 

@@ -1,19 +1,26 @@
-"""Vision Transformers against the equations written out, and against transformers' ViT."""
+"""Vision Transformers against the equations written out; ViT and DeiT against transformers."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
+import mudd_interp as mi
 from mudd_interp import axes
-from mudd_interp.config import Classes, ModelConfig, Patches
+from mudd_interp.config import Patches
 from mudd_interp.model import HookedViT
 from mudd_interp.model.patches import in_patches
-from mudd_interp.model.wirings import Plain
 from tests.parity import literal
-from tests.parity.family import VISION, random_images, random_vision_model
+from tests.parity.family import VISION, perturbed, random_images, random_vision_model
 
 TOLERANCE = 1e-10  # float64 rounding
 
@@ -70,65 +77,64 @@ def test_patches_are_those_of_a_convolution():
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_blocks_are_those_of_transformers():
-    """The class token and learned positions of transformers' ViT apart: its encoder is ours."""
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": 12,
+    "patch_size": 4,
+    "num_channels": 3,
+    "id2label": {0: "cat", 1: "dog", 2: "owl"},
+}
+KINDS = {
+    "vit": (ViTConfig, ViTForImageClassification),
+    "deit": (DeiTConfig, DeiTForImageClassification),
+}
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_of_transformers_agree_with_transformers(kind: str, act: str, tmp_path: Path):
+    config, model = KINDS[kind]
     torch.manual_seed(0)
-    hf_config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        hidden_act="gelu_pytorch_tanh",
-        image_size=12,
-        patch_size=4,
-        num_channels=2,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        layer_norm_eps=1e-6,
-    )
-    theirs: Any = ViTForImageClassification(hf_config).double().eval().vit
-    cfg = ModelConfig(
-        n_layers=2,
-        d_model=16,
-        n_heads=2,
-        d_vocab=5,
-        n_ctx=9,
-        d_mlp=24,
-        normalization_type="LN",
-        gated_mlp=False,
-        act_fn="gelu_pytorch_tanh",
-        attn_bias=True,
-        mlp_bias=True,
-        attention_dir="bidirectional",
-        rotary_dim=0,
-        wiring=Plain(),
-        front=Patches(image_size=12, patch_size=4, n_channels=2),
-        task=Classes(),
-    )
-    ours = random_vision_model(cfg)
-    state = {name: value.detach() for name, value in ours.state_dict().items()}
+    theirs: Any = perturbed(model(config(**SIZES, hidden_act=act)).eval())
+    theirs.save_pretrained(tmp_path)
+    ours = mi.load_model(tmp_path, dtype=torch.float64)
+    images = torch.rand(2, 3, 12, 12, dtype=torch.float64) * 2 - 1
+    scaled = images
+    if kind == "deit":
+        mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (mean, std))
+        scaled = ((images + 1) / 2 - mean) / std
     with torch.no_grad():
-        for index, layer in enumerate(theirs.layers):
-            copy_block(layer, {n.removeprefix(f"blocks.{index}."): v for n, v in state.items()})
-        _, cache = ours.run_with_cache(random_images(cfg))
-        outputs = [cache[axes.EMBED]]
-        for index, layer in enumerate(theirs.layers):
-            outputs.append(layer(outputs[-1]))
-            found = cache[axes.resid_post(index)]
-            torch.testing.assert_close(found, outputs[-1], rtol=0, atol=TOLERANCE)
+        expected = theirs.double()(scaled, output_hidden_states=True)
+        logits, cache = ours.run_with_cache(images)
+    torch.testing.assert_close(logits, expected.logits, rtol=0, atol=TOLERANCE)
+    for source, state in enumerate(expected.hidden_states[:-1]):
+        found = cache[axes.source_output(source)]
+        torch.testing.assert_close(found, state, rtol=0, atol=TOLERANCE)
+    assert isinstance(ours, HookedViT)
+    assert ours.class_names == ("cat", "dog", "owl")
+    assert ours.front.labels(images[0])[:3] == (
+        ("class", "0,0", "0,1") if kind == "vit" else ("class", "extra 1", "0,0")
+    )
 
 
-def copy_block(layer: Any, ours: dict[str, torch.Tensor]) -> None:
-    attention = layer.attention
-    projections = zip("QKV", ("q_proj", "k_proj", "v_proj"), strict=True)
-    for letter, name in projections:
-        getattr(attention, name).weight.copy_(ours[f"attn.W_{letter}"].transpose(1, 2).flatten(0, 1))
-        getattr(attention, name).bias.copy_(ours[f"attn.b_{letter}"].flatten())
-    attention.o_proj.weight.copy_(ours["attn.W_O"].flatten(0, 1).T)
-    attention.o_proj.bias.copy_(ours["attn.b_O"])
-    for norm, theirs in (("ln1", layer.layernorm_before), ("ln2", layer.layernorm_after)):
-        theirs.weight.copy_(ours[f"{norm}.w"])
-        theirs.bias.copy_(ours[f"{norm}.b"])
-    for side, linear in (("in", layer.mlp.fc1), ("out", layer.mlp.fc2)):
-        linear.weight.copy_(ours[f"mlp.W_{side}"].T)
-        linear.bias.copy_(ours[f"mlp.b_{side}"])
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("architectures", ["ViTModel"], "for image classification"),
+        ("qkv_bias", False, "qkv_bias must be true"),
+        ("hidden_act", "relu", "hidden_act"),
+        ("patch_size", 5, "patch_size must divide"),
+        ("id2label", {"1": "dog"}, "count its classes from 0"),
+        ("hidden_size", "16", "`hidden_size` must be a whole number"),
+    ],
+)
+def test_what_is_not_read_is_refused(field: str, value: Any, reason: str, tmp_path: Path):
+    ViTForImageClassification(ViTConfig(**SIZES)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=reason):
+        mi.load_model(tmp_path)

@@ -361,5 +361,5 @@ def test_the_weight_mlps_of_muddvit():
     assert round(1 + 149_300 / plain.counts.parameters, 4) == 1.0067
     added = found.counts.parameters - plain.counts.parameters
     assert sum(found.counts.dense.values()) == added
-    with pytest.raises(ValueError, match="196 patches"):
+    with pytest.raises(ValueError, match="196 positions"):
         mi.cost("MUDDViT-S/16", tokens=197)

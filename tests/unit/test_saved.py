@@ -16,9 +16,10 @@ import state
 from mudd_interp import analysis
 from mudd_interp.analysis import Result
 from mudd_interp.catalog import FIGURES
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.figures import check_same, csv_bytes, draw_figures, read_manifest
 from mudd_interp.protocol import ModelInfo
-from mudd_interp.request import OPTIONS
+from mudd_interp.request import OPTIONS, Request
 from mudd_interp.study import Study
 from tests.bundled import load
 from tests.parity.family import FAMILY, random_model, random_tokens
@@ -98,7 +99,10 @@ def test_a_saved_link_opens_the_same_view():
     saved = json.loads((DATA / "link.json").read_text())
     view = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["view"].items()}
     decoded = state.decode(saved["link"])
-    assert {name: decoded.view[name] for name in view} == view
+    # The usual source was a number of the link's version; now a figure chooses it, here the same.
+    assert decoded.view["source"] is None
+    found = decoded.view | {"source": edge_place(Study(Request(**decoded.view), load))[1]}
+    assert {name: found[name] for name in view} == view
     later = decoded.view.keys() - view.keys()  # options that came after it
     assert all(decoded.view[name] == OPTIONS[name].default for name in later)
     assert state.encode(decoded.view) == saved["link"]

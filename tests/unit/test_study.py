@@ -22,6 +22,7 @@ from mudd_interp.analysis import (
     state_patch,
 )
 from mudd_interp.catalog import FIGURES, draw, draw_kind
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.data import bundled_batches
 from mudd_interp.model.tokens import Tokens
 from mudd_interp.request import HEAD_MEASURES, Mode, Request
@@ -317,3 +318,18 @@ def test_the_losses_of_both_are_of_the_corpus_whatever_the_scope():
     model, baseline = this.models.values()
     expected = compare_losses(model, baseline, corpus_of(SHORT, model, [model, baseline]))
     np.testing.assert_array_equal(found.loss_sum, expected.loss_sum)
+
+
+def test_a_row_that_does_not_read_the_usual_source_shows_one_that_it_reads():
+    """With dilation 2, row 2 reads X_1 and X_3, row 1 X_0 and X_2."""
+    cfg = replace(FAMILY["DenseFormer, dilation 2"], d_vocab=4096)
+    model = random_model(cfg)
+    model.tokenizer = load("tfm-tiny").tokenizer
+
+    def place(**values: Any) -> tuple[int, int]:
+        request = Request(baseline=None, context=16, **values)
+        return edge_place(Study(request, lambda *_, **__: model))
+
+    assert place(layer=2) == (2, 1)
+    assert place(layer=1) == (1, 0)
+    assert place(layer=1, source=1) == (1, 1)  # asked for: the figure says that it is not read

@@ -194,7 +194,7 @@ def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
 
 
 def test_a_kind_that_does_not_decode_is_refused(folder: Path) -> None:
-    change_config(folder, model_type="vit")
+    change_config(folder, model_type="dinov2")
     with pytest.raises(ValueError, match="cannot be read"):
         load_bridged(folder)
 

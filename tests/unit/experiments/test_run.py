@@ -113,6 +113,22 @@ def test_tables_come_back_as_they_were_written(how, tmp_path):
 
 
 @pytest.mark.usefixtures("few")
+def test_another_machine_goes_on_from_the_results_that_are_kept(how, tmp_path, monkeypatch):
+    run_plan("toy", tmp_path / "runs", how)
+    kept, names = tmp_path / "results.jsonl.gz", [each.name for each in BOTH]
+    tables.keep_results(tmp_path / "runs", names[:1], kept)
+    tables.keep_results(tmp_path / "runs", names[1:], kept)
+    assert [each.name for each in tables.kept_results(kept)] == sorted(names)
+    assert tables.put_back(tmp_path / "other", kept) == 2
+    assert tables.put_back(tmp_path / "other", kept) == 0
+    monkeypatch.setattr(run, "_trained", lambda *_: pytest.fail("it was trained already"))
+    run_plan("toy", tmp_path / "other", how)
+    for name in names:
+        before, after = (read_result(tmp_path / place / name) for place in ("runs", "other"))
+        assert before == after
+
+
+@pytest.mark.usefixtures("few")
 def test_products_in_bfloat16_change_the_loss_a_little(how, tmp_path):
     run_plan("toy", tmp_path / "float32", how)
     run_plan("toy", tmp_path / "bfloat16", How(data=how.data, bfloat16=True))

@@ -1,0 +1,50 @@
+"""Images."""
+
+import streamlit as st
+
+import charts
+import frame
+import state
+import widgets
+from mudd_interp.pictures import reads_images
+
+study = frame.open_page(
+    "What does it see, and where does it look?",
+    "A Vision Transformer reads an image as a row of patches. Here is what each patch reads, and "
+    "how much of the answer comes from it.",
+)
+if not reads_images(study.models["model"]):
+    st.info(
+        f"This page is for models that read images, and {state.plain(study.name('model'))} reads "
+        "text. Name such a model at the side: a folder, or a bundled one."
+    )
+    st.stop()
+st.header("What speaks for the class?", anchor=False)
+with st.container(horizontal=True):
+    widgets.token("answer", "the likeliest class")
+    widgets.token("against", "nothing")
+charts.chart("class_attribution")
+
+
+@frame.section
+def where_it_looks() -> None:
+    """Attention of a block's heads over the image."""
+    st.header("Where do its heads look?", anchor=False)
+    frame.choose_layer(study)
+    charts.chart("attention_over_image")
+    charts.chart("relative_offsets")
+    charts.chart("attention_rollout")
+
+
+@frame.section
+def what_it_reads() -> None:
+    """Dense weights over the image."""
+    st.header("Which depth does each patch read?", anchor=False)
+    frame.choose_edge(study)
+    charts.chart("weights_over_image")
+
+
+st.header("Over all images", anchor=False)
+charts.prepare("patch_similarity", "patch_sinks")
+charts.chart("patch_similarity")
+charts.chart("patch_sinks")
