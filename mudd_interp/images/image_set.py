@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
@@ -134,7 +133,7 @@ def fit(
 
 def with_channels(pixels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "row column channel"]:
     """A picture's array, with an axis for its channels also where it is grey."""
-    return cast(np.ndarray, pixels if pixels.ndim == 3 else pixels[..., None])
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _size(pixels: UInt8[np.ndarray, "row column channel"]) -> str:

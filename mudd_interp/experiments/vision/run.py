@@ -85,7 +85,8 @@ def learnt_from(split: Split) -> tuple[ImageSet, ImageSet]:
     """The training images, but the last 2,000 (at most a tenth); and these."""
     count = len(split.train)
     held = min(HELD_OUT, count // 10)
-    return tuple(split.train.chosen(part) for part in np.split(np.arange(count), [count - held]))
+    train, rest = np.split(np.arange(count), [count - held])
+    return split.train.chosen(train), split.train.chosen(rest)
 
 
 def train_run(run: VisionRun, place: Path, how: How) -> None:

@@ -283,7 +283,7 @@ ARRAYS = {
 def test_arrays_that_are_no_images_are_refused(reason, end, tmp_path):
     path = tmp_path / f"i.{end}"
     if end == "npz":
-        np.savez(path, **ARRAYS[reason])
+        np.savez(path, allow_pickle=False, **ARRAYS[reason])
     else:
         save_file(ARRAYS[reason], path)
     with pytest.raises(ValueError, match=reason) as found:
