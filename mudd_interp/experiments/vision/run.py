@@ -135,8 +135,8 @@ def _train(folder: Path, run: VisionRun, how: How) -> tuple[nn.Module | None, Vi
 def fresh_vit(cfg: ModelConfig, seed: int) -> HookedViT:
     """A model with the weights of its seed, which gives a plain twin the same backbone.
 
-    The map of patches has the variance of one over its inputs (flax's default, and so big_vision's):
-    else positions, which have an amplitude of one, drown what an image shows.
+    The map of patches has a variance of one over its inputs, as in flax and so in big_vision: else
+    positions, which have an amplitude of one, drown what an image shows.
     """
     torch.manual_seed(seed)
     model = HookedViT(cfg)
