@@ -89,7 +89,7 @@ def test_the_two_differ_in_wiring_only_and_begin_as_the_same_function(data):
     configs = [config(name, split) for name in WIRINGS]
     assert replace(configs[0], wiring=configs[1].wiring) == configs[1]
     models = [fresh_vit(cfg, 3) for cfg in configs]
-    assert models[0].embed.W_E.std() == pytest.approx(1 / 4, rel=0.05)  # of 16 pixels
+    assert models[0].embed.W_E.std().item() == pytest.approx(1 / 4, rel=0.05)  # of 16 pixels
     assert not torch.equal(models[0].embed.W_E, fresh_vit(configs[0], 4).embed.W_E)
     mudd, plain = (dict(model.named_parameters()) for model in models)
     shared = plain.keys() & mudd.keys()
