@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -124,7 +124,7 @@ def run_plan(
 
 
 def run_stages(
-    stages: Iterator[Stage[AnyRun]], train: Callable[[AnyRun], None], jobs: int
+    stages: Iterable[Stage[AnyRun]], train: Callable[[AnyRun], None], jobs: int
 ) -> list[AnyRun]:
     """Train the runs of each stage, some at once; all of them in their order."""
     done = list[AnyRun]()
