@@ -128,7 +128,9 @@ def training_facts(name: str) -> dict[str, str]:
     """Data, tokens and held-out loss of a bundled model, from its card; nothing for any other."""
     if name not in BUNDLED:
         return {}
-    card = _card()
+    card = _card("card.json")
+    if name not in card["models"]:
+        return _vision_facts(name, _card("vit-card.json"))
     held_out = card["validation"]
     return {
         "data": f"Python sources of {len(card['packages'])} packages",
@@ -138,9 +140,19 @@ def training_facts(name: str) -> dict[str, str]:
     }
 
 
+def _vision_facts(name: str, card: dict[str, Any]) -> dict[str, str]:
+    stored, images = card["stored"][name], card["images"]
+    return {
+        "data": f"{images['train']:,} images of Fashion-MNIST",
+        "training images": f"{card['recipe']['steps'] * card['recipe']['batch']:,}",
+        "test loss": f"{stored['loss']:.4f} nats per image ({images['test']:,} images)",
+        "test accuracy": f"{100 * stored['accuracy']:.2f} %",
+    }
+
+
 @cache
-def _card() -> dict[str, Any]:
-    return json.loads((BUNDLED_FOLDER / "card.json").read_text("utf-8"))
+def _card(name: str) -> dict[str, Any]:
+    return json.loads((BUNDLED_FOLDER / name).read_text("utf-8"))
 
 
 def print_description(description: dict[str, Any], console: Console | None = None) -> None:

@@ -35,8 +35,8 @@ seed; `vit-card.json` has these numbers in full.
 
 ## Recipe
 
-{n_train:,} of the training images, {epochs} epochs: {steps:,} steps of {batch}. Each image is moved
-by up to {shift} pixels and mirrored half of the time. AdamW (betas {betas}), weight decay of
+{n_train:,} of the training images, {steps:,} steps of {batch} (epochs: {epochs:g}). Each image is
+moved by up to {shift} pixels and mirrored half of the time. AdamW (betas {betas}), weight decay of
 {weight_decay} times the learning rate on kernels only (as in big_vision), gradient clipped at
 {clip}, learning rate {peak_lr} after {warmup:.0%} warm-up and down a cosine to 0, {precision}, no
 dropout and no label smoothing. The two see the same images in the same order with the same changes,
@@ -46,7 +46,7 @@ function.
 The rate is the best of a trial with {trial_steps} steps, by the mean of both models' losses on
 {held_out:,} training images that nothing learns from ({tried}). The test images decided nothing.
 The logs of the stored models are in `mudd-vit-tiny.log.csv` and `vit-tiny.log.csv`; `mudd-interp
-train vit-pair --out runs` makes all of them again.
+train vit-pair --epochs {epochs:g} --out runs` makes all of them again.
 
 The weights are those of seed {stored_seed}, the first, in half precision, which moves the test
 losses by {mudd_shift:+.5f} and {plain_shift:+.5f} nats per image; run in float32 their accuracies

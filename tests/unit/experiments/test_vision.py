@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mudd_interp import cli
+from mudd_interp import cli, inspection
 from mudd_interp.checkpoints import load_model
 from mudd_interp.experiments.gaps import paired_gap
 from mudd_interp.experiments.run import RESULT, How
@@ -251,6 +251,13 @@ def test_the_pair_is_bundled_with_a_card_that_its_table_gives_again(data, tmp_pa
         assert losses.mean() == pytest.approx(stored["loss"], abs=1e-6)
         assert 0 < abs(stored["loss"] - stored["loss_before_storage"]) < bundle.LARGEST_SHIFT
         assert (target / f"{name}.log.csv").is_file()
+    monkeypatch.setattr(inspection, "BUNDLED_FOLDER", target)
+    monkeypatch.setattr(inspection, "BUNDLED", tuple(WIRINGS))
+    inspection._card.cache_clear()
+    said = inspection.training_facts("vit-tiny")
+    inspection._card.cache_clear()
+    assert said["training images"] == "32"
+    assert f"{facts['stored']['vit-tiny']['loss']:.4f}" in said["test loss"]
     text = (target / "README.md").read_text()
     for words in ("# mudd-tiny and tfm-tiny", "# mudd-vit-tiny and vit-tiny", "Zalando SE"):
         assert words in text
