@@ -84,7 +84,7 @@ SEEN: dict[str, Any] = {
     "attention_dir": "bidirectional",
     "front": Patches(image_size=12, patch_size=4, n_channels=2),
 }
-LAST = {"expand_last": True}
+LAST: dict[str, Any] = {"expand_last": True}
 
 VISION: dict[str, ModelConfig] = {
     "ViT": ModelConfig(**SEEN, task=Classes(), wiring=Plain()),

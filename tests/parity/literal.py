@@ -177,7 +177,7 @@ def embed_patches(image: Tensor, w: Weights, cfg: ModelConfig) -> Tensor:
 def class_logits(final: Tensor, w: Weights, cfg: ModelConfig) -> Tensor:
     """The mean over patches of the normed final stream, perhaps a layer, and the classes."""
     assert isinstance(cfg.task, Classes)
-    pooled = sum(final) / len(final)
+    pooled = final.sum(0) / len(final)
     if cfg.task.pre_logits:
         pooled = torch.tanh(pooled @ w["unembed.W_P"] + w["unembed.b_P"])
     return pooled @ w["unembed.W_U"] + w["unembed.b_U"]

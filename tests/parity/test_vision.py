@@ -51,10 +51,10 @@ def test_with_and_without_gradients_hooks_and_cache_the_numbers_are_the_same(nam
     with torch.no_grad():
         buffered = model(images)
         everything, cache = model.run_with_cache(images)
+        parts: Any = [cache[name] for name in ("hook_patches", "hook_pos_embed")]
     torch.testing.assert_close(buffered, stacked, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(everything, stacked, rtol=0, atol=TOLERANCE)
-    total = cache["hook_patches"] + cache["hook_pos_embed"]
-    torch.testing.assert_close(cache["hook_embed"], total, rtol=0, atol=0)
+    torch.testing.assert_close(cache["hook_embed"], sum(parts), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["MUDDViT", "MUDDViT, Eq. 10", "MUDDViT, no norms"])
@@ -87,7 +87,7 @@ SIZES: dict[str, Any] = {
     "num_channels": 3,
     "id2label": {0: "cat", 1: "dog", 2: "owl"},
 }
-KINDS = {
+KINDS: dict[str, Any] = {
     "vit": (ViTConfig, ViTForImageClassification),
     "deit": (DeiTConfig, DeiTForImageClassification),
 }

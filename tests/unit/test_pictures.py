@@ -42,8 +42,8 @@ def vit(wiring: Any = None) -> HookedViT:
 
 def study(**values: Any) -> Study:
     models: dict[str, Any] = {"one": vit(), "two": vit(Plain()), "text": load("tfm-tiny")}
-    request = Request(**{"model": "one", "baseline": "two", "sequences": 5, **values})
-    return Study(request, lambda name, **_: models[name])
+    given: dict[str, Any] = {"model": "one", "baseline": "two", "sequences": 5, **values}
+    return Study(Request(**given), lambda name, **_: models[name])
 
 
 def test_the_corpus_is_the_images_and_the_prompt_one_of_them():
@@ -110,8 +110,9 @@ def test_figures_of_images_are_written_with_the_files_that_they_are_of(tmp_path:
 
 def test_a_position_sees_every_patch_and_the_table_has_them_all():
     drawn = draw_figures(study(), [find("attention_maps")])[find("attention_maps")]
-    assert len(drawn.frame) == SEEN["n_heads"] * 49 * 49
-    assert drawn.frame.groupby(["head", "query"])["weight"].sum().round(5).eq(1).all()
+    frame: Any = drawn.frame
+    assert len(frame) == SEEN["n_heads"] * 49 * 49
+    assert frame.groupby(["head", "query"])["weight"].sum().round(5).eq(1).all()
 
 
 def test_the_command_takes_images(
