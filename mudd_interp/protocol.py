@@ -175,6 +175,20 @@ class Front(Protocol):
 
 
 @runtime_checkable
+class PatchFront(Front, Protocol):
+    """A front that cuts square images into a square of patches: a position for each, row by row."""
+
+    @property
+    def side(self) -> int:
+        """How many patches stand beside each other, and how many below each other."""
+        ...
+
+    def pixels(self, batch: Inputs) -> Float[Tensor, "batch pos channel pixel"]:
+        """The pixels of each patch."""
+        ...
+
+
+@runtime_checkable
 class HookedModel(Protocol):
     """A Transformer with hooks, described by ``W[stream, destination, source, token]``."""
 

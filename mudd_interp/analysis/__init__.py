@@ -77,6 +77,14 @@ from mudd_interp.analysis.norms import StreamNorms as StreamNorms
 from mudd_interp.analysis.norms import StreamNormsAnalysis as StreamNormsAnalysis
 from mudd_interp.analysis.norms import norms_difference as norms_difference
 from mudd_interp.analysis.norms import stream_norms as stream_norms
+from mudd_interp.analysis.patch_similarity import PatchSimilarity as PatchSimilarity
+from mudd_interp.analysis.patch_similarity import (
+    PatchSimilarityAnalysis as PatchSimilarityAnalysis,
+)
+from mudd_interp.analysis.patch_similarity import patch_similarity as patch_similarity
+from mudd_interp.analysis.patch_similarity import (
+    patch_similarity_difference as patch_similarity_difference,
+)
 from mudd_interp.analysis.path_coefficients import PathCoefficients as PathCoefficients
 from mudd_interp.analysis.path_coefficients import path_coefficients as path_coefficients
 from mudd_interp.analysis.predictions import Predictions as Predictions

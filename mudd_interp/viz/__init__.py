@@ -41,6 +41,11 @@ from mudd_interp.viz.next_tokens import next_tokens_figure as next_tokens_figure
 from mudd_interp.viz.norms import norms_difference_figure as norms_difference_figure
 from mudd_interp.viz.norms import norms_figure as norms_figure
 from mudd_interp.viz.norms import norms_limits as norms_limits
+from mudd_interp.viz.patch_similarity import (
+    patch_similarity_difference_figure as patch_similarity_difference_figure,
+)
+from mudd_interp.viz.patch_similarity import patch_similarity_figure as patch_similarity_figure
+from mudd_interp.viz.patch_similarity import patch_similarity_limits as patch_similarity_limits
 from mudd_interp.viz.path_coefficients import (
     path_coefficients_figure as path_coefficients_figure,
 )
