@@ -254,7 +254,7 @@ class Study:
             with self._lock:
                 self._kept[key] = of_named(self.models[role])
         found = self._kept[key]
-        self.used[role].append(getattr(found, "provenance", None) or self._prompt_provenance(role))
+        self.used[role].append(getattr(found, "provenance", None) or self.prompt_provenance(role))
         return found
 
     def comparison(self) -> Need:
@@ -339,7 +339,8 @@ class Study:
         """
         front, wanted = self.models[role].front, self.request.position
         length = front.positions(self.prompt(role))
-        middle = (length + math.isqrt(length)) // 2  # of a square of patches
+        side = math.isqrt(length)
+        middle = side // 2 * (side + 1)  # of a square of patches: its row times side, its column
         usual = middle if reads_images(self.models[role]) else length - 1
         position = usual if wanted is None else wanted
         if not 0 <= position < length:
@@ -405,9 +406,10 @@ class Study:
         used = self.used[role]
         if used:
             return max(used, key=lambda source: source.sequences)
-        return self._prompt_provenance(role)
+        return self.prompt_provenance(role)
 
-    def _prompt_provenance(self, role: Role) -> Provenance:
+    def prompt_provenance(self, role: Role) -> Provenance:
+        """What one model's numbers on the prompt, or on the image, come from."""
         seen = TokensSeen(self.models[role].front)
         seen.add(self.prompt(role))
         return provenance(self.models[role], self.prompt_name(role), seen, {})

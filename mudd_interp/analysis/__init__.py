@@ -30,6 +30,9 @@ from mudd_interp.analysis.composition import Composition as Composition
 from mudd_interp.analysis.composition import CompositionTable as CompositionTable
 from mudd_interp.analysis.composition import composition as composition
 from mudd_interp.analysis.composition import composition_table as composition_table
+from mudd_interp.analysis.depth_read import depth_frame as depth_frame
+from mudd_interp.analysis.depth_read import depth_read as depth_read
+from mudd_interp.analysis.depth_read import row_weights as row_weights
 from mudd_interp.analysis.detectors import SCORES as SCORES
 from mudd_interp.analysis.detectors import HeadScores as HeadScores
 from mudd_interp.analysis.detectors import HeadScoresAnalysis as HeadScoresAnalysis

@@ -3,10 +3,21 @@
 from typing import Any
 
 from mudd_interp import viz
-from mudd_interp.analysis import sweep
+from mudd_interp.analysis import sweep, token_weights
+from mudd_interp.images import bundled_images
+from mudd_interp.study import attention_pattern
 from tests.unit import seeing
 
 ANALYSES = ["patch_similarity"]
+
+
+def picture(number: int = 0) -> viz.Picture:
+    """One of the bundled images, cut as the tiny models cut it."""
+    images = bundled_images()
+    assert images.labels is not None
+    assert images.class_names is not None
+    name = images.class_names[images.labels[number]]
+    return viz.Picture(images.pixels[number], name, seeing.PATCHES.side)
 
 
 def vision_figures() -> dict[str, Any]:
@@ -14,7 +25,16 @@ def vision_figures() -> dict[str, Any]:
     models = [seeing.vision_model(name) for name in ("see", "see-plain")]
     results = [sweep(model, seeing.batches(2, 1), ANALYSES) for model in models]
     (similarity,) = zip(*results, strict=True)
+    image = seeing.seen(1)
+    pattern = attention_pattern(models[0], image, layer=1).numpy()
+    weights = token_weights(models[0], image)
     return {
         "patch_similarity_figure": viz.patch_similarity_figure(*similarity),
         "patch_similarity_difference_figure": viz.patch_similarity_difference_figure(*similarity),
+        "attention_over_image_figure": viz.attention_over_image_figure(
+            pattern, picture(), 6, layer=1, model="<m>", source="here"
+        ),
+        "weights_over_image_figure": viz.weights_over_image_figure(
+            weights, picture(), "v", 1, 1, added="a norm"
+        ),
     }
