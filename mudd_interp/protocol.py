@@ -301,6 +301,16 @@ class DecomposableModel(CachedModel, Protocol):
         ...
 
 
+@runtime_checkable
+class ClassModel(DecomposableModel, Protocol):
+    """A decomposable model whose logits are of classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, by number."""
+        ...
+
+
 def why_not(model: HookedModel, required: Collection[Trait]) -> str | None:
     """Why something that requires traits is not for a model; ``None`` where it is.
 

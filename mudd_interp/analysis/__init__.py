@@ -21,6 +21,8 @@ from mudd_interp.analysis.causes import spearman as spearman
 from mudd_interp.analysis.causes import static_edits as static_edits
 from mudd_interp.analysis.causes import static_vs_dynamic as static_vs_dynamic
 from mudd_interp.analysis.causes import weight_contribution_cause as weight_contribution_cause
+from mudd_interp.analysis.class_attribution import ClassAttribution as ClassAttribution
+from mudd_interp.analysis.class_attribution import class_attribution as class_attribution
 from mudd_interp.analysis.comparison import LossComparison as LossComparison
 from mudd_interp.analysis.comparison import LossComparisonAnalysis as LossComparisonAnalysis
 from mudd_interp.analysis.comparison import LossSummary as LossSummary
@@ -99,6 +101,8 @@ from mudd_interp.analysis.read_weights import ReadWeights as ReadWeights
 from mudd_interp.analysis.read_weights import read_weights as read_weights
 from mudd_interp.analysis.result import Result as Result
 from mudd_interp.analysis.resumable import resumable_sweep as resumable_sweep
+from mudd_interp.analysis.rollout import AttentionRollout as AttentionRollout
+from mudd_interp.analysis.rollout import attention_rollout as attention_rollout
 from mudd_interp.analysis.routes import Routes as Routes
 from mudd_interp.analysis.routes import routes as routes
 from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity

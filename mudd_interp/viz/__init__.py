@@ -7,6 +7,9 @@ from mudd_interp.viz.attention import pattern_figure as pattern_figure
 from mudd_interp.viz.attention_over_image import (
     attention_over_image_figure as attention_over_image_figure,
 )
+from mudd_interp.viz.class_attribution import (
+    class_attribution_figure as class_attribution_figure,
+)
 from mudd_interp.viz.contributions import (
     logit_attribution_figure as logit_attribution_figure,
 )
@@ -53,6 +56,7 @@ from mudd_interp.viz.path_coefficients import (
     path_coefficients_figure as path_coefficients_figure,
 )
 from mudd_interp.viz.picture import Picture as Picture
+from mudd_interp.viz.rollout import rollout_figure as rollout_figure
 from mudd_interp.viz.routes import routes_figure as routes_figure
 from mudd_interp.viz.scaling import scaling_figure as scaling_figure
 from mudd_interp.viz.similarity import (

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from mudd_interp.viz.picture import Map, Panels, Picture, Scale
+from mudd_interp.viz.picture import Map, Panels, Picture, Scale, check_patches
 from mudd_interp.viz.theme import escape, finish
 
 _SLIDER = 75  # pixels
@@ -56,19 +56,6 @@ def attention_over_image_figure(
         sliders=[_slider(pattern, picture, position, layout["shapes"], f"{model}, layer {layer}")],
         **layout,
     )
-
-
-def check_patches(patches: int, picture: Picture, position: int | None = None) -> None:
-    """Refuse numbers that are not one for each patch, and a patch that is not there.
-
-    Raises:
-        ValueError: With what was expected and what came.
-    """
-    expected = picture.side**2
-    if patches != expected:
-        raise ValueError(f"expected a number for each of {expected} patches, got {patches}.")
-    if position is not None and not 0 <= position < expected:
-        raise ValueError(f"position must lie in 0..{expected - 1}, got {position}.")
 
 
 def _slider(

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -22,6 +22,7 @@ _SHARP = 448  # pixels to which a small picture is enlarged, so that no browser 
 _HEADER, _GAP, _BAR = 30, 22, 112  # pixels: title of a panel; between panels; of a colour bar
 _LEFT, _TOP, _BOTTOM = 25, 100, 25  # margins
 _HIGHEST, _LARGEST = 620, 330  # pixels: height of all panels, side of one
+_ABOVE_CHART, _BELOW_CHART, _LEFT_OF_CHART = 35, 45, 50  # pixels: for what its axes say
 _NEARLY = 0.8  # of the largest size of a panel, for which rows are saved
 
 
@@ -111,16 +112,16 @@ class Panels:
         maps: What is drawn over it.
         scales: What the maps' colours mean.
         mark: The patch that is outlined in all panels; ``None`` for none.
-        width: Pixels of the whole figure that the panels and their bars take.
-        below: Pixels to leave free below them.
+        below: Pixels to leave free below the plot.
+        chart: Pixels below the panels, within the plot, for a chart of another kind.
     """
 
     picture: Picture
     maps: Sequence[Map]
     scales: Sequence[Scale]
     mark: int | None = None
-    width: int = WIDTH
-    below: int = field(default=0)
+    below: int = 0
+    chart: int = 0
 
     @property
     def right(self) -> int:
@@ -146,14 +147,18 @@ class Panels:
 
     def _size(self, columns: int) -> float:
         rows = ceil((1 + len(self.maps)) / columns)
-        across = (self.width - _LEFT - self.right - _GAP * (columns - 1)) / columns
+        across = (WIDTH - _LEFT - self.right - _GAP * (columns - 1)) / columns
         return min(across, _HIGHEST / rows - _HEADER, float(_LARGEST))
 
     @property
     def area(self) -> tuple[float, float]:
-        """Width and height of all panels together, in pixels."""
-        width = float(self.width - _LEFT - self.right)
-        return width, self.rows * (self.size + _HEADER)
+        """Width and height of the plot, in pixels."""
+        return float(WIDTH - _LEFT - self.right), self._tall + self.chart
+
+    @property
+    def _tall(self) -> float:
+        """The height of all panels together, in pixels."""
+        return self.rows * (self.size + _HEADER)
 
     def figure(self) -> go.Figure:
         """The traces."""
@@ -167,7 +172,7 @@ class Panels:
             "images": [self._image(place) for place in places],
             "shapes": [] if self.mark is None else [self._mark(place) for place in places],
             "annotations": [self._title(place, text) for place, text in enumerate(titles)],
-            "width": self.width,
+            "width": WIDTH,
             "height": round(self.area[1]) + _TOP + _BOTTOM + self.below,
             "margin": {"l": _LEFT, "r": self.right, "t": _TOP, "b": _BOTTOM + self.below},
         }
@@ -189,6 +194,29 @@ class Panels:
             _axis("coloraxis", number): self._coloured(number, scale)
             for number, scale in enumerate(self.scales)
         }
+
+    @property
+    def on_chart(self) -> dict[str, str]:
+        """The axes of the chart below the panels, for its traces."""
+        number = 1 + len(self.maps)
+        return {"xaxis": _axis("x", number), "yaxis": _axis("y", number)}
+
+    def layout_with_chart(self, x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
+        """:meth:`layout`, and the axes of the chart with their settings."""
+        names, top = self.on_chart, (self.chart - _ABOVE_CHART) / self.area[1]
+        chart = {
+            names["xaxis"].replace("x", "xaxis"): {
+                "domain": [_LEFT_OF_CHART / self.area[0], 1.0],
+                "anchor": names["yaxis"],
+                **x,
+            },
+            names["yaxis"].replace("y", "yaxis"): {
+                "domain": [_BELOW_CHART / self.area[1], top],
+                "anchor": names["xaxis"],
+                **y,
+            },
+        }
+        return self.layout() | chart
 
     def _corner(self, place: int) -> tuple[float, float]:
         """Left and top of a panel in pixels, from the left and the top of the area."""
@@ -254,7 +282,15 @@ class Panels:
 
     def _coloured(self, number: int, scale: Scale) -> Mapping[str, Any]:
         right = 1 + (12 + _BAR * number) / self.area[0]
-        place = {"x": right, "xanchor": "left", "xpad": 0}
+        place = {
+            "x": right,
+            "xanchor": "left",
+            "xpad": 0,
+            "y": 1 - _HEADER / self.area[1],
+            "yanchor": "top",
+            "ypad": 0,
+            "len": (self._tall - _HEADER) / self.area[1],
+        }
         bar = merged(colorbar(scale.title), {**place, "title": {"font": {"size": 12}}})
         scales = SIGNED if scale.signed else UNSIGNED
         return {"colorscale": scales, "cmin": scale.low, "cmax": scale.high, "colorbar": bar}
@@ -266,3 +302,16 @@ _NO_TICKS = {"showgrid": False, "zeroline": False, "showticklabels": False, "tic
 def _axis(letter: str, number: int) -> str:
     """Plotly's name of an axis: the first has no number."""
     return f"{letter}{number + 1 if number else ''}"
+
+
+def check_patches(patches: int, picture: Picture, position: int | None = None) -> None:
+    """Refuse numbers that are not one for each patch, and a patch that is not there.
+
+    Raises:
+        ValueError: With what was expected and what came.
+    """
+    expected = picture.side**2
+    if patches != expected:
+        raise ValueError(f"expected a number for each of {expected} patches, got {patches}.")
+    if position is not None and not 0 <= position < expected:
+        raise ValueError(f"position must lie in 0..{expected - 1}, got {position}.")

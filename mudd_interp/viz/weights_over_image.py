@@ -4,15 +4,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mudd_interp.analysis import TokenWeights, depth_frame
-from mudd_interp.viz.attention_over_image import check_patches
-from mudd_interp.viz.picture import Map, Panels, Picture, Scale
+from mudd_interp.axes import STREAMS, Stream
+from mudd_interp.viz.picture import Map, Panels, Picture, Scale, check_patches
 from mudd_interp.viz.theme import ROBUST_QUANTILE, finish, robust_limit, source_line, stream_title
 
 
 def weights_over_image_figure(
     result: TokenWeights,
     picture: Picture,
-    stream: str,
+    stream: Stream,
     layer: int,
     source: int,
     rectified: bool = False,
@@ -36,7 +36,8 @@ def weights_over_image_figure(
     frame = depth_frame(result, stream, layer, source, rectified)
     weight, depth = frame["weight"].to_numpy(), frame["depth"].to_numpy()
     end, unit = robust_limit(weight), "weight × norm" if rectified else "weight"
-    read = [stream_title(each) for each in result.streams if each == stream]
+    titles = {each: f"{stream_title(each)} of block {layer + 1}" for each in STREAMS}
+    reader = "the final norm" if layer == result.n_layers - 1 else titles[stream]
     panels = Panels(
         picture,
         [
@@ -46,17 +47,15 @@ def weights_over_image_figure(
         [Scale(unit, -end, end, signed=True), Scale("depth, blocks", 0.0, layer + 1.0)],
     )
     weighed = "|weight| × norm of the source" if rectified else "|weight|"
-    besides = (
-        f"; {added} adds X_{layer + 1} to what comes of them, beside its weight" if added else ""
-    )
+    besides = f"; {added} adds X_{layer + 1} to what comes of them" if added else ""
     spread = f"{np.nanmin(depth):.3g} to {np.nanmax(depth):.3g}"
     return finish(
         panels.figure(),
-        f"What {read[0]} of block {layer + 1} reads of the image, {result.provenance.model}",
+        f"What {reader} reads of the image, {result.provenance.model}",
         f"left: dense weight of layer {layer} on X_{source}"
         f"{' × its norm at the patch' if rectified else ', dimensionless'}, colours end at "
-        f"±{end:.3g} ({ROBUST_QUANTILE:.0%} of non-zero values); right: mean index j of the sources "
-        f"X_0..X_{layer + 1}, each by its {weighed}: 0 is the embedding, {layer + 1} the "
+        f"±{end:.3g} ({ROBUST_QUANTILE:.0%} of non-zero values); right: mean index j of the "
+        f"sources X_0..X_{layer + 1}, each by its {weighed}: 0 is the embedding, {layer + 1} the "
         f"newest output, here {spread}{besides}",
         source_line([result.provenance]),
         **panels.layout(),

@@ -13,18 +13,20 @@ from mudd_interp.protocol import ModelInfo
 from tests.parity.family import VISION, random_vision_model
 
 PATCHES = Patches(image_size=28, patch_size=7, n_channels=1)
+FINE = replace(PATCHES, patch_size=4)
 NAMES = {"see": "MUDDViT", "see-plain": "ViT", "see-no-norms": "MUDDViT, no norms"}
 
 
 @cache
 def vision_model(name: str = "see", pre_logits: bool = False) -> HookedViT:
-    """One of :data:`NAMES`, in float64, whose every parameter is random."""
+    """One of :data:`NAMES`, or ``see-fine``, in float64, whose every parameter is random."""
     found = bundled_images().class_names
     assert found is not None
+    front = FINE if name == "see-fine" else PATCHES
     cfg = replace(
-        VISION[NAMES[name]],
-        front=PATCHES,
-        n_ctx=PATCHES.n_patches,
+        VISION[NAMES.get(name, "ViT")],
+        front=front,
+        n_ctx=front.n_patches,
         d_vocab=len(found),
         task=Classes(names=found, pre_logits=pre_logits),
     )

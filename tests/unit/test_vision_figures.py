@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+import torch
 
 from mudd_interp.catalog import FIGURES, draw_kind
 from mudd_interp.request import Request
@@ -68,3 +69,35 @@ def test_a_figure_depends_on_nothing_but_what_it_says(name: str):
         for values in ({}, others)
     )
     assert first.to_json() == second.to_json()
+
+
+def test_the_patch_that_is_looked_at_is_the_one_in_the_middle():
+    assert Study(SHORT, seeing.load).position("model") == 10  # row 2, column 2 of 4 x 4
+    fine = seeing.vision_model("see-fine")
+    study = Study(replace(SHORT, model="see-fine", baseline=None), lambda *_, **__: fine)
+    assert study.position("model") == 24  # row 3, column 3 of 7 x 7
+
+
+def test_a_row_that_feeds_a_block_is_drawn_where_no_layer_is_asked_for():
+    request = replace(SHORT, layer=None, stream="q")
+    frame = draw_kind(FIGURES["weights_over_image"], Study(request, seeing.load)).frame
+    assert set(frame["layer"]) == {1}  # of three layers: the last one feeds the final norm
+
+
+def test_a_class_is_asked_for_by_name_or_number_and_told_by_both_models():
+    kind = FIGURES["class_attribution"]
+    frames = [
+        draw_kind(kind, Study(replace(SHORT, answer=answer), seeing.load)).frame
+        for answer in ("Bag", "8")
+    ]
+    assert frames[0].equals(frames[1])
+    assert set(frames[0]["model"]) == {"see", "see-plain"}
+    with pytest.raises(ValueError, match="no class `Bagg`; did you mean `Bag`"):
+        draw_kind(kind, Study(replace(SHORT, answer="Bagg"), seeing.load))
+    likeliest = draw_kind(kind, Study(SHORT, seeing.load))
+    with torch.no_grad():
+        best = seeing.vision_model()(seeing.seen(1, 1))[0].argmax()
+    assert seeing.vision_model().class_names[best] in likeliest.figure.layout.title.text
+    deep = seeing.vision_model(pre_logits=True)
+    with pytest.raises(NotImplementedError, match="layer with tanh before its classes"):
+        draw_kind(kind, Study(replace(SHORT, baseline=None), lambda *_, **__: deep))

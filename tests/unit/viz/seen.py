@@ -3,7 +3,13 @@
 from typing import Any
 
 from mudd_interp import viz
-from mudd_interp.analysis import sweep, token_weights
+from mudd_interp.analysis import (
+    attention_rollout,
+    class_attribution,
+    path_coefficients,
+    sweep,
+    token_weights,
+)
 from mudd_interp.images import bundled_images
 from mudd_interp.study import attention_pattern
 from tests.unit import seeing
@@ -28,11 +34,16 @@ def vision_figures() -> dict[str, Any]:
     image = seeing.seen(1)
     pattern = attention_pattern(models[0], image, layer=1).numpy()
     weights = token_weights(models[0], image)
+    classes = [class_attribution(model, image, "Bag") for model in models]
     return {
         "patch_similarity_figure": viz.patch_similarity_figure(*similarity),
         "patch_similarity_difference_figure": viz.patch_similarity_difference_figure(*similarity),
         "attention_over_image_figure": viz.attention_over_image_figure(
             pattern, picture(), 6, layer=1, model="<m>", source="here"
+        ),
+        "class_attribution_figure": viz.class_attribution_figure(classes[0], picture(), classes[1]),
+        "rollout_figure": viz.rollout_figure(
+            attention_rollout(models[0], image), path_coefficients(models[0], image), picture()
         ),
         "weights_over_image_figure": viz.weights_over_image_figure(
             weights, picture(), "v", 1, 1, added="a norm"

@@ -10,7 +10,13 @@ import torch
 from PIL import Image
 
 from mudd_interp import viz
-from mudd_interp.analysis import depth_frame, token_weights
+from mudd_interp.analysis import (
+    attention_rollout,
+    class_attribution,
+    depth_frame,
+    path_coefficients,
+    token_weights,
+)
 from mudd_interp.images import bundled_images
 from mudd_interp.study import attention_pattern
 from tests.unit import seeing
@@ -22,7 +28,7 @@ def pattern_of(name: str = "see") -> Any:
 
 
 def draw(**changes: Any) -> Any:
-    given = {"layer": 1, "model": "<m>", "source": "here"} | changes
+    given: dict[str, Any] = {"layer": 1, "model": "<m>", "source": "here"} | changes
     return viz.attention_over_image_figure(pattern_of(), picture(), 6, **given)
 
 
@@ -94,6 +100,44 @@ def test_weights_and_depths_stand_where_their_patches_are():
         np.testing.assert_array_equal(np.ravel(trace.z), frame[column])
     assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
     assert (figure.layout.coloraxis2.cmin, figure.layout.coloraxis2.cmax) == (0, 2)
+    assert figure.layout.title.text == "What K · key of block 2 reads of the image, see"
+    last: Any = viz.weights_over_image_figure(found, picture(), "r", 2, 0)
+    assert last.layout.title.text == "What the final norm reads of the image, see"
+
+
+def test_contributions_to_a_class_stand_over_the_picture_and_by_component():
+    found = [
+        class_attribution(seeing.vision_model(name), seeing.seen(1), "Bag", "Coat")
+        for name in ("see", "see-plain")
+    ]
+    figure: Any = viz.class_attribution_figure(found[0], picture(), found[1])
+    maps, bars = figure.data[:2], figure.data[2:]
+    for each, trace, bar in zip(found, maps, bars, strict=True):
+        np.testing.assert_array_equal(np.ravel(trace.z), each.by_patch)
+        np.testing.assert_array_equal(bar.y, each.by_component)
+        assert np.sum(bar.y) == pytest.approx(each.logit, abs=1e-12)
+        assert f"{each.logit:.4f}" in figure.layout.title.subtitle.text
+    end = max(np.abs(each.by_patch).max() for each in found)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-end, end)
+    assert figure.layout.title.text == "What spoke for “Bag” − “Coat”"
+    assert len(figure.layout.xaxis4.ticktext) == 8
+    other = class_attribution(seeing.vision_model("see-plain"), seeing.seen(1), "Coat")
+    with pytest.raises(ValueError, match="answer is 'Bag' for one model and 'Coat' for the other"):
+        viz.class_attribution_figure(found[0], picture(), other)
+
+
+def test_rollout_stands_beside_the_coefficients_that_it_takes_for_one():
+    for name in ("see", "see-plain"):
+        model, image = seeing.vision_model(name), seeing.seen(1)
+        found, exact = attention_rollout(model, image), path_coefficients(model, image)
+        figure: Any = viz.rollout_figure(found, exact, picture())
+        rollout, embed, bars, line = figure.data
+        np.testing.assert_array_equal(np.ravel(rollout.z), found.mean_row)
+        np.testing.assert_array_equal(np.ravel(embed.z), exact.coefficient[-1, -1, 0])
+        np.testing.assert_array_equal(bars.y, exact.coefficient[-1, -1].mean(1))
+        assert list(line.y) == [1, 1]
+        assert (np.ravel(embed.z) == 1).all() == (name == "see-plain")
+        assert "assumes a plain residual" in figure.layout.title.text
 
 
 def test_what_does_not_fit_the_picture_is_refused():
