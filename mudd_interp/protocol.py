@@ -175,6 +175,20 @@ class Front(Protocol):
 
 
 @runtime_checkable
+class PatchFront(Front, Protocol):
+    """A front that cuts square images into a square of patches: a position for each, row by row."""
+
+    @property
+    def side(self) -> int:
+        """How many patches stand beside each other, and how many below each other."""
+        ...
+
+    def pixels(self, batch: Inputs) -> Float[Tensor, "batch pos channel pixel"]:
+        """The pixels of each patch."""
+        ...
+
+
+@runtime_checkable
 class HookedModel(Protocol):
     """A Transformer with hooks, described by ``W[stream, destination, source, token]``."""
 
@@ -284,6 +298,16 @@ class DecomposableModel(CachedModel, Protocol):
         self, x: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits of any stream, through the final norm and the unembedding."""
+        ...
+
+
+@runtime_checkable
+class ClassModel(DecomposableModel, Protocol):
+    """A decomposable model whose logits are of classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, by number."""
         ...
 
 

@@ -254,7 +254,7 @@ class Study:
             with self._lock:
                 self._kept[key] = of_named(self.models[role])
         found = self._kept[key]
-        self.used[role].append(getattr(found, "provenance", None) or self._prompt_provenance(role))
+        self.used[role].append(getattr(found, "provenance", None) or self.prompt_provenance(role))
         return found
 
     def comparison(self) -> Need:
@@ -406,9 +406,10 @@ class Study:
         used = self.used[role]
         if used:
             return max(used, key=lambda source: source.sequences)
-        return self._prompt_provenance(role)
+        return self.prompt_provenance(role)
 
-    def _prompt_provenance(self, role: Role) -> Provenance:
+    def prompt_provenance(self, role: Role) -> Provenance:
+        """What one model's numbers on the prompt, or on the image, come from."""
         seen = TokensSeen(self.models[role].front)
         seen.add(self.prompt(role))
         return provenance(self.models[role], self.prompt_name(role), seen, {})

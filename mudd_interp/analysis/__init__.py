@@ -21,6 +21,8 @@ from mudd_interp.analysis.causes import spearman as spearman
 from mudd_interp.analysis.causes import static_edits as static_edits
 from mudd_interp.analysis.causes import static_vs_dynamic as static_vs_dynamic
 from mudd_interp.analysis.causes import weight_contribution_cause as weight_contribution_cause
+from mudd_interp.analysis.class_attribution import ClassAttribution as ClassAttribution
+from mudd_interp.analysis.class_attribution import class_attribution as class_attribution
 from mudd_interp.analysis.comparison import LossComparison as LossComparison
 from mudd_interp.analysis.comparison import LossComparisonAnalysis as LossComparisonAnalysis
 from mudd_interp.analysis.comparison import LossSummary as LossSummary
@@ -30,6 +32,9 @@ from mudd_interp.analysis.composition import Composition as Composition
 from mudd_interp.analysis.composition import CompositionTable as CompositionTable
 from mudd_interp.analysis.composition import composition as composition
 from mudd_interp.analysis.composition import composition_table as composition_table
+from mudd_interp.analysis.depth_read import depth_frame as depth_frame
+from mudd_interp.analysis.depth_read import depth_read as depth_read
+from mudd_interp.analysis.depth_read import row_weights as row_weights
 from mudd_interp.analysis.detectors import SCORES as SCORES
 from mudd_interp.analysis.detectors import HeadScores as HeadScores
 from mudd_interp.analysis.detectors import HeadScoresAnalysis as HeadScoresAnalysis
@@ -77,6 +82,14 @@ from mudd_interp.analysis.norms import StreamNorms as StreamNorms
 from mudd_interp.analysis.norms import StreamNormsAnalysis as StreamNormsAnalysis
 from mudd_interp.analysis.norms import norms_difference as norms_difference
 from mudd_interp.analysis.norms import stream_norms as stream_norms
+from mudd_interp.analysis.patch_similarity import PatchSimilarity as PatchSimilarity
+from mudd_interp.analysis.patch_similarity import (
+    PatchSimilarityAnalysis as PatchSimilarityAnalysis,
+)
+from mudd_interp.analysis.patch_similarity import patch_similarity as patch_similarity
+from mudd_interp.analysis.patch_similarity import (
+    patch_similarity_difference as patch_similarity_difference,
+)
 from mudd_interp.analysis.path_coefficients import PathCoefficients as PathCoefficients
 from mudd_interp.analysis.path_coefficients import path_coefficients as path_coefficients
 from mudd_interp.analysis.predictions import Predictions as Predictions
@@ -88,6 +101,8 @@ from mudd_interp.analysis.read_weights import ReadWeights as ReadWeights
 from mudd_interp.analysis.read_weights import read_weights as read_weights
 from mudd_interp.analysis.result import Result as Result
 from mudd_interp.analysis.resumable import resumable_sweep as resumable_sweep
+from mudd_interp.analysis.rollout import AttentionRollout as AttentionRollout
+from mudd_interp.analysis.rollout import attention_rollout as attention_rollout
 from mudd_interp.analysis.routes import Routes as Routes
 from mudd_interp.analysis.routes import routes as routes
 from mudd_interp.analysis.similarity import LayerSimilarity as LayerSimilarity

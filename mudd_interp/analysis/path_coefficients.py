@@ -52,6 +52,11 @@ class PathCoefficients(SequenceResult):
         """Number of blocks."""
         return self.coefficient.shape[1]
 
+    @property
+    def final(self) -> Float64[np.ndarray, "source pos"]:
+        """The coefficients in what enters the final norm: of the embedding, and of each block."""
+        return self.coefficient[self.streams.index("r"), -1]
+
     def frame_at(self, position: int) -> pd.DataFrame:
         """Every coefficient at one token, rows sorted by stream (q k v r), layer and source.
 

@@ -36,7 +36,7 @@ class Pass:
 
     wiring: StateWiring
     cache: Any
-    logits: Float[Tensor, "pos d_vocab"] | None
+    logits: Float[Tensor, "*pos d_vocab"] | None
     labels: Mapping[str, Any]
 
     def weights(self, layer: int, stream: axes.Stream = "r") -> Float[Tensor, "pos source _"]:

@@ -16,6 +16,7 @@ from mudd_interp.catalog import (
     interventions,
     losses,
     similarity,
+    vision,
     weights,
 )
 from mudd_interp.catalog.kind import Drawn as Drawn
@@ -36,6 +37,7 @@ FIGURES: dict[str, FigureKind] = {
         attribution,
         edited,
         interventions,
+        vision,
         experiments,
     )
     for kind in module.KINDS

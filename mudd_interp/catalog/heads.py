@@ -165,8 +165,8 @@ class _InputsOfStrongest:
 def _maps(role: Role) -> Callable[[Study], Drawn]:
     def draw(study: Study) -> Drawn:
         pattern, layer = study.pattern(role), study.layer(role)
-        texts = study.token_texts(role)
-        figure = attention_figure(pattern, texts, layer=layer, model=study.name(role))
+        texts, how = study.token_texts(role), _named(study, role)
+        figure = attention_figure(pattern, texts, layer=layer, **how)
         return Drawn(figure, _seen(study, role, pattern.float().numpy(), layer))
 
     return draw
@@ -176,16 +176,21 @@ def _head(study: Study) -> Drawn:
     role = study.request.of
     layer, head = study.layer(role), study.head(role)
     pattern, texts = study.pattern(role)[head], study.token_texts(role)
-    figure = pattern_figure(pattern, texts, layer=layer, head=head, model=study.name(role))
+    figure = pattern_figure(pattern, texts, layer=layer, head=head, **_named(study, role))
     frame = _seen(study, role, pattern[None].float().numpy(), layer)
     return Drawn(figure, frame.assign(head=head))
+
+
+def _named(study: Study, role: Role) -> dict[str, Any]:
+    """What a figure of attention says of a model: its name, and whether it sees what follows."""
+    return {"model": study.name(role), "causal": "causal" in study.models[role].traits}
 
 
 def _seen(
     study: Study, role: Role, pattern: Float32[np.ndarray, "head query key"], layer: int
 ) -> pd.DataFrame:
     """One row for each query and each key that it can see."""
-    every, is_causal = np.ones_like(pattern), "causal" in study.models[role].traits
+    every, is_causal = np.ones_like(pattern), _named(study, role)["causal"]
     head, query, key = np.nonzero(np.tril(every) if is_causal else every)
     weight = pattern[head, query, key]
     columns = {"layer": layer, "head": head, "query": query, "key": key, "weight": weight}

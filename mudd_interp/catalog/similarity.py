@@ -38,7 +38,7 @@ from mudd_interp.viz import (
 CURVES: tuple[Mode, ...] = ("overlay", "side_by_side", "difference")
 
 
-def _curves(
+def curves(
     analysis: Analysis[Any],
     figure: Callable[..., Any],
     limits: Callable[..., Any],
@@ -76,7 +76,7 @@ KINDS = (
     FigureKind(
         name="layer_similarity",
         title="Do the inputs stay distinct? (Fig. 6)",
-        draw=_curves(
+        draw=curves(
             LayerSimilarityAnalysis(),
             similarity_figure,
             similarity_limits,
@@ -101,7 +101,7 @@ KINDS = (
     FigureKind(
         name="stream_norms",
         title="How long the inputs of the blocks are",
-        draw=_curves(
+        draw=curves(
             StreamNormsAnalysis(),
             norms_figure,
             norms_limits,

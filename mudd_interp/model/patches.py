@@ -145,6 +145,15 @@ class ImageFront:
     def refuse_padding(self, batch: Images) -> None:
         """Every patch of an image counts."""
 
+    @property
+    def side(self) -> int:
+        """How many patches stand beside each other, and how many below each other."""
+        return self.patches.side
+
+    def pixels(self, batch: Images) -> Float[Tensor, "batch pos channel pixel"]:
+        """The pixels of each patch, row by row."""
+        return in_patches(self.patches, batch).unflatten(2, (self.patches.n_channels, -1))
+
     def positions(self, batch: Images) -> int:  # noqa: ARG002 (a front's)
         """How many positions each image has: its patches, and what stands before them."""
         return self.patches.n_positions

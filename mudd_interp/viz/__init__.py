@@ -4,6 +4,12 @@ from mudd_interp.viz.appearance import alt_text as alt_text
 from mudd_interp.viz.appearance import dark as dark
 from mudd_interp.viz.attention import attention_figure as attention_figure
 from mudd_interp.viz.attention import pattern_figure as pattern_figure
+from mudd_interp.viz.attention_over_image import (
+    attention_over_image_figure as attention_over_image_figure,
+)
+from mudd_interp.viz.class_attribution import (
+    class_attribution_figure as class_attribution_figure,
+)
 from mudd_interp.viz.contributions import (
     logit_attribution_figure as logit_attribution_figure,
 )
@@ -41,9 +47,16 @@ from mudd_interp.viz.next_tokens import next_tokens_figure as next_tokens_figure
 from mudd_interp.viz.norms import norms_difference_figure as norms_difference_figure
 from mudd_interp.viz.norms import norms_figure as norms_figure
 from mudd_interp.viz.norms import norms_limits as norms_limits
+from mudd_interp.viz.patch_similarity import (
+    patch_similarity_difference_figure as patch_similarity_difference_figure,
+)
+from mudd_interp.viz.patch_similarity import patch_similarity_figure as patch_similarity_figure
+from mudd_interp.viz.patch_similarity import patch_similarity_limits as patch_similarity_limits
 from mudd_interp.viz.path_coefficients import (
     path_coefficients_figure as path_coefficients_figure,
 )
+from mudd_interp.viz.picture import Picture as Picture
+from mudd_interp.viz.rollout import rollout_figure as rollout_figure
 from mudd_interp.viz.routes import routes_figure as routes_figure
 from mudd_interp.viz.scaling import scaling_figure as scaling_figure
 from mudd_interp.viz.similarity import (
@@ -58,6 +71,7 @@ from mudd_interp.viz.similarity_matrix import similarity_matrix_figure as simila
 from mudd_interp.viz.sinks import sink_sensitivity_figure as sink_sensitivity_figure
 from mudd_interp.viz.state_patch import state_patch_figure as state_patch_figure
 from mudd_interp.viz.theme import shown as shown
+from mudd_interp.viz.theme import source_line as source_line
 from mudd_interp.viz.token_weights import TokenStatistic as TokenStatistic
 from mudd_interp.viz.token_weights import (
     token_weights_difference_figure as token_weights_difference_figure,
@@ -68,3 +82,6 @@ from mudd_interp.viz.weights import Statistic as Statistic
 from mudd_interp.viz.weights import weights_difference_figure as weights_difference_figure
 from mudd_interp.viz.weights import weights_figure as weights_figure
 from mudd_interp.viz.weights import weights_limit as weights_limit
+from mudd_interp.viz.weights_over_image import (
+    weights_over_image_figure as weights_over_image_figure,
+)

@@ -85,12 +85,13 @@ def attention_figure(
     layer: int,
     model: str,
     columns: int | None = None,
+    causal: bool = True,
 ) -> go.Figure:
     """The attention maps of all heads of a layer on one sequence (Figs. 10 and 11).
 
-    One scale, 0..1, for all of them; query rows go downwards, key columns to the right, and the
-    future is blank. All maps are one trace. Where there are more tokens than pixels, each cell is
-    the largest weight of a square of tokens.
+    One scale, 0..1, for all of them; query rows go downwards, key columns to the right, and where
+    attention is causal the future is blank. All maps are one trace. Where there are more tokens
+    than pixels, each cell is the largest weight of a square of tokens.
 
     Args:
         pattern: Attention probabilities of one sequence, as ``hook_pattern`` gives them.
@@ -98,6 +99,7 @@ def attention_figure(
         layer: Which layer it is.
         model: The name of the model.
         columns: Maps in a row; ``None`` chooses, at most eight.
+        causal: Whether no position sees a later one.
 
     Raises:
         ValueError: If there is not one text for each position.
@@ -105,7 +107,7 @@ def attention_figure(
     heads = range(len(pattern))
     grid = _Grid(heads, pattern.shape[-1], columns or _best_columns(len(heads)))
     title = f"Attention maps of layer {layer}"
-    return _figure(pattern, tokens, grid, title, model, height=grid.height)
+    return _figure(_seen(pattern, causal), tokens, grid, title, model, height=grid.height)
 
 
 def pattern_figure(
@@ -115,10 +117,12 @@ def pattern_figure(
     layer: int,
     head: int,
     model: str,
+    causal: bool = True,
 ) -> go.Figure:
     """The attention map of one head on one sequence, large.
 
-    The scale is 0..1; query rows go downwards, key columns to the right, and the future is blank.
+    The scale is 0..1; query rows go downwards, key columns to the right, and where attention is
+    causal the future is blank.
 
     Args:
         pattern: Attention probabilities of one sequence, of one head of ``hook_pattern``.
@@ -126,6 +130,7 @@ def pattern_figure(
         layer: Which layer it is.
         head: Which head of it.
         model: The name of the model.
+        causal: Whether no position sees a later one.
 
     Raises:
         ValueError: If there is not one text for each position.
@@ -133,11 +138,12 @@ def pattern_figure(
     grid = _Grid([head], pattern.shape[-1], columns=1, plot=_LARGE, titled=False)
     width, height = _LARGE[0] + WIDTH - _PLOT[0], _LARGE[1] + HEIGHT - _PLOT[1]
     title = f"Attention of layer {layer}, head {head}"
-    return _figure(pattern[None], tokens, grid, title, model, width=width, height=height)
+    maps = _seen(pattern[None], causal)
+    return _figure(maps, tokens, grid, title, model, width=width, height=height)
 
 
 def _figure(
-    pattern: Float[Tensor, "head query key"],
+    pattern: Float32[np.ndarray, "head query key"],
     tokens: Sequence[str],
     grid: _Grid,
     title: str,
@@ -152,7 +158,7 @@ def _figure(
             f"{len(tokens)} texts and {queries} queries."
         )
     block = ceil(positions / grid.pixels)
-    maps = pooled(_past(pattern), block)
+    maps = pooled(pattern, block)
     grid = replace(grid, side=maps.shape[1])
     cells = "" if block == 1 else f"; each cell is the largest of {block} × {block} weights"
     return finish(
@@ -180,10 +186,15 @@ def pooled(
     return np.fmax.reduce(np.fmax.reduce(squares, axis=4), axis=2)
 
 
-def _past(pattern: Float[Tensor, "head query key"]) -> Float32[np.ndarray, "head query key"]:
+def _seen(
+    pattern: Float[Tensor, "head query key"], causal: bool
+) -> Float32[np.ndarray, "head query key"]:
+    """The pattern, NaN where a query cannot look."""
     maps = pattern.detach().cpu().float()
-    future = torch.ones(maps.shape[1:], dtype=torch.bool).triu(1)
-    return maps.masked_fill(future, torch.nan).numpy()
+    if causal:
+        future = torch.ones(maps.shape[1:], dtype=torch.bool).triu(1)
+        maps = maps.masked_fill(future, torch.nan)
+    return maps.numpy()
 
 
 def _best_columns(heads: int) -> int:

@@ -11,7 +11,14 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import Result
 from mudd_interp.axes import Stream
-from mudd_interp.viz.theme import BASELINE, STREAM_STYLES, LineStyle, escape, stream_title
+from mudd_interp.viz.theme import (
+    BASELINE,
+    STREAM_STYLES,
+    LineStyle,
+    escape,
+    integer_ticks,
+    stream_title,
+)
 
 Limits = tuple[float, float]
 """The lower and the upper end of an axis, in the units of the data."""
@@ -28,6 +35,18 @@ LAYOUT: dict[str, Any] = {
 """The legend below the axis title, even for one curve, with room for it."""
 
 _LABEL_GAP = 0.055  # share of the height of the plot that two letters need
+
+
+def with_final_norm(n_layers: int) -> dict[str, Any]:
+    """:data:`LAYOUT` with an x axis of the blocks, and behind the last one the final norm."""
+    return {
+        **LAYOUT,
+        "xaxis": {
+            **integer_ticks(n_layers + 1, 25),
+            "title": f"block l (l = {n_layers}: what enters the final norm, R only)",
+            "range": [-0.4, n_layers + 0.4],
+        },
+    }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import StreamNorms, norms_difference
 from mudd_interp.viz.curves import (
-    LAYOUT,
     SUBTRACTED,
     Limits,
     difference_axis,
@@ -17,8 +16,9 @@ from mudd_interp.viz.curves import (
     draw,
     label_ends,
     stream_curves,
+    with_final_norm,
 )
-from mudd_interp.viz.theme import finish, integer_ticks, source_line
+from mudd_interp.viz.theme import finish, source_line
 
 _LOG_FROM = 20
 """The ratio of the largest to the smallest mean from which the axis is logarithmic."""
@@ -64,7 +64,7 @@ def norms_figure(
             "title": f"mean L2 norm, {_UNIT}{' (log scale)' if log else ''}",
             **_axis(low, high),
         },
-        **_layout(max(each.n_layers for each in results)),
+        **with_final_norm(max(each.n_layers for each in results)),
     )
 
 
@@ -102,7 +102,7 @@ def norms_difference_figure(result: StreamNorms, baseline: StreamNorms) -> go.Fi
         f"difference of mean L2 norms over tokens, {_UNIT}; {SUBTRACTED}",
         source_line([result.provenance, baseline.provenance]),
         yaxis=axis,
-        **_layout(result.n_layers),
+        **with_final_norm(result.n_layers),
     )
 
 
@@ -113,14 +113,3 @@ def _axis(low: float, high: float) -> dict[str, Any]:
     steps = (1, 2, 5) if top - bottom < 3 else (1,)
     ticks = [step * 10.0**power for power in range(floor(bottom), ceil(top)) for step in steps]
     return {"type": "log", "range": [bottom, top], "tickmode": "array", "tickvals": ticks}
-
-
-def _layout(n_layers: int) -> dict[str, Any]:
-    return {
-        **LAYOUT,
-        "xaxis": {
-            **integer_ticks(n_layers + 1, 25),
-            "title": f"block l (l = {n_layers}: what enters the final norm, R only)",
-            "range": [-0.4, n_layers + 0.4],
-        },
-    }

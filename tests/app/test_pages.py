@@ -19,6 +19,7 @@ from mudd_interp.checkpoints import save_model
 from mudd_interp.checkpoints.names import BUNDLED_FOLDER
 from mudd_interp.request import Request
 from mudd_interp.study import Need, Study
+from tests.kinds import OF_ANY
 from tests.unit.test_doors import bidirectional
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
@@ -339,7 +340,7 @@ def test_edits_over_a_long_text_are_tried_on_a_few_sequences():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_ANY)
 def test_no_figure_over_a_long_text_begins_unasked(name: str, monkeypatch: pytest.MonkeyPatch):
     walked: list[int | None] = []
 

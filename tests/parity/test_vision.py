@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import (
     DeiTConfig,
@@ -72,7 +73,7 @@ def test_patches_are_those_of_a_convolution():
     patches = Patches(image_size=12, patch_size=4, n_channels=2)
     convolution = nn.Conv2d(2, 5, 4, 4, dtype=torch.float64)
     images = torch.rand(3, 2, 12, 12, dtype=torch.float64)
-    found = in_patches(patches, images) @ convolution.weight.flatten(1).T + convolution.bias
+    found = F.linear(in_patches(patches, images), convolution.weight.flatten(1), convolution.bias)
     wanted = convolution(images).flatten(2).transpose(1, 2)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 

@@ -29,6 +29,7 @@ from mudd_interp.request import HEAD_MEASURES, Mode, Request
 from mudd_interp.study import Need, Study, attention_pattern
 from mudd_interp.texts import corpus_of, corrupted_of, text_files
 from tests.bundled import load
+from tests.kinds import OF_ANY
 from tests.parity.family import FAMILY, random_model
 
 PROMPT, CORRUPTED = "def f(x):\n    return x", "def g(y):\n    return y"
@@ -149,7 +150,7 @@ def test_several_figures_share_one_pass():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_ANY)
 def test_every_figure_can_be_of_a_prompt(name: str):
     kind = FIGURES[name]
     request = replace(SHORT, prompt=PROMPT, scope="prompt")
@@ -159,7 +160,7 @@ def test_every_figure_can_be_of_a_prompt(name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_ANY)
 def test_a_mode_that_cannot_be_is_refused_and_the_others_are_drawn(name: str):
     kind = FIGURES[name]
     for mode in ("overlay", "side_by_side", "difference"):
@@ -276,7 +277,7 @@ def test_a_figure_says_why_it_cannot_be_drawn_in_a_mode(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["corpus", "prompt"])
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", OF_ANY)
 def test_all_walks_of_a_figure_are_among_its_needs(name: str, scope: Any, monkeypatch: Any):
     kind, request = FIGURES[name], replace(SHORT, prompt=PROMPT, scope=scope)
     request = replace(request, edits="mean v 5<-2; cut head 7.2")

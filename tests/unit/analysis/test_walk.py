@@ -13,6 +13,7 @@ from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.result import Places
 from mudd_interp.data import bundled_batches, repeated_batches
 from tests.bundled import load
+from tests.unit import seeing
 
 WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "compare_losses": {"baseline": "tfm-tiny"},
@@ -23,13 +24,24 @@ FEW = {"ablation_sweep": {"edits": ("cut v 5<-2", "cut head 7.2; cut mlp 3")}}
 """Options that make it quick."""
 
 
+def reads_images(name: str) -> bool:
+    return "images" in Analysis.named[name].requires
+
+
+def model_of(name: str) -> Any:
+    """A model that an analysis is for."""
+    return seeing.vision_model() if reads_images(name) else load("mudd-tiny")
+
+
 def given(name: str) -> dict[str, Any]:
     options = WITHOUT_DEFAULT.get(name, {})
     return {k: load(v) if k == "baseline" else v for k, v in options.items()}
 
 
 def text(name: str, lengths: tuple[int, ...] = (12, 12, 7)) -> list[torch.Tensor]:
-    """Three batches of different lengths; for head scores, of tokens that repeat."""
+    """Three batches of different lengths; for head scores of tokens that repeat; or images."""
+    if name and reads_images(name):
+        return seeing.batches(2, 2, 1)
     if name == "head_scores":
         return list(repeated_batches(load("mudd-tiny"), n_sequences=5, batch_size=2))
     rows = torch.cat(list(bundled_batches(5)))
@@ -65,9 +77,9 @@ def test_every_result_of_a_corpus_has_an_analysis_of_a_function_s_name():
 @pytest.mark.parametrize("name", Analysis.named)
 def test_a_function_and_its_name_have_one_set_of_defaults(name: str):
     # Of a plain model there are few edges to cut.
-    model = load("tfm-tiny" if name == "ablation_sweep" else "mudd-tiny")
+    model = load("tfm-tiny") if name == "ablation_sweep" else model_of(name)
     options = given(name)
-    batches = [each[:, :6] for each in text("")][:1]
+    batches = text(name)[:1] if reads_images(name) else [text("")[0][:, :6]]
     if name == "head_scores":
         (found,) = sweep(model, repeated_batches(model), [name])
         assert_same(found, analysis.head_scores(model))
@@ -84,7 +96,7 @@ def test_a_function_and_its_name_have_one_set_of_defaults(name: str):
 
 @pytest.mark.parametrize("name", Analysis.named)
 def test_every_walk_is_stopped_goes_on_and_is_saved(name: str, tmp_path: Any):
-    model, batches = load("mudd-tiny"), text(name)
+    model, batches = model_of(name), text(name)
     (whole,) = sweep(model, batches, [quick(name)])
     seen: list[int] = []
 
@@ -123,7 +135,7 @@ def test_every_walk_holds_the_lock_while_a_model_runs_and_frees_it_between(name:
             assert not torch.is_grad_enabled()
             self.lock.release()
 
-    model, lock = load("mudd-tiny"), Lock()
+    model, lock = model_of(name), Lock()
 
     def watch(x: Any, hook: Any) -> None:
         assert lock.lock.locked()
@@ -140,14 +152,14 @@ def watch_free(lock: Any) -> None:
 @pytest.mark.parametrize("name", Analysis.named)
 def test_shares_of_a_corpus_are_joined_in_its_order(name: str):
     """Every second batch each, as two processes have them."""
-    model, batches = load("mudd-tiny"), text(name)
+    model, batches = model_of(name), text(name)
     (whole,) = sweep(model, batches, [quick(name)])
     shares = [sweep(model, batches[at::2], [quick(name)])[0] for at in (0, 1)]
     numbers = [torch.arange(5).split(2)[at::2] for at in (0, 1)]
     places = [
         Places(
             torch.cat(each).numpy(),
-            np.repeat([b.shape[1] for b in batches[at::2]], [len(b) for b in batches[at::2]]),
+            np.concatenate([[model.front.positions(b)] * len(b) for b in batches[at::2]]),
         )
         for at, each in enumerate(numbers)
     ]

@@ -40,6 +40,7 @@ from mudd_interp.viz.appearance import DARK_PAGE, READABLE, contrast
 from mudd_interp.viz.theme import STREAM_STYLES
 from tests.parity.family import FAMILY, random_model, random_tokens
 from tests.unit.analysis.fakes import Vocabulary, markov
+from tests.unit.viz.seen import vision_figures
 
 ANALYSES = [
     "layer_similarity",
@@ -141,6 +142,7 @@ def figures() -> dict[str, Any]:
         "loss_lines_figure": viz.loss_lines_figure(*seen),
         "loss_comparison_figure": viz.loss_comparison_figure(losses),
         "next_tokens_figure": viz.next_tokens_figure(seen[0], 0, seen[1]),
+        **vision_figures(),
         "pattern_figure": viz.pattern_figure(pattern[0], tokens, layer=1, head=7, model="m"),
     }
 

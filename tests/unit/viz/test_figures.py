@@ -207,6 +207,16 @@ def test_attention_maps_stand_in_a_grid_of_one_trace():
     assert figure.layout.xaxis.ticktext[0] == "&lt;0&gt;"
 
 
+def test_nothing_is_blank_where_positions_see_later_ones():
+    pattern = torch.rand(2, 5, 5).softmax(-1)
+    canvas = np.asarray(draw(pattern, columns=2, causal=False).data[0].z)
+    np.testing.assert_array_equal(canvas[1:, :5], pattern[0])
+    figure: Any = viz.pattern_figure(
+        pattern[1], ["a"] * 5, layer=0, head=1, model="m", causal=False
+    )
+    np.testing.assert_array_equal(figure.data[0].z, pattern[1])
+
+
 def test_thirty_two_heads_are_four_rows_of_eight():
     canvas = np.asarray(draw(pattern_of(32, 10)).data[0].z)
     assert canvas.shape == (4 * (10 + 2), 8 * (10 + 1) - 1)

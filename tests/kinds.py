@@ -1,0 +1,7 @@
+"""The figures of the catalogue by what they require of a model."""
+
+from mudd_interp.catalog import FIGURES
+
+OF_IMAGES = [name for name, kind in FIGURES.items() if "images" in kind.requires]
+OF_ANY = [name for name in FIGURES if name not in OF_IMAGES]
+"""Those that a model of text can have."""
