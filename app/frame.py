@@ -15,7 +15,7 @@ import widgets
 from chips import chips
 from mudd_interp.catalog.kind import USUAL_SOURCE
 from mudd_interp.catalog.weights import edge_place
-from mudd_interp.checkpoints.names import BUNDLED, PYTHIAS, RELEASED
+from mudd_interp.checkpoints.names import BUNDLED, PAIRS, PYTHIAS, RELEASED
 from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
 from mudd_interp.study import Study
@@ -51,7 +51,8 @@ def sidebar(pages: Sequence[Any]) -> None:
         )
         with st.form("run", border=False):
             _name_input("Model", "draft_model", (*BUNDLED, *RELEASED))
-            _name_input("Baseline", "draft_baseline", (*BUNDLED[::-1], *PYTHIAS, NO_BASELINE))
+            baselines = (name for pair in PAIRS for name in pair[::-1])
+            _name_input("Baseline", "draft_baseline", (*baselines, *PYTHIAS, NO_BASELINE))
             st.radio("Prompt as", [_TEXT, _IDS], key="draft_kind", horizontal=True)
             st.text_area("Prompt", key="draft_prompt", height=150)
             st.form_submit_button(

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 import streamlit as st
 
+from mudd_interp.checkpoints.names import BUNDLED
 from mudd_interp.edits import as_edits, edits_text
 from mudd_interp.options import Row
 from mudd_interp.request import OPTIONS, ROLES, Request, canonical
@@ -262,8 +263,7 @@ def open_view(start: Mapping[str, Any]) -> None:
     """
     session, params = st.session_state, st.query_params.to_dict()
     if "view" not in session:
-        bundled = (FIELDS[role].default for role in ROLES)
-        session["named"] = {*start.items(), *product(ROLES, bundled)}
+        session["named"] = {*start.items(), *product(ROLES, BUNDLED)}
         session["trusted"] = set(session["named"])
         _take(decode(params) if params else Opened(default_view() | dict(start)))
     # A widget used while the address was on its way takes precedence over the old address.

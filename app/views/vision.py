@@ -6,6 +6,7 @@ import charts
 import frame
 import state
 import widgets
+from mudd_interp.checkpoints.names import PAIRS
 from mudd_interp.pictures import reads_images
 
 study = frame.open_page(
@@ -16,8 +17,12 @@ study = frame.open_page(
 if not reads_images(study.models["model"]):
     st.info(
         f"This page is for models that read images, and {state.plain(study.name('model'))} reads "
-        "text. Name such a model at the side: a folder, or a bundled one."
+        "text. Name such a model at the side, or look at the bundled pair."
     )
+    if st.button("Open the bundled pair"):
+        model, baseline = PAIRS[1]
+        state.put(model=model, baseline=baseline)
+        st.rerun()
     st.stop()
 st.header("What speaks for the class?", anchor=False)
 with st.container(horizontal=True):

@@ -35,14 +35,15 @@ def load_model(
     """Load a model with its tokenizer, and check it. Code that comes with a model is never run.
 
     Args:
-        name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair; a folder, in the
-            released MUDD layout, from :func:`save_model`, or of any Transformer that
-            TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a
+        name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair, or ``"mudd-vit-tiny"``
+            or ``"vit-tiny"``, that of images; a folder, in the released MUDD layout, from
+            :func:`save_model`, of a DenseFormer, of transformers' ViT or DeiT, or of any
+            Transformer that TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a
             Pythia name (``"pythia-160m"``); or a hub id. A folder takes precedence over a hub id of
             the same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
-            the checkpoint, but float32 for the bundled pair and bridged models.
+            the checkpoint, but float32 for bundled and bridged models.
         revision: A branch, tag or commit of a hub repository; what is on this machine has none.
         local_files_only: Use what the hub's cache holds, and no network.
         check: Also run the model on a few tokens: attention rows sum to one, and editing a hooked
@@ -51,7 +52,7 @@ def load_model(
             directions.
 
     Returns:
-        The model, in evaluation mode; ``model.info`` says where it is from, with the digest of its
+        The model, in evaluation mode: a language model, or a ``HookedViT``; ``model.info`` says where it is from, with the digest of its
         configuration and weights, and what was checked.
 
     Raises:

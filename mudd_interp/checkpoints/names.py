@@ -8,7 +8,10 @@ from transformer_lens.supported_models import get_official_model_name
 
 from mudd_interp.checkpoints.hub import fetch_small, fetch_weights
 
-BUNDLED = ("mudd-tiny", "tfm-tiny")
+PAIRS = (("mudd-tiny", "tfm-tiny"), ("mudd-vit-tiny", "vit-tiny"))
+"""The bundled models, each with its baseline: of text, and of images."""
+
+BUNDLED = tuple(name for pair in PAIRS for name in pair)
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 RELEASED = {
@@ -59,7 +62,7 @@ def locate(name: str, revision: str | None, local_files_only: bool) -> Location:
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"the bundled model {name} is not in this installation (expected {folder}): "
-                "install mudd-interp again, or train it with `mudd-interp train tiny-pair`."
+                f"install mudd-interp again, or train it with `mudd-interp train {_plan(name)}`."
             )
         return Location(name, folder, BUNDLED_FOLDER / "tokenizer.json")
     path = Path(name).expanduser()
@@ -82,6 +85,10 @@ def complete(location: Location, local_files_only: bool) -> Path:
     if location.repository is None:
         return location.folder
     return fetch_weights(location.repository, location.folder.name, local_files_only)
+
+
+def _plan(name: str) -> str:
+    return "tiny-pair" if name in PAIRS[0] else "vit-pair"
 
 
 def _refuse_revision(revision: str | None, why: str) -> None:

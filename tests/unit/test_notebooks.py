@@ -12,8 +12,8 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "analyses").glob("0*.ipynb"))
 
 
-def test_there_are_five():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_there_are_six():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

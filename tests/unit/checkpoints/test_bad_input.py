@@ -37,7 +37,10 @@ def refused(target: str | Path, *words: str, **kwargs: Any) -> None:
         ("mud-tiny", "did you mean `mudd-tiny`"),
         ("muddpythia-1.4b", "did you mean `MUDDPythia-1.4B`"),
         ("pythia-161m", "`pythia-160m`"),
-        ("xyzzy", "Expected a folder, a name (mudd-tiny, tfm-tiny, MUDDPythia-1.4B"),
+        (
+            "xyzzy",
+            "Expected a folder, a name (mudd-tiny, tfm-tiny, mudd-vit-tiny, vit-tiny, MUDDPythia-1.4B",
+        ),
     ],
 )
 def test_unknown_name(name: str, nearest: str):
