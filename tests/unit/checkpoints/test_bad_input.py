@@ -39,7 +39,7 @@ def refused(target: str | Path, *words: str, **kwargs: Any) -> None:
         ("pythia-161m", "`pythia-160m`"),
         (
             "xyzzy",
-            "Expected a folder, a name (mudd-tiny, tfm-tiny, mudd-vit-tiny, vit-tiny, MUDDPythia-1.4B",
+            "Expected a folder, a name (mudd-tiny, tfm-tiny, mudd-vit-tiny, vit-tiny, MUDD",
         ),
     ],
 )
