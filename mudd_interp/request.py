@@ -68,7 +68,8 @@ class Request:
         scope: Whether averages are over the corpus or over the prompt.
         mode: How two models share a figure; ``None`` for the figure's own way.
         of: Which of the two, where a figure shows one.
-        position: A token of the prompt, from 0; ``None`` for the last one.
+        position: A token of the prompt, from 0; ``None`` for the last one. Of an image a patch, row
+            by row; ``None`` for the one in the middle.
         layer: A block, or the aggregation after it; ``None`` for the one at 25/32 of the depth,
             the paper's choice for its attention maps.
         head: An attention head of that layer.
@@ -81,8 +82,8 @@ class Request:
         sink_positions: How many first positions count as sinks.
         score: What heads are ranked by.
         answer: The token whose prediction is explained, as text (as an id where the model has no
-            tokenizer); ``None`` for the likeliest one.
-        against: A token whose logit is subtracted from the answer's.
+            tokenizer), or the class, by name or number; ``None`` for the likeliest one.
+        against: A token, or a class, whose logit is subtracted from the answer's.
         corrupted: A prompt with as many tokens, whose run is compared with the prompt's, as text
             (as ids such as ``5,17,9`` where the model has no tokenizer).
         edits: What to change in both models, as text: ``cut v 5<-2; cut head 7.2``.
@@ -146,9 +147,10 @@ class Request:
         ),
     ] = None
     of: Annotated[Role, Option("of", "Which of the two, where one is shown.")] = "model"
-    position: Annotated[Position | None, Option("x", "A token of the prompt.", label="Token")] = (
-        None
-    )
+    position: Annotated[
+        Position | None,
+        Option("x", "A token of the prompt, or a patch of the image.", label="Token"),
+    ] = None
     layer: Annotated[
         Index | None, Option("l", "A block, or the aggregation after it.", label="Layer")
     ] = None
@@ -201,7 +203,7 @@ class Request:
         Token | None,
         Option(
             "a",
-            "A token to explain the logit of.",
+            "A token, or a class of images, to explain the logit of.",
             label="Token whose logit is explained",
             most=100,
             packed=True,

@@ -90,6 +90,9 @@ from mudd_interp.analysis.patch_similarity import patch_similarity as patch_simi
 from mudd_interp.analysis.patch_similarity import (
     patch_similarity_difference as patch_similarity_difference,
 )
+from mudd_interp.analysis.patch_sinks import PatchSinks as PatchSinks
+from mudd_interp.analysis.patch_sinks import PatchSinksAnalysis as PatchSinksAnalysis
+from mudd_interp.analysis.patch_sinks import patch_sinks as patch_sinks
 from mudd_interp.analysis.path_coefficients import PathCoefficients as PathCoefficients
 from mudd_interp.analysis.path_coefficients import path_coefficients as path_coefficients
 from mudd_interp.analysis.predictions import Predictions as Predictions
@@ -99,6 +102,11 @@ from mudd_interp.analysis.predictions import predictions as predictions
 from mudd_interp.analysis.provenance import Provenance as Provenance
 from mudd_interp.analysis.read_weights import ReadWeights as ReadWeights
 from mudd_interp.analysis.read_weights import read_weights as read_weights
+from mudd_interp.analysis.relative_offsets import RelativeOffsets as RelativeOffsets
+from mudd_interp.analysis.relative_offsets import (
+    RelativeOffsetsAnalysis as RelativeOffsetsAnalysis,
+)
+from mudd_interp.analysis.relative_offsets import relative_offsets as relative_offsets
 from mudd_interp.analysis.result import Result as Result
 from mudd_interp.analysis.resumable import resumable_sweep as resumable_sweep
 from mudd_interp.analysis.rollout import AttentionRollout as AttentionRollout

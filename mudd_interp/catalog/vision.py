@@ -6,6 +6,8 @@ import pandas as pd
 
 from mudd_interp.analysis import (
     PatchSimilarityAnalysis,
+    PatchSinksAnalysis,
+    RelativeOffsetsAnalysis,
     attention_rollout,
     class_attribution,
     counterpart,
@@ -18,7 +20,7 @@ from mudd_interp.analysis.class_attribution import OF_CLASSES
 from mudd_interp.analysis.patches import OF_IMAGES, patch_columns, patch_front
 from mudd_interp.catalog.attribution import NO_LAYER_AGAINST_LAYER
 from mudd_interp.catalog.heads import NO_HEAD_AGAINST_HEAD
-from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both, of_models
+from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both, of_models, results
 from mudd_interp.catalog.similarity import CURVES, curves
 from mudd_interp.request import Role
 from mudd_interp.study import Study
@@ -29,6 +31,9 @@ from mudd_interp.viz import (
     patch_similarity_difference_figure,
     patch_similarity_figure,
     patch_similarity_limits,
+    patch_sinks_figure,
+    relative_offset_scores_figure,
+    relative_offsets_figure,
     rollout_figure,
     source_line,
     weights_over_image_figure,
@@ -74,9 +79,10 @@ def _weights(study: Study) -> Drawn:
         "layer": _row(study, role),
         "source": request.source,
     }
-    added, how = study.models[role].wiring.between, {"rectified": not request.raw}
-    figure = weights_over_image_figure(found, picture, **place, **how, added=added)
-    columns = depth_frame(found, **place, **how).drop(columns="position")
+    how: dict[str, Any] = {**place, "rectified": not request.raw}
+    added = study.models[role].wiring.between
+    figure = weights_over_image_figure(found, picture, **how, added=added)
+    columns = depth_frame(found, **how).drop(columns="position")
     return Drawn(figure, pd.concat([patch_columns(picture.side).assign(**place), columns], axis=1))
 
 
@@ -130,6 +136,27 @@ def _require_same_classes(study: Study) -> None:
     if models[0].class_names != models[1].class_names:
         names = " and ".join(study.name(role) for role in study.roles)
         raise ValueError(f"{names} tell different classes: leave the baseline out.")
+
+
+def _sinks(study: Study) -> Drawn:
+    analysis = PatchSinksAnalysis()
+    figure = patch_sinks_figure(*results(study, analysis))
+    return Drawn(figure, of_both(study, lambda role: study.result(role, analysis).frame))
+
+
+def _offsets(study: Study) -> Drawn:
+    """The maps of one layer, and the numbers of each of its heads."""
+    role = study.request.of
+    found, layer = study.result(role, RelativeOffsetsAnalysis()), study.layer(role)
+    frame = found.frame
+    figure = relative_offsets_figure(found, layer)
+    return Drawn(figure, frame[frame["layer"] == layer].reset_index(drop=True))
+
+
+def _offset_scores(study: Study) -> Drawn:
+    analysis = RelativeOffsetsAnalysis()
+    figure = relative_offset_scores_figure(*results(study, analysis))
+    return Drawn(figure, of_both(study, lambda role: study.result(role, analysis).strongest))
 
 
 KINDS = (
@@ -186,5 +213,33 @@ KINDS = (
         uses=(*PROMPT, "answer", "against"),
         why_not=NO_LAYER_AGAINST_LAYER,
         requires=OF_CLASSES,
+    ),
+    FigureKind(
+        name="patch_sinks",
+        title="Where attention rests: outliers, blank patches, entropy and distance",
+        draw=_sinks,
+        needs=of_models(PatchSinksAnalysis()),
+        uses=SCOPED,
+        why_not=NO_HEAD_AGAINST_HEAD,
+        requires=OF_IMAGES,
+    ),
+    FigureKind(
+        name="relative_offsets",
+        title="Where the heads of a layer look from where they stand",
+        draw=_offsets,
+        needs=of_models(RelativeOffsetsAnalysis()),
+        uses=(*SCOPED, "layer"),
+        why_not=NO_HEAD_AGAINST_HEAD,
+        single=True,
+        requires=OF_IMAGES,
+    ),
+    FigureKind(
+        name="relative_offset_scores",
+        title="The strongest offset of every head, and its score",
+        draw=_offset_scores,
+        needs=of_models(RelativeOffsetsAnalysis()),
+        uses=SCOPED,
+        why_not=NO_HEAD_AGAINST_HEAD,
+        requires=OF_IMAGES,
     ),
 )

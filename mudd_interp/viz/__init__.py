@@ -52,10 +52,15 @@ from mudd_interp.viz.patch_similarity import (
 )
 from mudd_interp.viz.patch_similarity import patch_similarity_figure as patch_similarity_figure
 from mudd_interp.viz.patch_similarity import patch_similarity_limits as patch_similarity_limits
+from mudd_interp.viz.patch_sinks import patch_sinks_figure as patch_sinks_figure
 from mudd_interp.viz.path_coefficients import (
     path_coefficients_figure as path_coefficients_figure,
 )
 from mudd_interp.viz.picture import Picture as Picture
+from mudd_interp.viz.relative_offsets import (
+    relative_offset_scores_figure as relative_offset_scores_figure,
+)
+from mudd_interp.viz.relative_offsets import relative_offsets_figure as relative_offsets_figure
 from mudd_interp.viz.rollout import rollout_figure as rollout_figure
 from mudd_interp.viz.routes import routes_figure as routes_figure
 from mudd_interp.viz.scaling import scaling_figure as scaling_figure

@@ -14,7 +14,7 @@ from mudd_interp.images import bundled_images
 from mudd_interp.study import attention_pattern
 from tests.unit import seeing
 
-ANALYSES = ["patch_similarity"]
+ANALYSES = ["patch_similarity", "patch_sinks", "relative_offsets"]
 
 
 def picture(number: int = 0) -> viz.Picture:
@@ -30,7 +30,7 @@ def vision_figures() -> dict[str, Any]:
     """By the function's name."""
     models = [seeing.vision_model(name) for name in ("see", "see-plain")]
     results = [sweep(model, seeing.batches(2, 1), ANALYSES) for model in models]
-    (similarity,) = zip(*results, strict=True)
+    similarity, sinks, offsets = zip(*results, strict=True)
     image = seeing.seen(1)
     pattern = attention_pattern(models[0], image, layer=1).numpy()
     weights = token_weights(models[0], image)
@@ -42,6 +42,9 @@ def vision_figures() -> dict[str, Any]:
             pattern, picture(), 6, layer=1, model="<m>", source="here"
         ),
         "class_attribution_figure": viz.class_attribution_figure(classes[0], picture(), classes[1]),
+        "patch_sinks_figure": viz.patch_sinks_figure(*sinks),
+        "relative_offsets_figure": viz.relative_offsets_figure(offsets[0], 1),
+        "relative_offset_scores_figure": viz.relative_offset_scores_figure(*offsets),
         "rollout_figure": viz.rollout_figure(
             attention_rollout(models[0], image), path_coefficients(models[0], image), picture()
         ),

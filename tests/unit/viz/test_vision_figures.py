@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from mudd_interp.analysis import (
     attention_rollout,
     class_attribution,
     depth_frame,
+    patch_sinks,
     path_coefficients,
+    relative_offsets,
     token_weights,
 )
 from mudd_interp.images import bundled_images
@@ -25,6 +28,10 @@ from tests.unit.viz.seen import picture
 
 def pattern_of(name: str = "see") -> Any:
     return attention_pattern(seeing.vision_model(name), seeing.seen(1), layer=1).numpy()
+
+
+def subtitle(figure: Any) -> str:
+    return figure.layout.title.subtitle.text.replace("<br>", " ")
 
 
 def draw(**changes: Any) -> Any:
@@ -138,6 +145,50 @@ def test_rollout_stands_beside_the_coefficients_that_it_takes_for_one():
         assert list(line.y) == [1, 1]
         assert (np.ravel(embed.z) == 1).all() == (name == "see-plain")
         assert "assumes a plain residual" in figure.layout.title.text
+
+
+def test_offsets_stand_around_the_patch_itself_and_the_strongest_is_outlined():
+    found: Any = relative_offsets(seeing.vision_model(), seeing.batches(2))
+    figure: Any = viz.relative_offsets_figure(found, 2)
+    best = found.strongest.query("layer == 2")
+    for head, (trace, shape) in enumerate(zip(figure.data, figure.layout.shapes, strict=True)):
+        np.testing.assert_array_equal(trace.z, found.score[2, head])
+        assert list(trace.x) == list(trace.y) == list(range(-3, 4))
+        dy, dx = best[["dy", "dx"]].to_numpy()[head]
+        assert (shape.x0, shape.x1, shape.y0, shape.y1) == (dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5)
+        assert f"{best['score'].to_numpy()[head]:.3f}" in figure.layout.annotations[head].text
+    assert figure.layout.yaxis.range == (3.5, -3.5)
+    with pytest.raises(ValueError, match=r"layer must lie in 0\.\.2, got 3"):
+        viz.relative_offsets_figure(found, 3)
+
+
+def test_the_strongest_offset_of_each_head_is_written_on_its_cell():
+    found: Any = relative_offsets(seeing.vision_model(), seeing.batches(2))
+    figure: Any = viz.relative_offset_scores_figure(found)
+    heads, words = figure.data
+    best = found.strongest
+    np.testing.assert_array_equal(np.ravel(heads.z), best["score"])
+    for word, x, y, at in zip(words.text, words.x, words.y, best.itertuples(), strict=True):
+        assert (x, y) == (at.head, at.layer)
+        numbers = [int(part) for part in word.strip("()").replace("−", "-").split(", ")]
+        assert numbers == [at.dy, at.dx]
+
+
+def test_sinks_are_maps_of_four_measures_and_none_found_is_said():
+    noise = torch.rand(2, 1, 28, 28, dtype=torch.float64) * 2 - 1
+    results = [
+        patch_sinks(seeing.vision_model(name), [noise.clone()]) for name in ("see", "see-plain")
+    ]
+    figure: Any = viz.patch_sinks_figure(*results)
+    measures = ("to_outliers", "to_blanks", "entropy", "distance")
+    for place, trace in enumerate(figure.data):
+        frame = results[place // 4].frame
+        np.testing.assert_array_equal(np.ravel(trace.z), frame[measures[place % 4]])
+    some = replace(results[0], outliers=np.array([0, 3, 2]))
+    none = replace(results[1], outliers=np.array([0, 0, 0]))
+    text = subtitle(viz.patch_sinks_figure(some, none))
+    assert "see: of 32 patches 0 to 3 outliers in a layer, 0.0% blank" in text
+    assert "see-plain: of 32 patches no outlier in any layer, 0.0% blank" in text
 
 
 def test_what_does_not_fit_the_picture_is_refused():
