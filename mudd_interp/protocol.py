@@ -179,6 +179,11 @@ class PatchFront(Front, Protocol):
     """A front that cuts square images into a square of patches: a position for each, row by row."""
 
     @property
+    def n_prefix(self) -> int:
+        """How many positions, such as a class token, stand before the patches."""
+        ...
+
+    @property
     def side(self) -> int:
         """How many patches stand beside each other, and how many below each other."""
         ...

@@ -20,10 +20,16 @@ def patch_front(model: HookedModel, what: str) -> PatchFront:
         what: What asks for it, the subject of the sentence.
 
     Raises:
-        ValueError: If the model reads no images.
+        ValueError: If the model reads no images, or not every position is a patch.
     """
     require_traits(model, what, OF_IMAGES)
     assert isinstance(model.front, PatchFront)
+    if model.front.n_prefix:
+        raise ValueError(
+            f"{what} is not for {model.info.name}, because a class token stands before its "
+            "patches, and it takes every position for a patch: look at attention_maps, "
+            "token_weights or layer_similarity."
+        )
     return model.front
 
 

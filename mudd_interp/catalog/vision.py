@@ -22,6 +22,7 @@ from mudd_interp.catalog.attribution import NO_LAYER_AGAINST_LAYER
 from mudd_interp.catalog.heads import NO_HEAD_AGAINST_HEAD
 from mudd_interp.catalog.kind import PROMPT, SCOPED, Drawn, FigureKind, of_both, of_models, results
 from mudd_interp.catalog.similarity import CURVES, curves
+from mudd_interp.catalog.weights import edge_place
 from mudd_interp.request import Role
 from mudd_interp.study import Study
 from mudd_interp.viz import (
@@ -74,26 +75,13 @@ def _weights(study: Study) -> Drawn:
     request, role = study.request, study.request.of
     found, picture = study.of_prompt(role, token_weights), _picture(study, role)
     stream = counterpart(request.stream, found.streams)
-    place: dict[str, Any] = {
-        "stream": stream,
-        "layer": _row(study, role),
-        "source": request.source,
-    }
+    layer, source = edge_place(study, role)
+    place: dict[str, Any] = {"stream": stream, "layer": layer, "source": source}
     how: dict[str, Any] = {**place, "rectified": not request.raw}
     added = study.models[role].wiring.between
     figure = weights_over_image_figure(found, picture, **how, added=added)
     columns = depth_frame(found, **how).drop(columns="position")
     return Drawn(figure, pd.concat([patch_columns(picture.side).assign(**place), columns], axis=1))
-
-
-def _row(study: Study, role: Role) -> int:
-    """The aggregation that is looked at: the last one feeds the final norm, and has stream r only.
-
-    So where no layer is asked for it is one that feeds a block.
-    """
-    last = study.models[role].cfg.n_layers - 1
-    asked = study.request.layer is not None or study.request.stream == "r"
-    return study.layer(role) if asked else max(0, min(study.layer(role), last - 1))
 
 
 def _rollout(study: Study) -> Drawn:

@@ -107,14 +107,14 @@ def _token_weights(study: Study) -> Drawn:
     return Drawn(figure, shown.frame_at(position))
 
 
-def edge_place(study: Study) -> tuple[int, int]:
+def edge_place(study: Study, role: Role = "model") -> tuple[int, int]:
     """Row and source of the edge that is looked at; where none is asked for, those that are there.
 
     A stream may end before the usual layer, and a row need not read the usual source.
     """
-    request, wiring = study.request, study.models["model"].wiring
+    request, wiring = study.request, study.models[role].wiring
     stream = counterpart(request.stream, wiring.streams)
-    layer = study.layer("model")
+    layer = study.layer(role)
     if request.layer is None:
         layer = min(layer, max(read.row for read in wiring.rows if read.stream == stream))
     if request.source is not None:

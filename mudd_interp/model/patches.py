@@ -146,6 +146,11 @@ class ImageFront:
         """Every patch of an image counts."""
 
     @property
+    def n_prefix(self) -> int:
+        """How many positions, such as a class token, stand before the patches."""
+        return self.patches.n_prefix
+
+    @property
     def side(self) -> int:
         """How many patches stand beside each other, and how many below each other."""
         return self.patches.side

@@ -117,6 +117,9 @@ def test_folders_of_transformers_agree_with_transformers(kind: str, act: str, tm
         torch.testing.assert_close(found, state, rtol=0, atol=TOLERANCE)
     assert isinstance(ours, HookedViT)
     assert ours.class_names == ("cat", "dog", "owl")
+    with pytest.raises(ValueError, match="a class token stands before its patches"):
+        mi.draw("attention_over_image", model=ours, baseline=None, resize=True)
+    assert len(mi.draw("attention_maps", model=ours, baseline=None, resize=True).frame)
     assert ours.front.labels(images[0])[:3] == (
         ("class", "0,0", "0,1") if kind == "vit" else ("class", "extra 1", "0,0")
     )
