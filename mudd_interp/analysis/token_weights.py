@@ -15,7 +15,6 @@ from mudd_interp.analysis.edges import (
     edge_index,
     static_weights,
     watch_sources,
-    watch_weights,
 )
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, labels_of, one_input
@@ -164,7 +163,7 @@ class _Record:
     def hooks(self) -> list[Hook]:
         """Looks at the weights of each row and at each source."""
         return [
-            *watch_weights(self._wiring, self._see_weights),
+            *self._wiring.watch_rows(self._see_weights),
             *watch_sources(self._wiring, self._see_source),
         ]
 

@@ -16,7 +16,6 @@ from mudd_interp.analysis.edges import (
     edge_index,
     static_weights,
     watch_sources,
-    watch_weights,
 )
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
@@ -158,7 +157,7 @@ class WeightSums(Accumulator[DenseWeights]):
     def hooks(self) -> list[Hook]:
         """A look at the weights of each row, and at each source."""
         return [
-            *watch_weights(self._wiring, self._see_weights),
+            *self._wiring.watch_rows(self._see_weights),
             *watch_sources(self._wiring, self._see_source),
         ]
 

@@ -53,9 +53,10 @@ class ModelConfig:
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
             ``"float32"`` rounds the frequencies only, as DenseFormer's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)`` or ``Plain()``, each with fields of its own.
+            ``Static(...)``, ``Hyper(...)`` or ``Plain()``, each with fields of its own.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
+        learned_positions: A learned vector for each position is part of X_0, as in GPT-2.
 
     Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them again; read
     ``head_width``, ``kv_heads`` and ``rotated`` for the actual values.
@@ -86,6 +87,7 @@ class ModelConfig:
     rotary_rounding: RotaryRounding = "none"
     wiring: WiringConfig = field(default_factory=lambda: wiring("mudd"))
     init_std: float | None = None
+    learned_positions: bool = False
 
     def __post_init__(self) -> None:
         """Spell out widths and order streams, then check the whole."""
@@ -97,9 +99,10 @@ class ModelConfig:
         given: Any = self.wiring
         if not isinstance(given, WiringConfig):
             raise ValueError(
-                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...) or Plain(), "
-                f"got {given!r}."
+                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...) or "
+                f"Plain(), got {given!r}."
             )
+        given.check(self)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -200,12 +203,14 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy; :meth:`from_dict` reads it back.
 
-        Causal attention is left out, as it goes without saying: version 0.1 had no other, and
-        digests are over what is here.
+        What version 0.1 had no other of (causal attention, no learned positions) is left out, as it
+        goes without saying, and digests are over what is here.
         """
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         if self.attention_dir == "causal":
             del values["attention_dir"]
+        if not self.learned_positions:
+            del values["learned_positions"]
         values = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
         return values | {"wiring": self.wiring.to_dict()}
 
