@@ -26,6 +26,7 @@ from mudd_interp.wiring import (
     Weights,
     Wiring,
     Write,
+    changed_weights,
 )
 
 
@@ -165,7 +166,8 @@ class _Followed:
     def _show(self, read: Read, x: Tensor, hook: Any) -> None:  # noqa: ARG002 (a hook's signature)
         come, weights = next(self._coming)
         assert come is read
-        self._see(read, weights)
+        changed = changed_weights(x)
+        self._see(read, weights if changed is None else changed)
 
 
 def embedding_only(tape: Tape) -> Float[Tensor, "*token 1 1"]:

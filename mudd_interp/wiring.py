@@ -307,10 +307,25 @@ class Rewired(Changed):
 
     def __call__(self, x: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
         """The read, with what the change adds to it."""
-        before = self._wiring.weights(self._read, self._tape)
+        before = changed_weights(x)
+        if before is None:
+            before = self._wiring.weights(self._read, self._tape)
         after = self.change(before)
         writes = [self._tape[write.hook] for write in self._wiring.seen(self._read)]
-        return x + total(after - before, writes, self._wiring.between is not None).to(x.dtype)
+        read = x + total(after - before, writes, self._wiring.between is not None).to(x.dtype)
+        setattr(read, _CHANGED, after)
+        return read
+
+
+_CHANGED = "mudd_interp_weights"
+"""No tensor of the model holds composed weights, so a read whose weights were changed brings the
+new ones along: for who looks at them after the change, and for the next change.
+"""
+
+
+def changed_weights(read: Tensor) -> Weights | None:
+    """What the weights of a read were changed to, where they are composed; else ``None``."""
+    return getattr(read, _CHANGED, None)
 
 
 def total(

@@ -84,7 +84,7 @@ class Connections(ABC):
 
     def reduced(
         self, x: Float[Tensor, "batch pos *stream d_model"]
-    ) -> Float[Tensor, "batch pos *stream d_model"]:
+    ) -> Float[Tensor, "batch pos *row d_model"]:
         """What the final norm is given, of what flows.
 
         Raises:

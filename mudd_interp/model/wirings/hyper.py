@@ -32,7 +32,7 @@ from mudd_interp.model.wirings.gates import (
     of_permutations,
     sinkhorn,
 )
-from mudd_interp.model.wirings.hyper_wiring import HyperWiring
+from mudd_interp.model.wirings.hyper_wiring import HyperWiring, Sums
 from mudd_interp.precision import wide
 
 Gates = Literal["static", "tanh", "sigmoid"]
@@ -109,6 +109,13 @@ class Hyper(Architecture):
         eps: Any = self.eps
         if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 <= eps < 1:
             raise ValueError(f"eps must be a number from 0, got {eps!r}.")
+
+    @property
+    def sums(self) -> Sums:
+        """Which sums of T are one, to rounding."""
+        if self.mixing == "sinkhorn":
+            return self.exact
+        return "none" if self.mixing == "free" else "both"
 
     def check(self, cfg: ModelConfig) -> None:
         """See :class:`WiringConfig`."""
@@ -207,7 +214,7 @@ class Site(Gated):
         mix = None if mix is None else self.hook_mix(mix)
         return x, AtToken(self.hook_pre(pre), self.hook_post(post), mix)
 
-    def gates(self, normed: Float[Tensor, "*token _"]) -> AtToken:
+    def gates(self, normed: Float[Tensor, "..."]) -> AtToken:
         """The gates within their bounds, of what they read."""
         pre, post = self.pre(normed), self.post(normed)
         if self.hyper.gates == "sigmoid":
@@ -240,7 +247,7 @@ class HeadGate(Gated):
         """The gate after its hook."""
         return self.hook_pre(self.gate_of(self.normed(x)))
 
-    def gate_of(self, normed: Float[Tensor, "*token _"]) -> Float[Tensor, "*token stream"]:
+    def gate_of(self, normed: Float[Tensor, "..."]) -> Float[Tensor, "*token stream"]:
         """The gate, of what it reads."""
         pre = self.pre(normed)
         return pre.sigmoid() if self.hyper.gates == "sigmoid" else pre
@@ -266,6 +273,7 @@ class HyperConnections(Connections):
             cfg.n_layers,
             hyper.n_streams,
             mixes=hyper.mixing != "identity",
+            exact=hyper.sums,
             delayed=hyper.delayed,
             head=hyper.head,
             constants=self.constants if hyper.gates == "static" else None,
@@ -295,7 +303,7 @@ class HyperConnections(Connections):
 
     def reduced(
         self, x: Float[Tensor, "batch pos *stream d_model"]
-    ) -> Float[Tensor, "batch pos *stream d_model"]:
+    ) -> Float[Tensor, "batch pos *row d_model"]:
         """See :class:`Connections`: of streams; one stream is what the head reads already."""
         head, gate = self.hyper.head, self.head_gate()
         if x.ndim == 3 or head == "norms":

@@ -1,6 +1,7 @@
 """W of hyper-connections, composed of their gates: ``p_k T_{k-1} ... T_{j+1} w_j``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,8 @@ from mudd_interp import axes
 from mudd_interp.precision import wide
 from mudd_interp.sublayers import SublayerWiring, embedding_only
 from mudd_interp.wiring import Gates, Read, Rows, Tape, Weights
+
+Sums = Literal["columns", "rows", "both", "none"]
 
 Pre = Float[Tensor, "*token stream"]
 
@@ -21,6 +24,7 @@ class HyperWiring(SublayerWiring):
         n_layers: Number of blocks.
         n_streams: How many streams, n.
         mixes: Whether the streams are mixed.
+        exact: Which sums of T are one.
         delayed: Whether each sublayer reads with the p of the one before it.
         head: Which p the head reads with; see ``Hyper``.
         constants: Static gates as a tape; ``None`` where gates depend on the streams.
@@ -32,12 +36,14 @@ class HyperWiring(SublayerWiring):
         n_streams: int,
         *,
         mixes: bool,
+        exact: Sums,
         delayed: bool,
         head: str,
         constants: Callable[[], Mapping[str, Tensor]] | None,
     ):
         super().__init__(n_layers, finals=n_streams if head == "norms" else 1)
-        self.n_streams, self.mixes, self.delayed, self.head = n_streams, mixes, delayed, head
+        self.n_streams, self.mixes, self.exact = n_streams, mixes, exact
+        self.delayed, self.head = delayed, head
         self._constants = constants
         self.gates: Gates = "destination" if constants is None else "static"
 
@@ -78,10 +84,35 @@ class HyperWiring(SublayerWiring):
         ]
         return torch.stack(taken, dim=-2)
 
-    def streams_made_of(self, read: Read, tape: Tape) -> Float[Tensor, "*token stream write"]:
-        """How much of each write is in each stream that a read takes from: M."""
-        ((_, rows, _),) = self._at([read], tape)
-        return torch.stack([row[..., 0] for row in rows.rows], dim=-2)
+    def conserved(self, tape: Tape) -> Mapping[str, float]:
+        """What mixing keeps, in words, each with how far it is off at most over tokens.
+
+        Where columns of T sum to one, all streams together keep what a write added to them, at any
+        depth; where rows do, each stream holds the embedding once.
+        """
+        found: dict[str, float] = {}
+        exact = {"columns": (-2,), "rows": (-1,), "both": (-2, -1), "none": ()}[self.exact]
+        mixes = [wide(tape[axes.hyper(k, "hook_mix")]) for k in self._mixed]
+        for dim in exact if mixes else ():
+            name = {-2: "columns of T sum to one", -1: "rows of T sum to one"}[dim]
+            found[name] = max(float((mix.sum(dim) - 1).abs().max()) for mix in mixes)
+        ((_, rows, _),) = self._at(self.finals[:1], tape)
+        made_of = torch.stack([row[..., 0] for row in rows.rows], dim=-2)
+        if -1 in exact:
+            found["each stream holds the embedding once"] = float((made_of[..., 0] - 1).abs().max())
+        if -2 in exact:
+            wrote = [wide(tape[axes.hyper(k, "hook_post")]).sum(-1) for k in self._sublayers]
+            drift = made_of[..., 1:].sum(-2) - torch.stack(wrote, dim=-1)
+            found["all streams together keep what a write added"] = float(drift.abs().max())
+        return found
+
+    @property
+    def _sublayers(self) -> range:
+        return range(2 * self.n_layers)
+
+    @property
+    def _mixed(self) -> range:
+        return self._sublayers if self.mixes else range(0)
 
     def _at(self, reads: Sequence[Read], tape: Tape) -> Iterator[tuple[Read, Rows, Pre]]:
         """Each read, the streams that it takes from, and how much of each."""
