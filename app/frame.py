@@ -1,6 +1,6 @@
 """What every page has: the models and the prompt at the side, the tokens and the mode on top."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -335,8 +335,8 @@ def choose_edge(study: Study) -> None:
     """A stream, a layer as for :func:`choose_layer`, and a source."""
     with st.container(horizontal=True):
         widgets.choice("stream")
-        choose_layer(study)
-        widgets.number("source", study.models["model"].cfg.n_layers)
+        choose_row(study)
+        widgets.number("source", len(study.models["model"].wiring.sources) - 1)
 
 
 def choose_read(study: Study) -> None:
@@ -351,7 +351,16 @@ def choose_read(study: Study) -> None:
 def choose_layer(study: Study) -> None:
     """A layer that both models have."""
     default = caches.study(replace(study.request, layer=None)).layer("model")
-    depths = {model.cfg.n_layers for model in study.models.values()}
+    _choose_layer({model.cfg.n_layers for model in study.models.values()}, default)
+
+
+def choose_row(study: Study) -> None:
+    """A row of the tables of weights that both models have."""
+    default = caches.study(replace(study.request, layer=None)).row("model")
+    _choose_layer({model.wiring.n_rows for model in study.models.values()}, default)
+
+
+def _choose_layer(depths: Set[int], default: int) -> None:
     last = min(depths) - 1
     if len(depths) > 1 and state.view()["layer"] is None:
         state.view()["layer"] = min(default, last)  # a figure would choose one for each depth

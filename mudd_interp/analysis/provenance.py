@@ -62,6 +62,9 @@ class Provenance:
         token_digest: See :class:`TokensSeen`, hexadecimal.
         options: Options of the analysis, JSON-ready.
         version: Version of this library.
+        rows: Which read each row of a table of weights is of, in the model's own labels, where its
+            sublayers read one by one; else empty: row ``i`` is aggregation ``i``.
+        sources: Which write each source is; else empty: source ``j`` is X_j.
     """
 
     model: str
@@ -74,6 +77,8 @@ class Provenance:
     token_digest: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str
+    rows: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def merge(self, other: "Provenance") -> "Provenance":
         """The provenance of both results together.
@@ -108,8 +113,13 @@ class Provenance:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy; :meth:`from_dict` reads it back."""
-        return {**asdict(self), "data": list(self.data), "options": dict(self.options)}
+        """A JSON-ready copy; :meth:`from_dict` reads it back. Labels are left out if empty."""
+        values = {**asdict(self), "data": list(self.data), "options": dict(self.options)}
+        for name in ("rows", "sources"):
+            values[name] = list(values[name])
+            if not values[name]:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Any, what: str = "the provenance") -> "Provenance":
@@ -153,4 +163,16 @@ def provenance(
         token_digest=f"{seen.digest:064x}",
         options=options,
         version=mudd_interp.__version__,
+        **_labels(model),
     )
+
+
+def _labels(model: HookedModel) -> dict[str, tuple[str, ...]]:
+    if "states" in model.traits:
+        return {}
+    wiring = model.wiring
+    rows = {read.row: read.label for read in wiring.rows}
+    return {
+        "rows": tuple(rows[row] for row in sorted(rows)),
+        "sources": tuple(write.label for write in wiring.sources),
+    }

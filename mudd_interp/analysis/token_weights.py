@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from mudd_interp.analysis.difference import Table, minus_baseline
+from mudd_interp.analysis.difference import Table, check_same_rows, minus_baseline
 from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
@@ -142,6 +142,7 @@ def token_weights_difference(
             the same tokens, or the sequence has no such position.
     """
     check_same_tokens(result, baseline)
+    check_same_rows([result.provenance, baseline.provenance])
     frames = [each.frame_at(position) for each in (result, baseline)]
     tables = [
         Table(each.streams, each.n_layers, rectify(frame) if rectified else frame)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.difference import Table, minus_baseline
+from mudd_interp.analysis.difference import Table, check_same_rows, minus_baseline
 from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
@@ -123,6 +123,7 @@ def weights_difference(
     Raises:
         ValueError: If the models differ in their number of layers.
     """
+    check_same_rows([result.provenance, baseline.provenance])
     tables = [
         Table(each.streams, each.n_layers, rectify(each.frame) if rectified else each.frame)
         for each in (result, baseline)

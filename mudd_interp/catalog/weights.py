@@ -107,7 +107,7 @@ def _token_weights(study: Study) -> Drawn:
 
 
 def _edge(study: Study) -> Drawn:
-    request, layer = study.request, study.layer("model")
+    request, layer = study.request, study.row("model")
     found = {role: study.of_prompt(role, token_weights) for role in study.roles}
     figure = edge_figure(
         found["model"],
@@ -127,7 +127,7 @@ def _edge(study: Study) -> Drawn:
 
 
 def _edge_distribution(study: Study) -> Drawn:
-    request, layer = study.request, study.layer("model")
+    request, layer = study.request, study.row("model")
     place = (request.stream, layer, request.source)
     distribution = study.result("model", WeightDistributionAnalysis())
     model, baseline = results(study, DenseWeightsAnalysis())

@@ -62,7 +62,7 @@ def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Fig
     sure = "" if np.isnan(low).any() else f"; of {unsure:.0%} the 95% interval holds 0"
     name = "change of loss" if effect == "loss" else "KL"
     return finish(
-        triangles(frame.rename(columns={effect: name}), streams, [name]),
+        triangles(frame.rename(columns={effect: name}), streams, [name], of=sweep.provenance),
         f"What cutting each edge of {sweep.provenance.model} does",
         f"{_EFFECTS[effect]}; loss without edits {sweep.loss:.4f}; colours end at ±{end:.3g} "
         f"({stated}){sure}",
@@ -209,12 +209,14 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
     whole: Any = result.stream_frame
     streams: list[Stream] = [s for s in STREAMS if s in set(frame["stream"])]
     end, stated = scale_end(frame[["change"]].to_numpy(), None)
-    figure = triangles(frame.astype({"layer": int, "source": int}), streams, ["change"])
+    table = frame.astype({"layer": int, "source": int})
+    figure = triangles(table, streams, ["change"], of=result.provenance)
     for trace, stream in zip(figure.data, streams, strict=True):
         _add_whole(trace, whole[whole["stream"] == stream], stream)
     n_sources = 1 + int(frame["source"].max())
     ticks: Any = [*range(0, n_sources, 2), n_sources + 1]
-    figure.update_xaxes(tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "all"])
+    names = result.provenance.sources or range(n_sources)
+    figure.update_xaxes(tickvals=ticks, ticktext=[*(str(names[j]) for j in ticks[:-1]), "all"])
     first, second = (shown(answer) for answer in answers)
     clean, corrupted = float(result.clean.mean()), float(result.corrupted.mean())
     return finish(

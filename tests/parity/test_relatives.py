@@ -201,7 +201,10 @@ def test_a_configuration_without_a_model_type_is_recognised_by_its_fields(tmp_pa
     [
         ({"hyper_conn_type": "mhc2"}, r"hyper_conn_type must be one of none, hc, mhc, mhc_lite"),
         ({"hyper_conn_n": 3}, r"static_alpha` has shape \[4, 5\], expected \[3, 4\]"),
-        ({"hyper_conn_type": "mhc_lite"}, r"missing parameter `transformer.h.0.hc_attn.pre_branch_scale`"),
+        (
+            {"hyper_conn_type": "mhc_lite"},
+            r"missing parameter `transformer.h.0.hc_attn.pre_branch_scale`",
+        ),
         ({"hyper_conn_n": 0}, r"`hyper_conn_n` must be a whole number of at least 1, got 0"),
         ({"n_heads": 4}, r"no field of an mHC-lite configuration `n_heads`.*n_head"),
     ],
