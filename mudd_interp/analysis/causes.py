@@ -110,8 +110,9 @@ def static_vs_dynamic(
     """What the loss is when weights no longer depend on the token: how dynamic a model is.
 
     All weights are set to their mean over a corpus (the best that static ones could do without
-    training), to their static part if they have one, and shuffled over positions (the same weights at the wrong
-    tokens, a control): of all streams and layers, of one stream, and of one aggregation.
+    training), to their static part if they have one, and shuffled over positions (the same weights
+    at the wrong tokens, a control): of all streams and layers, of one stream, and of one
+    aggregation.
 
     Args:
         model: A model with dense weights, in evaluation mode.

@@ -223,7 +223,7 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
         figure,
         f"What each edge of {result.provenance.model} carries of a difference between prompts",
         f"change of logit “{first}” − logit “{second}” at the last token when an edge of the clean "
-        f"run carries weight × X_source of the corrupted one, in logits; clean {clean:.3f}, "
+        f"run carries weight × source of the corrupted one, in logits; clean {clean:.3f}, "
         f"corrupted {corrupted:.3f}; all: the whole stream; colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance]),
         coloraxis=scale(end, "logits"),
@@ -291,6 +291,7 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
         subplot_titles=["all aggregations", "one aggregation, all streams"],
     )
     figure.update_annotations(font_size=12.5)
+    rows_of = sweep.provenance.rows
     for action, (name, colour) in _ACTIONS.items():
         rows = whole[whole["action"] == action]
         for column, part in enumerate(
@@ -299,11 +300,11 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
             labels = (
                 ["all" if s is None else str(s).upper() for s in part["stream"]]
                 if column == 1
-                else [str(layer) for layer in part["layer"]]
+                else [rows_of[int(i)] if rows_of else str(i) for i in part["layer"]]
             )
             bar = _bars(part, labels, name, colour).update(showlegend=column == 1)
             figure.add_trace(bar, row=1, col=column)
-    for column, name in enumerate(("stream", "layer i"), start=1):
+    for column, name in enumerate(("stream", "read by" if rows_of else "layer i"), start=1):
         figure.update_xaxes(type="category", title=name, showgrid=False, col=column)
     title = "change of loss, nats per token"
     figure.update_yaxes(title=title, zeroline=True, zerolinecolor="#999999")
