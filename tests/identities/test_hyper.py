@@ -1,5 +1,6 @@
 """W composed of the gates of hyper-connections: what it is, what edits do, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,8 @@ def test_a_planted_way_through_the_mixing_and_a_weight_that_cancels() -> None:
     The attention writes 2 into stream 0, from where T of the FFN takes 7 of it into stream 1: 14
     more at the head, which sums. What the FFN writes, 1 and -1, cancels there.
     """
-    cfg = mi.ModelConfig(
-        **SMALL | {"n_layers": 1}, wiring=Hyper(n_streams=2, gates="static", mixing="free")
-    )
+    wiring = Hyper(n_streams=2, gates="static", mixing="free")
+    cfg = replace(HYPER["HC, static"], n_layers=1, d_mlp=24, wiring=wiring)
     model: Any = mi.HookedMUDDTransformer(cfg, dtype=torch.float64)
     attn, mlp = model.hyper["0"]["attn"], model.hyper["0"]["mlp"]
     planted = {
