@@ -1,6 +1,6 @@
 """What every page has: the models and the prompt at the side, the tokens and the mode on top."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -377,10 +377,10 @@ def choose_edge(study: Study) -> None:
     with st.container(horizontal=True):
         widgets.choice("stream")
         usual = replace(study.request, stream=state.view()["stream"], layer=None, source=None)
-        choose_layer(study, edge_place(study.with_request(usual))[0])
+        choose_row(study, edge_place(study.with_request(usual))[0])
         asked = replace(usual, layer=state.view()["layer"])
         _, source = edge_place(study.with_request(asked))
-        widgets.number("source", study.models["model"].cfg.n_layers, source)
+        widgets.number("source", len(study.models["model"].wiring.sources) - 1, source)
 
 
 def choose_read(study: Study) -> None:
@@ -392,11 +392,18 @@ def choose_read(study: Study) -> None:
         widgets.number("source", last, USUAL_SOURCE)
 
 
-def choose_layer(study: Study, default: int | None = None) -> None:
-    """A layer that both models have; the default is the usual one, or what is given."""
-    if default is None:
-        default = study.with_request(replace(study.request, layer=None)).layer("model")
-    depths = {model.cfg.n_layers for model in study.models.values()}
+def choose_layer(study: Study) -> None:
+    """A layer that both models have."""
+    default = study.with_request(replace(study.request, layer=None)).layer("model")
+    _choose_layer({model.cfg.n_layers for model in study.models.values()}, default)
+
+
+def choose_row(study: Study, default: int) -> None:
+    """A row of the tables of weights that both models have."""
+    _choose_layer({model.wiring.n_rows for model in study.models.values()}, default)
+
+
+def _choose_layer(depths: Set[int], default: int) -> None:
     last = min(depths) - 1
     if len(depths) > 1 and state.view()["layer"] is None:
         state.view()["layer"] = min(default, last)  # a figure would choose one for each depth

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
+    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
@@ -41,6 +41,7 @@ _HOMES = {
     "MUDD": "model.wirings",
     "MUDDActivationCache": "model",
     "HookedModel": "protocol",
+    "Hyper": "model.wirings",
     "ModelInfo": "protocol",
     "Plain": "model.wirings",
     "PrePost": "model.wirings",
@@ -54,6 +55,7 @@ __all__ = [
     "HookedMUDDTransformer",
     "HookedModel",
     "HookedViT",
+    "Hyper",
     "MUDDActivationCache",
     "ModelConfig",
     "ModelInfo",

@@ -25,6 +25,8 @@ STREAMS: tuple[Stream, ...] = ("q", "k", "v", "r")
 
 STREAM_NAMES: dict[Stream, str] = {"q": "query", "k": "key", "v": "value", "r": "residual"}
 
+Sublayer = Literal["attn", "mlp"]
+
 END_OF_TEXT = "<|endoftext|>"
 """The token that stands before each document, in the models of this project and in Pythia."""
 
@@ -94,6 +96,31 @@ FINAL_SCALE = "ln_final.hook_scale"
 """``[batch pos 1]``: the scale of the final norm."""
 
 
+def final_row(row: int) -> str:
+    """Name of the hook on one of several streams that the head norms one by one."""
+    return f"{RESID_FINAL}.{row}"
+
+
+def final_row_scale(row: int) -> str:
+    """Name of the hook on the scale of the final norm of one of several streams."""
+    return f"ln_final.each.{row}.hook_scale"
+
+
+HEAD_GATE = "hyper.head.hook_pre"
+"""``[batch pos stream]``: what the head reads of each stream, where that is gated."""
+
+
+def hyper(sublayer: int, name: str) -> str:
+    """Name of a hook on the streams in front of a sublayer, or on one of its gates.
+
+    Sublayers are counted in the order of depth: ``hyper(3, "hook_pre")`` is
+    ``hyper.1.mlp.hook_pre``. ``hook_streams`` is ``[batch pos stream d_model]``; ``hook_pre`` and
+    ``hook_post`` are ``[batch pos stream]``, what the sublayer reads of each stream and writes to
+    it; ``hook_mix`` is ``[batch pos new old]``, what becomes of the streams beside it.
+    """
+    return f"hyper.{sublayer // 2}.{'mlp' if sublayer % 2 else 'attn'}.{name}"
+
+
 def attn(layer: int, name: str) -> str:
     """Name of a hook inside the attention of a block, e.g. ``attn(3, "hook_pattern")``."""
     return block(layer, f"attn.{name}")
@@ -109,7 +136,7 @@ def block(layer: int, name: str) -> str:
     return f"blocks.{layer}.{name}"
 
 
-_IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms)\.(\d+)\.")
+_IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms|hyper)\.(\d+)\.")
 
 
 def blocks_needed(name: str) -> int | None:
@@ -122,6 +149,28 @@ def blocks_needed(name: str) -> int | None:
         return None
     part, number = found.groups()
     return max(1, int(number)) if part == "dense_pre_norms" else int(number) + 1
+
+
+_TWO_BEHIND = (
+    "hook_q",
+    "hook_k",
+    "hook_v",
+    "hook_z",
+    "hook_result",
+    "hook_rot_q",
+    "hook_rot_k",
+    "hook_q_normed",
+    "hook_k_normed",
+    "hook_streams",
+    "hook_mix",
+)
+"""Hooks with two axes behind that of positions: heads, or streams, and what each of them has."""
+
+
+def position_axis(name: str) -> int:
+    """Which axis of a hook's tensor is that of positions, counted from the end."""
+    of_heads = ".q_norm." in name or ".k_norm." in name
+    return -3 if of_heads or name.rpartition(".")[2] in _TWO_BEHIND else -2
 
 
 def of_pairs(name: str) -> bool:

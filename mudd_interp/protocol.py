@@ -16,7 +16,6 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.axes import Stream
-from mudd_interp.states import StateWiring
 from mudd_interp.wiring import Hook as Hook
 from mudd_interp.wiring import Observer as Observer
 from mudd_interp.wiring import Wiring
@@ -32,14 +31,18 @@ NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 Inputs = Shaped[Tensor, "batch *rest"]
 """A batch of what a model reads: token ids ``[batch pos]``, or what else its front takes."""
 
-Trait = Literal["tokens", "next_token", "causal", "images", "classes"]
-"""What not every model is: it reads tokens, it predicts the next one, it sees no later position; it
-reads images, it tells classes."""
+Trait = Literal["tokens", "next_token", "causal", "states", "images", "classes"]
+"""What not every model is: it reads tokens, it predicts the next one, it sees no later position,
+and what each of its blocks puts out is a state X_j, which the next ones read; it reads images, it
+tells classes.
+"""
 
 LACKS: Mapping[Trait, str] = {
     "tokens": "it reads no tokens",
     "next_token": "it does not predict the next token",
     "causal": "its positions see later ones",
+    "states": "it keeps no states X_j: its sublayers read what others wrote one by one, and "
+    "read_weights says how much of it",
     "images": "it reads no images",
     "classes": "it tells no classes",
 }
@@ -264,11 +267,6 @@ class CachedModel(HookedModel, Protocol):
     Its cache has the methods of ``MUDDActivationCache``.
     """
 
-    @property
-    def wiring(self) -> StateWiring:
-        """Its blocks read running states."""
-        ...
-
     def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The output of a forward pass and the cache of the hooked activations."""
         ...
@@ -314,6 +312,11 @@ class ClassModel(DecomposableModel, Protocol):
     def class_names(self) -> tuple[str, ...]:
         """What the classes are called, by number."""
         ...
+
+
+def resumable(model: HookedModel) -> ResumableModel | None:
+    """A model that can go on from the states that its first blocks left; else ``None``."""
+    return model if "states" in model.traits and isinstance(model, ResumableModel) else None
 
 
 def why_not(model: HookedModel, required: Collection[Trait]) -> str | None:

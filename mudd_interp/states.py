@@ -5,7 +5,7 @@ FFN reads the block's own attention too, so that is a write of its own. A plain 
 case in which each read is the newest state as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +59,8 @@ class StateWiring(Wiring):
         self.writes = self.sources if parallel else (*self.sources, *attended)
         pairs = zip(attended, fed, strict=True)
         self.deltas = (Write("embed", axes.EMBED), *(write for pair in pairs for write in pair))
-        final = Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r")
+        final = Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r", n_layers - 1)
+        self.finals = (final,)
         self.reads = (*(read for layer in layers for read in self._of_block(layer)), final)
         self._by_place = {(r.layer, r.stream): r for r in reversed(self.reads) if not _is_ffn(r)}
         self.rows = tuple(read for read in self.reads if read.layer and not _is_ffn(read))
@@ -68,16 +69,21 @@ class StateWiring(Wiring):
         one = layer == 0 or len(self.streams) == 1
         resid, scale = axes.resid_pre(layer), axes.norm_scale
         if one:
-            yield Read(f"attn.{layer}", resid, scale(layer, "ln1"), layer, "r")
+            yield Read(f"attn.{layer}", resid, scale(layer, "ln1"), layer, "r", layer - 1)
         else:
             for stream in self.streams:
                 if stream == "r":
                     continue
                 hook, norm = axes.stream_input(layer, stream), scale(layer, f"ln1_{stream}")
-                yield Read(f"attn.{layer}.{stream}", hook, norm, layer, stream)
-            yield Read(f"resid.{layer}", resid, None, layer, "r")
+                yield Read(f"attn.{layer}.{stream}", hook, norm, layer, stream, layer - 1)
+            yield Read(f"resid.{layer}", resid, None, layer, "r", layer - 1)
         middle = resid if self.parallel else axes.block(layer, "hook_resid_mid")
-        yield Read(f"mlp.{layer}", middle, scale(layer, "ln2"), layer, "r")
+        yield Read(f"mlp.{layer}", middle, scale(layer, "ln2"), layer, "r", layer - 1)
+
+    @property
+    def depths(self) -> Mapping[int, tuple[str, ...]]:
+        """See :class:`Wiring`: the states."""
+        return {j: (source.hook,) for j, source in enumerate(self.sources)}
 
     # --- Places ---------------------------------------------------------------------------------
 
@@ -129,10 +135,7 @@ class StateWiring(Wiring):
         return self._squeezed(self._of_seen(read, self.vectors(read, tape)))
 
     def vectors(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
-        """What a read takes of all of X_0..X_layer; for the FFN of a sequential block, and its own.
-
-        The last axis is 1, or d_model where a norm is between.
-        """
+        """See :class:`Wiring`: of X_0..X_layer; the FFN of a sequential block, also of its own."""
         if _is_ffn(read):
             residual = self.vectors(self.read(read.layer), tape)
             own = torch.ones_like(residual[..., :1, :])
@@ -154,6 +157,16 @@ class StateWiring(Wiring):
         if len(columns) == n:
             return vectors
         return vectors[..., [*columns, *range(n, vectors.shape[-2])], :]
+
+    def plain(self, read: Read) -> Float[Tensor, " source"]:
+        """See :class:`Wiring`: one on the newest; none where it is added behind a norm anyway."""
+        weights = torch.zeros(len(self.columns(read)))
+        weights[-1] = 1.0 if self.between is None else 0.0
+        return weights
+
+    def written_in(self, source: int) -> tuple[int, ...]:
+        """See :class:`Wiring`: what attention and FFN of the block below wrote."""
+        return (0,) if source == 0 else (2 * source - 1, 2 * source)
 
     def gated(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
         """What a read that has a gate multiplies the states by; the last axis is the width."""

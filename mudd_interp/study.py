@@ -354,7 +354,18 @@ class Study:
         Raises:
             ValueError: If the model has no such layer.
         """
-        n_layers, wanted = self.models[role].cfg.n_layers, self.request.layer
+        return self._layer(role, self.models[role].cfg.n_layers)
+
+    def row(self, role: Role) -> int:
+        """The same of a model's table of weights, which may have a row for each sublayer.
+
+        Raises:
+            ValueError: If the table has no such row.
+        """
+        return self._layer(role, self.models[role].wiring.n_rows)
+
+    def _layer(self, role: Role, n_layers: int) -> int:
+        wanted = self.request.layer
         if wanted is None:
             return min(n_layers - 1, round(n_layers * 25 / 32))
         if not 0 <= wanted < n_layers:

@@ -12,12 +12,15 @@ never runs a model: it reads a tape, which a forward pass left behind.
 Numbering
     ``X_0`` is the embedding and ``X_j`` the output of block ``j - 1``. Row ``i`` of W (aggregation
     ``i``, which follows block ``i``) feeds block ``i + 1``, and the last row the final norm; it
-    sees ``X_0..X_{i+1}``. Only this module counts so.
+    sees ``X_0..X_{i+1}``. Where sublayers read and write one by one, the same holds of them: row
+    ``i`` follows sublayer ``i`` and sees the embedding and what sublayers ``0..i`` wrote. Only this
+    module counts so.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -104,6 +107,7 @@ class Read:
         norm_hook: The scale of the norm that it is put through; ``None`` for ``"resid.3"``.
         layer: The block that reads, or the number of blocks for the final norm.
         stream: Which of a block's input streams it is.
+        row: The row of W that feeds it, as tables and edits count; -1 where X_0 is all there is.
     """
 
     label: str
@@ -111,11 +115,7 @@ class Read:
     norm_hook: str | None
     layer: int
     stream: Stream
-
-    @property
-    def row(self) -> int:
-        """The row of W that feeds it, as tables and edits count; -1 in block 0, which has none."""
-        return self.layer - 1
+    row: int
 
     def __str__(self) -> str:
         """In words: ``V of block 9``."""
@@ -141,6 +141,7 @@ class Wiring(ABC):
         reads: In the order of depth.
         writes: What the weights multiply, in an architecture's own terms.
         sources: The writes that tables of weights have a column for, in the order of depth.
+        finals: What the head reads: one, or one for each of several streams that it norms.
         rows: The reads that they have a row for, by layer and stream; edges lie between the two.
         streams: The distinct streams of the rows, in q k v r order: all four, or r alone.
         deltas: What each sublayer wrote, in the order of depth: ``embed``, ``attn.0``, ``mlp.0``...
@@ -150,6 +151,7 @@ class Wiring(ABC):
     """
 
     reads: tuple[Read, ...]
+    finals: tuple[Read, ...]
     writes: tuple[Write, ...]
     sources: tuple[Write, ...]
     rows: tuple[Read, ...]
@@ -163,6 +165,19 @@ class Wiring(ABC):
     def inputs(self) -> tuple[Read, ...]:
         """The reads that something norms: of each attention and FFN, and of the head."""
         return tuple(read for read in self.reads if read.norm_hook is not None)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows a stream has at most."""
+        return 1 + max(read.row for read in self.rows)
+
+    @property
+    @abstractmethod
+    def depths(self) -> Mapping[int, tuple[str, ...]]:
+        """The hooks on what the head would read if the model ended before a block, by its number.
+
+        Several are streams of one head. The number of blocks stands for the whole model.
+        """
 
     def at(self, label: str) -> Read:
         """A read by its label.
@@ -217,12 +232,36 @@ class Wiring(ABC):
         """The weights of the writes that a read sees, at each token of a tape."""
 
     @abstractmethod
+    def vectors(self, read: Read, tape: Tape) -> Float[Tensor, "*token source _"]:
+        """What a row takes of all sources before it, with an axis of its own for the width.
+
+        That is 1, or d_model where a norm is :attr:`between`.
+        """
+
+    @abstractmethod
+    def plain(self, read: Read) -> Float[Tensor, " source"]:
+        """What the weights of a row would be if the residual were plain."""
+
+    @abstractmethod
+    def written_in(self, source: int) -> tuple[int, ...]:
+        """Which of :attr:`deltas` make up what was new with a source, all with one coefficient."""
+
+    def source_of(self, delta: int) -> int:
+        """The first source that holds what a sublayer wrote."""
+        return next(j for j in range(len(self.sources)) if delta in self.written_in(j))
+
+    @abstractmethod
     def static(self, read: Read) -> Float[Tensor, " source"] | None:
         """The part of the weights that no token changes; ``None`` where there is no such part."""
 
     @abstractmethod
     def deltas_of(self, reads: Sequence[Read], tape: Tape) -> Iterator[tuple[Read, Weights]]:
         """:meth:`delta` of several reads of one tape, in the order of depth."""
+
+    def delta_vectors(self, read: Read, tape: Tape) -> Float[Tensor, "*token write _"]:
+        """:meth:`delta` with an axis of its own for the width: 1, or d_model."""
+        taken = self.delta(read, tape)
+        return taken[..., None] if self.between is None else taken
 
     def delta(self, read: Read, tape: Tape) -> Weights:
         """What a read takes of each delta before it, over all paths together."""
@@ -234,6 +273,10 @@ class Wiring(ABC):
 
         None where they are the same at every token whatever is edited: then they are the static.
         """
+
+    def watch_rows(self, see: Callable[[Read, Tensor], object]) -> list[Hook]:
+        """:meth:`watch` of every row; ``see`` is told which it is."""
+        return [hook for read in self.rows for hook in self.watch(read, partial(see, read))]
 
     def hooks(self, read: Read, change: Change) -> list[Hook]:
         """Hooks with which a change of the weights ``[batch pos source]`` reaches the model.
@@ -264,10 +307,25 @@ class Rewired(Changed):
 
     def __call__(self, x: Tensor, hook: Any) -> Tensor:  # noqa: ARG002 (a hook's signature)
         """The read, with what the change adds to it."""
-        before = self._wiring.weights(self._read, self._tape)
+        before = changed_weights(x)
+        if before is None:
+            before = self._wiring.weights(self._read, self._tape)
         after = self.change(before)
         writes = [self._tape[write.hook] for write in self._wiring.seen(self._read)]
-        return x + total(after - before, writes, self._wiring.between is not None).to(x.dtype)
+        read = x + total(after - before, writes, self._wiring.between is not None).to(x.dtype)
+        setattr(read, _CHANGED, after)
+        return read
+
+
+_CHANGED = "mudd_interp_weights"
+"""No tensor of the model holds composed weights, so a read whose weights were changed brings the
+new ones along: for who looks at them after the change, and for the next change.
+"""
+
+
+def changed_weights(read: Tensor) -> Weights | None:
+    """What the weights of a read were changed to, where they are composed; else ``None``."""
+    return getattr(read, _CHANGED, None)
 
 
 def total(
@@ -309,10 +367,12 @@ class Rows:
     def written(
         self,
         weights: Float[Tensor, "*token row _"],
-        transition: Float[Tensor, "*token row row _"],
+        transition: Float[Tensor, "*token row row _"] | None = None,
     ) -> "Rows":
-        """``[T M, w]``: a write goes into each row, after the rows were mixed."""
-        mixed = [self.read(each) for each in transition.unbind(-3)]
+        """``[T M, w]``: a write goes into each row, after the rows were mixed, if they are."""
+        mixed = (
+            self.rows if transition is None else [self.read(each) for each in transition.unbind(-3)]
+        )
         pairs = zip(mixed, weights.unbind(-2), strict=True)
         return Rows([torch.cat([row, new[..., None, :]], dim=-2) for row, new in pairs])
 

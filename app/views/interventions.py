@@ -66,8 +66,9 @@ def form(study: Any) -> None:
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Of", [*TARGETS], format_func=TARGETS.__getitem__, key="new_part", width=180)
-        part, cfg = st.session_state["new_part"], study.models["model"].cfg
-        last = cfg.n_layers - 1
+        part, model = st.session_state["new_part"], study.models["model"]
+        cfg, wiring = model.cfg, model.wiring
+        last = (wiring.n_rows if part == "edge" else cfg.n_layers) - 1
         if part == "edge":
             st.selectbox("Do", ACTIONS, key="new_action", width=120)
             st.selectbox(
@@ -85,7 +86,13 @@ def form(study: Any) -> None:
         )
         if part == "edge":
             st.number_input(
-                "Source", 0, last + 1, None, key="new_source", placeholder="all", width=140
+                "Source",
+                0,
+                len(wiring.sources) - 1,
+                None,
+                key="new_source",
+                placeholder="all",
+                width=140,
             )
         if part == "head":
             st.number_input("Head", 0, cfg.n_heads - 1, 0, key="new_head", width=140)

@@ -40,6 +40,7 @@ from mudd_interp.analysis.detectors import HeadScores as HeadScores
 from mudd_interp.analysis.detectors import HeadScoresAnalysis as HeadScoresAnalysis
 from mudd_interp.analysis.detectors import Score as Score
 from mudd_interp.analysis.detectors import head_scores as head_scores
+from mudd_interp.analysis.difference import check_same_rows as check_same_rows
 from mudd_interp.analysis.difference import counterpart as counterpart
 from mudd_interp.analysis.distributed import merge_over_ranks as merge_over_ranks
 from mudd_interp.analysis.distributed import rank_and_world_size as rank_and_world_size

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mudd_interp import axes
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
@@ -37,7 +36,7 @@ from mudd_interp.edits import (
     every_edge,
 )
 from mudd_interp.precision import wide
-from mudd_interp.protocol import HookedModel, Observer, ResumableModel
+from mudd_interp.protocol import HookedModel, Observer, resumable
 
 TOKENS_PER_PASS = 1024
 """About how many tokens, over several edits, go through the blocks at once: enough to keep a
@@ -313,9 +312,9 @@ class _Run:
     def without_edits(self) -> None:
         """Run the batch, and keep its logits and each block's output."""
         model = self._model
-        sources = range(model.cfg.n_layers + 1) if isinstance(model, ResumableModel) else ()
+        sources = () if resumable(model) is None else model.wiring.sources
         keep = Observer(lambda x, _: self._outputs.append(x))
-        hooks = [*finite_hooks(model), *((axes.source_output(j), keep) for j in sources)]
+        hooks = [*finite_hooks(model), *((source.hook, keep) for source in sources)]
         with model.hooks(hooks):
             self.logits = model(self._tokens, return_type="logits")
 
@@ -338,9 +337,10 @@ class _Run:
         times, kept = len(groups), self._kept(groups[0])
         hooks = batched_hooks(self._model, groups, self._means)
         with self._model.hooks(hooks):
-            if isinstance(self._model, ResumableModel):
+            going_on = resumable(self._model)
+            if going_on is not None:
                 start = [x.repeat(times, 1, 1) for x in self._outputs[:kept]]
-                logits = self._model.logits_from(start)
+                logits = going_on.logits_from(start)
             else:
                 logits = self._model(self._tokens.repeat(times, 1), return_type="logits")
         return logits.unflatten(0, (times, -1))

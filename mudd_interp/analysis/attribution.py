@@ -16,6 +16,7 @@ from torch import Tensor
 from mudd_interp.analysis.ablation import edits_table
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
+from mudd_interp.analysis.edges import watch_sources
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
 from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64, token_losses
@@ -24,7 +25,7 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.edits import as_edits, every_edge
-from mudd_interp.protocol import HookedModel
+from mudd_interp.protocol import Hook, HookedModel
 from mudd_interp.wiring import Read
 
 
@@ -138,14 +139,52 @@ def _estimates(
     wiring, kept = model.wiring, dict[Read, Tensor]()
     rows = sorted(wiring.rows, key=lambda read: wiring.streams.index(read.stream))
     hooks = [(wiring.gate(read) or read.hook, partial(keep, kept, read)) for read in rows]
-    with torch.enable_grad(), model.hooks([*finite_hooks(model), *hooks]):
+    terms = _Terms(model)
+    with torch.enable_grad(), model.hooks([*finite_hooks(model), *hooks, *terms.hooks()]):
         loss = token_losses(model(tokens, return_type="logits"), tokens).sum()
         gradients = torch.autograd.grad(loss, [kept[read] for read in rows])
     estimates: list[Float64[np.ndarray, "edge batch"]] = []
     for read, gradient in zip(rows, gradients, strict=True):
-        products = as_float64(-(gradient * kept[read].detach()).sum(1)).T
-        estimates.append(products if wiring.gate(read) else products.sum(0, keepdims=True))
+        if wiring.weighed(read) and wiring.gate(read) is None:
+            products = terms.along(read, gradient)
+        else:
+            products = gradient * kept[read].detach()
+        edges = as_float64(-products.sum(1)).T
+        estimates.append(edges if wiring.weighed(read) else edges.sum(0, keepdims=True))
     return np.concatenate(estimates)
+
+
+class _Terms:
+    """What edges without a tensor of weights carry: ``W_j write_j`` of composed weights."""
+
+    def __init__(self, model: HookedModel):
+        self._wiring = model.wiring
+        self._composed = [
+            read
+            for read in self._wiring.rows
+            if self._wiring.weighed(read) and self._wiring.gate(read) is None
+        ]
+        self._weights: dict[Read, Float[Tensor, "batch pos source"]] = {}
+        self._sources: dict[int, Float[Tensor, "batch pos d_model"]] = {}
+
+    def hooks(self) -> list[Hook]:
+        """Looks at the weights and at what they multiply, where there are such edges."""
+        if not self._composed:
+            return []
+        return [
+            *self._wiring.watch_rows(self._weights.__setitem__),
+            *watch_sources(self._wiring, lambda j, x: self._sources.__setitem__(j, x.detach())),
+        ]
+
+    def along(
+        self, read: Read, gradient: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos source"]:
+        """The product of each edge's term with a gradient at the read."""
+        products = [
+            torch.linalg.vecdot(gradient, self._sources[j].to(gradient.dtype))
+            for j in self._wiring.columns(read)
+        ]
+        return self._weights[read] * torch.stack(products, dim=-1)
 
 
 def keep(

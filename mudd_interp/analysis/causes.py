@@ -16,7 +16,7 @@ from mudd_interp.analysis.walk import NO_LOCK, Progress
 from mudd_interp.analysis.weights import DenseWeights, dense_weights
 from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
-from mudd_interp.edits import Edit
+from mudd_interp.edits import Action, Edit
 from mudd_interp.protocol import HookedModel
 
 Effect = Literal["loss", "kl"]
@@ -110,8 +110,9 @@ def static_vs_dynamic(
     """What the loss is when weights no longer depend on the token: how dynamic a model is.
 
     All weights are set to their mean over a corpus (the best that static ones could do without
-    training), to their static part, and shuffled over positions (the same weights at the wrong
-    tokens, a control): of all streams and layers, of one stream, and of one aggregation.
+    training), to their static part if they have one, and shuffled over positions (the same weights
+    at the wrong tokens, a control): of all streams and layers, of one stream, and of one
+    aggregation.
 
     Args:
         model: A model with dense weights, in evaluation mode.
@@ -138,11 +139,13 @@ def static_edits(model: HookedModel) -> list[Edit]:
     rows = [read for read in wiring.rows if wiring.weighed(read)]
     if not rows:
         raise ValueError(f"{model.info.name} has no dense weights, static or dynamic.")
+    has_static = all(wiring.static(read) is not None for read in rows)
+    actions: list[Action] = ["mean", *(["static"] if has_static else []), "shuffle"]
     fed = {read.stream for read in rows}
     streams: list[Stream] = [stream for stream in wiring.streams if stream in fed]
     return [
         edit
-        for action in ("mean", "static", "shuffle")
+        for action in actions
         for edit in (
             Edit(action=action),
             *(Edit(action=action, stream=stream) for stream in streams if len(streams) > 1),

@@ -142,8 +142,10 @@ def composition(
     cache = found.cache
     written = head_outputs(model, cache[axes.attn(below, "hook_z")], below)[:, head]
     reads = reading_directions(model, found, layer, stream)[reader]
-    total = _share(written * cache.path_coefficients(layer, stream)[:, below + 1], reads)
-    direct = _share(written * found.weights(layer, stream)[:, below + 1], reads)
+    wrote = 1 + 2 * below
+    source = model.wiring.source_of(wrote)
+    total = _share(written * cache.delta_coefficients(layer, stream)[:, wrote], reads)
+    direct = _share(written * found.weights(layer, stream)[:, source], reads)
     parts = _share(cache.decompose_resid(layer, stream=stream).sum(0), reads)
     whole = _share(cache[axes.stream_input(layer, stream)], reads)
     return Composition(
@@ -187,11 +189,13 @@ def composition_table(
     for layer in layers[1:]:
         reads = reading_directions(model, found, layer, stream)
         weights = found.weights(layer, stream)
-        coefficients = cache.path_coefficients(layer, stream)
+        coefficients = cache.delta_coefficients(layer, stream)
         for below in range(layer):
             written = head_outputs(model, cache[axes.attn(below, "hook_z")], below)
-            for table, factor in ((direct, weights), (total, coefficients)):
-                scaled = written * factor[:, None, below + 1]
+            wrote = 1 + 2 * below
+            source = model.wiring.source_of(wrote)
+            for table, factor in ((direct, weights[:, source]), (total, coefficients[:, wrote])):
+                scaled = written * factor[:, None]
                 share = torch.einsum("phd,rpd->hr", scaled, reads) / len(written)
                 table[below, :, layer] = as_float64(share)
         parts = _share(cache.decompose_resid(layer, stream=stream).sum(0), reads)

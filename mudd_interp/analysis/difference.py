@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
+from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.axes import Stream
 
 
@@ -62,6 +63,23 @@ def minus_baseline(result: Layered, baseline: Layered, labels: Sequence[str]) ->
     ).set_index(index)
     mine = result.frame.set_index(index)
     return (mine - theirs.reindex(mine.index)).reset_index()
+
+
+def check_same_rows(provenances: Sequence[Provenance]) -> None:
+    """Refuse to hold weights of states against weights of single sublayers, row by row.
+
+    Raises:
+        ValueError: With what to do.
+    """
+    labels = {(each.rows, each.sources) for each in provenances}
+    if len(labels) > 1:
+        one = next(each for each in provenances if each.rows)
+        raise ValueError(
+            f"the rows of {one.model} are sublayers ({', '.join(one.rows[:3])}, ...), which read "
+            "what single sublayers wrote, and the other model's are not: no edge of one is an edge "
+            "of the other. Leave the baseline out, or lay both out in the delta basis, with "
+            "read_weights."
+        )
 
 
 def counterpart(stream: Stream, streams: Sequence[Stream]) -> Stream:

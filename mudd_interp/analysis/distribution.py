@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights, watch_weights
+from mudd_interp.analysis.edges import edge_grid, edge_index, static_weights
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
@@ -158,7 +158,7 @@ class DistributionCounts(Accumulator[WeightDistribution]):
 
     def hooks(self) -> list[Hook]:
         """A look at the weights of each row."""
-        return watch_weights(self._wiring, self._see)
+        return self._wiring.watch_rows(self._see)
 
     def begin(self, tokens: Inputs) -> None:
         """Streams on the plain residual have the same weights at every token."""

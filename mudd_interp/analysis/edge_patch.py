@@ -12,14 +12,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.ablation import edits_table
-from mudd_interp.analysis.edges import watch_weights
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.edits import Edit, as_edits, every_edge
-from mudd_interp.protocol import HookedModel, Observer, ResumableModel
+from mudd_interp.protocol import HookedModel, Observer, resumable
 from mudd_interp.wiring import Read
 
 
@@ -153,7 +152,7 @@ class _Run:
         hooks = [
             *finite_hooks(model),
             *((source.hook, keep) for source in self._wiring.sources),
-            *watch_weights(self._wiring, self._keep_weights),
+            *self._wiring.watch_rows(self._keep_weights),
         ]
         with model.hooks(hooks):
             self.logits = model(tokens, return_type="logits")
@@ -182,9 +181,10 @@ def _patched(
         return x + deltas.flatten(0, 1)
 
     with model.hooks([(read.hook, add)]):
-        if isinstance(model, ResumableModel):
+        going_on = resumable(model)
+        if going_on is not None:
             outputs = run.outputs[: read.layer + 1]
-            logits = model.logits_from([x.repeat(times, 1, 1) for x in outputs])
+            logits = going_on.logits_from([x.repeat(times, 1, 1) for x in outputs])
         else:
             logits = model(run.tokens.repeat(times, 1), return_type="logits")
     return logits.unflatten(0, (times, -1))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.edges import edge_grid, watch_sources, watch_weights
+from mudd_interp.analysis.edges import edge_grid, watch_sources
 from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
@@ -91,7 +91,7 @@ class SizeSums(Accumulator[EdgeSizes]):
         rows = {read: len(self._wiring.columns(read)) for read in self._wiring.rows}
         self._weights = {read: np.zeros(sources) for read, sources in rows.items()}
         self._contributions = {read: np.zeros(sources) for read, sources in rows.items()}
-        self._lengths = np.full((len(self._wiring.streams), model.cfg.n_layers), np.nan)
+        self._lengths = np.full((len(self._wiring.streams), self._wiring.n_rows), np.nan)
         for read in rows:
             self._lengths[self._place(read)] = 0.0
 
@@ -102,7 +102,7 @@ class SizeSums(Accumulator[EdgeSizes]):
         """A look at each source, at the weights of each row, and at what comes of them."""
         return [
             *watch_sources(self._wiring, self._see_source),
-            *watch_weights(self._wiring, self._see_weights),
+            *self._wiring.watch_rows(self._see_weights),
             *((read.hook, partial(self._see_stream, read)) for read in self._wiring.rows),
         ]
 

@@ -27,11 +27,6 @@ def _static(wiring: Wiring, read: Read) -> Float64[np.ndarray, " source"]:
     return static.detach().cpu().double().numpy()
 
 
-def watch_weights(wiring: Wiring, see: Callable[[Read, Tensor], object]) -> list[Hook]:
-    """Looks at the weights ``[batch pos source]`` of each row that has weights of its own."""
-    return [hook for read in wiring.rows for hook in wiring.watch(read, partial(see, read))]
-
-
 def watch_sources(wiring: Wiring, see: Callable[[int, Tensor], object]) -> list[Hook]:
     """Looks at what the weights multiply, ``[batch pos d_model]``, source by source."""
     return [
@@ -59,8 +54,7 @@ def edge_grid(
         columns: On which sources the values of a row are; by default those that its weights are of.
     """
     some = next(iter(values.values()))
-    n_layers = 1 + max(read.row for read in wiring.rows)
-    shape = (len(wiring.streams), n_layers, len(wiring.sources), *some.shape[1:])
+    shape = (len(wiring.streams), wiring.n_rows, len(wiring.sources), *some.shape[1:])
     grid = np.full(shape, missing, dtype=some.dtype)
     for read, rows in values.items():
         at = list((columns or wiring.columns)(read))

@@ -10,23 +10,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mudd_interp import axes
 from mudd_interp.protocol import Hook, HookedModel, Observer
 
 
 def finite_hooks(model: HookedModel) -> list[Hook]:
-    """Hooks that end a forward pass at the first block whose output is not finite.
+    """Hooks that end a forward pass at the first block (or sublayer) whose output is not finite.
 
-    They keep the streams that enter a block until its output is seen to be finite, so the error, a
+    They keep the streams that enter it until its output is seen to be finite, so the error, a
     ValueError, says where it began: the hook, the sequence of the batch, the position.
     """
     watch, wiring = _Watch(model), model.wiring
-    layers = range(model.cfg.n_layers)
-    streams = [axes.stream_input(layer, stream) for layer in layers for stream in wiring.streams]
-    outputs = [axes.source_output(source) for source in range(model.cfg.n_layers + 1)]
+    reads = [wiring.reads[0], *wiring.rows]
+    streams = [read.hook for read in reads if read.layer < model.cfg.n_layers]
+    last = [read.hook for read in reads if read.layer == model.cfg.n_layers]
+    outputs = [write.hook for write in wiring.sources]
     return [
         *((name, Observer(partial(watch.keep, name))) for name in streams),
-        *((name, Observer(partial(watch.look, name))) for name in (*outputs, axes.RESID_FINAL)),
+        *((name, Observer(partial(watch.look, name))) for name in (*outputs, *last)),
     ]
 
 

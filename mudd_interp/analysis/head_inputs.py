@@ -1,6 +1,6 @@
 """What wrote the query, the key and the value of one head: every component, and by which route."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -243,23 +243,24 @@ def _shares_of(
     for stream in INPUTS:
         names |= {axes.stream_input(layer, stream), *reader_hooks(model, layer, stream)}
     found = run_pass(model, row, names, "", {})
-    parts = [_written(model, found, source) for source in range(layer + 1)]
+    parts, wiring = list(_written(model, found, layer)), model.wiring
+    sources = [wiring.source_of(write) for write in range(len(parts))]
     sums: list[Float64[np.ndarray, "2 component"]] = []
     errors: list[float] = []
     for stream in INPUTS:
         every = reading_directions(model, found, layer, stream)
         reads = every[head * len(every) // model.cfg.n_heads]
-        weights = found.weights(layer, stream)
-        coefficients = found.cache.path_coefficients(layer, stream)
+        direct = found.weights(layer, stream)[:, sources]
+        coefficients = found.cache.delta_coefficients(layer, stream)
         shares = [
             torch.cat(
                 [
-                    torch.einsum("pcd,pd->pc", part, factor[:, source] * reads)
-                    for source, part in enumerate(parts)
+                    torch.einsum("pcd,pd->pc", part, factor[:, write] * reads)
+                    for write, part in enumerate(parts)
                 ],
                 dim=1,
             )
-            for factor in (weights, coefficients)
+            for factor in (direct, coefficients)
         ]
         whole = (found.cache[axes.stream_input(layer, stream)] * reads).sum(-1)
         errors.append(float((shares[1].sum(1) - whole).abs().max()))
@@ -270,12 +271,12 @@ def _shares_of(
 
 
 def _written(
-    model: CachedModel, found: Pass, source: int
-) -> Float[Tensor, "pos component d_model"]:
-    """The embedding; or what the heads, the attention's bias and the FFN of a block wrote."""
-    if source == 0:
-        return found.cache[axes.EMBED][:, None]
-    block = source - 1
-    heads = head_outputs(model, found.cache[axes.attn(block, "hook_z")], block)
-    bias = found.cache[axes.attn_out(block)] - heads.sum(1)
-    return torch.cat([heads, bias[:, None], found.cache[axes.mlp_out(block)][:, None]], dim=1)
+    model: CachedModel, found: Pass, layer: int
+) -> Iterator[Float[Tensor, "pos component d_model"]]:
+    """The embedding; then of each block below the heads and the attention's bias, and the FFN."""
+    yield found.cache[axes.EMBED][:, None]
+    for block in range(layer):
+        heads = head_outputs(model, found.cache[axes.attn(block, "hook_z")], block)
+        bias = found.cache[axes.attn_out(block)] - heads.sum(1)
+        yield torch.cat([heads, bias[:, None]], dim=1)
+        yield found.cache[axes.mlp_out(block)][:, None]

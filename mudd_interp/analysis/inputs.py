@@ -13,6 +13,9 @@ from mudd_interp.protocol import HookedModel, Inputs, Trait
 NEXT_TOKEN: frozenset[Trait] = frozenset({"tokens", "next_token"})
 """What an analysis requires of a model that asks what it predicts, and of which tokens."""
 
+STATES: frozenset[Trait] = frozenset({"states"})
+"""What an analysis requires of a model that is about its states X_j."""
+
 
 def require_evaluation(model: HookedModel) -> None:
     """Refuse a model in training mode.

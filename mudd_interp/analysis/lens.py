@@ -27,7 +27,8 @@ class LogitLens(SequenceResult):
 
     A row is an output X_j (kind ``x``, depth ``j``), or a stream as it enters block ``depth``; the
     last, stream r at depth n_layers, is the model's own prediction. The norm takes each row's own
-    scale.
+    scale. Of hyper-connections kind ``x`` is what their head makes of all streams in front of a
+    block, and at depth n_layers the model's own prediction.
 
     Attributes:
         kinds: Of each row.
@@ -109,7 +110,7 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     """
     require_traits(model, "logit_lens", NEXT_TOKEN)
     places = list(_places(model))
-    names = {hook for _, _, hook in places}
+    names = {hook for _, _, hooks in places for hook in hooks}
     found = run_pass(model, tokens, names, data, {}, logits=True)
     assert found.logits is not None
     answer = found.logits.argmax(-1)
@@ -118,10 +119,12 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     own: list[Any] = []
     rank: list[Any] = []
     error = 0.0
-    for _, _, hook in places:  # one at a time: all logits would be too large
-        x = found.cache.cache_dict[hook][None].to(model.cfg.dtype)
+    final = tuple(read.hook for read in model.wiring.finals)
+    for _, _, hooks in places:  # one at a time: all logits would be too large
+        streams = [found.cache.cache_dict[hook][None].to(model.cfg.dtype) for hook in hooks]
+        x = streams[0] if len(streams) == 1 else torch.stack(streams, dim=-2)
         logits = model.decode_stream(x)[0].to(found.logits.dtype)
-        if hook == axes.RESID_FINAL:
+        if hooks == final:
             error = relative_error(logits, found.logits)
         log_probs, best = logits.log_softmax(-1), logits.argmax(-1)
         chosen = logits.gather(-1, answer[:, None])
@@ -143,13 +146,13 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     )
 
 
-def _places(model: DecomposableModel) -> Iterator[tuple[Kind, int, str]]:
+def _places(model: DecomposableModel) -> Iterator[tuple[Kind, int, tuple[str, ...]]]:
     """Every output, then every stream by block; stream r ends with the final one."""
-    n_layers: int = model.cfg.n_layers
-    for source in range(n_layers + 1):
-        yield "x", source, axes.source_output(source)
-    for stream in model.wiring.streams:
+    n_layers, wiring = model.cfg.n_layers, model.wiring
+    for depth, hooks in wiring.depths.items():
+        yield "x", depth, hooks
+    for stream in wiring.streams:
         for layer in range(n_layers):
-            yield stream, layer, axes.stream_input(layer, stream)
-        if stream == "r":
-            yield stream, n_layers, axes.RESID_FINAL
+            yield stream, layer, (axes.stream_input(layer, stream),)
+        if stream == "r" and len(wiring.finals) == 1:
+            yield stream, n_layers, (wiring.finals[0].hook,)

@@ -17,7 +17,6 @@ from mudd_interp.analysis.sequence import (
     last_position,
     run_pass,
     stacked_divisions,
-    written_hooks,
 )
 from mudd_interp.analysis.vocabulary import token_texts
 from mudd_interp.axes import unknown_name
@@ -40,7 +39,8 @@ class LogitAttribution(SequenceResult):
     norm with its scale frozen. ``constant`` is what no component wrote: the biases of final norm
     and unembedding. Three divisions are exact, each with the constant: ``embed + attn + mlp``;
     the same with ``head + attn_bias`` for ``attn``; and ``source``, the X_j that the last
-    aggregation reads, which contain one another.
+    aggregation reads, which contain one another. (Where sublayers read one by one, sources are what
+    they wrote, and say the same as the first division.)
 
     Attributes:
         position: Whose prediction it is.
@@ -165,7 +165,7 @@ def direct_logit_attribution(
         for token in (answer, against)
     )
     options = {"answer": answer, "against": against, "position": position}
-    found = run_pass(model, tokens, _names(n_layers), data, options, position, logits=True)
+    found = run_pass(model, tokens, _names(model), data, options, position, logits=True)
     cache, logits = found.cache, found.logits
     assert logits is not None
     target = int(logits[position].argmax()) if answer is None else token_id(model, answer)
@@ -177,17 +177,18 @@ def direct_logit_attribution(
         constant = constant - model.logit_constant(other)
         logit = logit - logits[position, other]
 
-    def shares(stack: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:
-        """Through the frozen norm; the result has no axis for the one position."""
-        normed = cache.apply_ln_to_stack(stack, has_batch_dim=False)
+    def shares(normed: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:
+        """Behind the frozen norm; the result has no axis for the one position."""
         return as_float64((normed @ direction.to(normed.dtype))[:, 0])
 
-    whole = shares(cache.decompose_resid())
-    heads = shares(cache.stack_head_results()).reshape(n_layers, -1)
-    outputs = [cache[axes.source_output(j)] for j in range(n_layers + 1)]
-    reads = [
-        x * weight for x, weight in zip(outputs, found.weights(n_layers).unbind(-2), strict=True)
-    ]
+    whole = shares(cache.decompose_resid(apply_ln=True))
+    heads = shares(cache.stack_head_results(apply_ln=True)).reshape(n_layers, -1)
+    sources = whole
+    if "states" in model.traits:
+        outputs = [cache[source.hook] for source in model.wiring.sources]
+        weights = found.weights(n_layers).unbind(-2)
+        reads = [x * weight for x, weight in zip(outputs, weights, strict=True)]
+        sources = shares(cache.apply_ln_to_stack(torch.stack(reads), has_batch_dim=False))
     attn = whole[1::2]
     total = whole.sum() + float(constant)
     return LogitAttribution(
@@ -204,18 +205,16 @@ def direct_logit_attribution(
         mlp=whole[2::2].copy(),
         heads=heads,
         attn_bias=attn - heads.sum(1),
-        sources=shares(torch.stack(reads)),
+        sources=sources.copy(),
     )
 
 
-def _names(n_layers: int) -> set[str]:
-    layers = range(n_layers)
-    z = {axes.attn(layer, "hook_z") for layer in layers}
+def _names(model: DecomposableModel) -> set[str]:
+    wiring, layers = model.wiring, range(model.cfg.n_layers)
     return {
-        *written_hooks(n_layers),
-        *(axes.resid_post(layer) for layer in layers),
-        *z,
-        axes.FINAL_SCALE,
+        *(write.hook for write in (*wiring.deltas, *wiring.sources)),
+        *(axes.attn(layer, "hook_z") for layer in layers),
+        *(str(read.norm_hook) for read in wiring.finals),
     }
 
 

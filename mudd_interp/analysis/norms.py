@@ -26,7 +26,8 @@ class StreamNorms(Result):
     """Mean and spread of the L2 norm of the inputs of the blocks, over sequences and positions.
 
     ``‖X̄^c_l[t]‖₂`` before the norms, in units of the residual stream, not negative. Layer L is what
-    enters the final norm; it exists on stream r only, and is NaN on the others.
+    enters the final norm; it exists on stream r only, and is NaN on the others, as it is where the
+    head norms several streams.
 
     Attributes:
         mean: Mean norm.
@@ -99,7 +100,8 @@ class NormSums(Accumulator[StreamNorms]):
             for row, stream in enumerate(self._streams)
             for layer in range(self._n_layers)
         }
-        self._hooks[self._streams.index("r"), self._n_layers] = axes.RESID_FINAL
+        if len(model.wiring.finals) == 1:  # a head that norms several streams reads no one stream
+            self._hooks[self._streams.index("r"), self._n_layers] = model.wiring.finals[0].hook
         self._moments = {key: Moments.empty(1) for key in self._hooks}
 
     def hooks(self) -> list[Hook]:

@@ -6,19 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.edges import edge_grid
 from mudd_interp.analysis.inputs import check_position
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.predictions import as_float64
-from mudd_interp.analysis.sequence import (
-    SequenceResult,
-    relative_error,
-    run_pass,
-    written_hooks,
-)
+from mudd_interp.analysis.sequence import SequenceResult, relative_error, run_pass
 from mudd_interp.axes import Stream
 from mudd_interp.protocol import CachedModel
 from mudd_interp.wiring import Read
@@ -31,7 +26,8 @@ class PathCoefficients(SequenceResult):
     Dimensionless, signed, unbounded. Layer is the aggregation ``i``, which feeds block ``i + 1``,
     as in the tables of dense weights; but a source here is what was written there and not all that
     X_source contains: 0 is the embedding, ``l + 1`` what attention and FFN of block ``l`` wrote. In
-    a plain Transformer all are one. What does not exist is NaN.
+    a plain Transformer all are one. What does not exist is NaN. (Where sublayers read one by one,
+    rows and sources are sublayers, and coefficients are the weights themselves.)
 
     Attributes:
         streams: The model's distinct input streams, in q k v r order.
@@ -105,34 +101,34 @@ def path_coefficients(
         ValueError: If there is not one sequence of valid ids, the model is in training mode, or its
             blocks are not the sum of attention and FFN.
     """
-    n_layers: int = model.cfg.n_layers
     wiring = model.wiring
-    names = {*(read.hook for read in wiring.rows), *written_hooks(n_layers)}
+    names = {*(read.hook for read in wiring.rows), *(write.hook for write in wiring.deltas)}
     found = run_pass(model, tokens, names, data, {})
-    embed, *outs = (found.cache[name] for name in written_hooks(n_layers))
-    written = [embed, *(a + m for a, m in zip(outs[::2], outs[1::2], strict=True))]
+    groups = [wiring.written_in(source) for source in range(len(wiring.sources))]
+    written: list[Float[Tensor, "pos d_model"]] = [
+        torch.stack([found.cache[wiring.deltas[k].hook] for k in group]).sum(0) for group in groups
+    ]
+
+    def written_before(read: Read) -> range:
+        """Every source before a row, whichever of them it reads."""
+        return range(len(means[read]))
+
     means: dict[Read, Float64[np.ndarray, "source pos"]] = {}
     spreads: dict[Read, Float64[np.ndarray, "source pos"]] = {}
     errors = [0.0]
     for read in wiring.rows:
-        total: Tensor = found.cache.path_coefficients(read.layer, read.stream)
+        first = [group[0] for group in groups[: read.row + 2]]
+        total: Tensor = wiring.delta_vectors(read, found.cache)[..., first, :]
         means[read] = as_float64(total.mean(-1).T)
         spreads[read] = as_float64(total.std(-1, correction=0).T)
-        parts = sum(
-            (w * c for w, c in zip(written, total.unbind(-2), strict=False)),
-            torch.zeros_like(embed),
-        )
+        terms = [w * c for w, c in zip(written, total.unbind(-2), strict=False)]
+        parts = torch.stack(terms).sum(0)
         errors.append(relative_error(parts, found.cache[read.hook]))
     return PathCoefficients(
         **found.labels,
         completeness_error=max(errors),
         streams=wiring.streams,
-        coefficient=edge_grid(means, wiring, columns=_written),
-        spread=edge_grid(spreads, wiring, columns=_written),
+        coefficient=edge_grid(means, wiring, columns=written_before),
+        spread=edge_grid(spreads, wiring, columns=written_before),
         source_norm=np.stack([as_float64(l2_norms(each)) for each in written]),
     )
-
-
-def _written(read: Read) -> range:
-    """The embedding, and what each block below wrote: whichever of the sources a row reads."""
-    return range(read.layer + 1)

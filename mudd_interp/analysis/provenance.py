@@ -63,6 +63,9 @@ class Provenance:
         options: Options of the analysis, JSON-ready.
         version: Version of this library.
         reads: What a sequence is: of ``"tokens"``, or ``"images"``, whose patches count as tokens.
+        rows: Which read each row of a table of weights is of, in the model's own labels, where its
+            sublayers read one by one; else empty: row ``i`` is aggregation ``i``.
+        sources: Which write each source is; else empty: source ``j`` is X_j.
     """
 
     model: str
@@ -76,6 +79,8 @@ class Provenance:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str
     reads: Literal["tokens", "images"] = "tokens"
+    rows: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def merge(self, other: "Provenance") -> "Provenance":
         """The provenance of both results together.
@@ -110,10 +115,17 @@ class Provenance:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready copy; :meth:`from_dict` reads it back. Tokens go without saying."""
+        """A JSON-ready copy; :meth:`from_dict` reads it back.
+
+        Tokens go without saying, and labels are left out if empty.
+        """
         values = {**asdict(self), "data": list(self.data), "options": dict(self.options)}
         if self.reads == "tokens":
             del values["reads"]
+        for name in ("rows", "sources"):
+            values[name] = list(values[name])
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
@@ -159,4 +171,16 @@ def provenance(
         options=options,
         version=mudd_interp.__version__,
         reads="images" if "images" in model.traits else "tokens",
+        **_labels(model),
     )
+
+
+def _labels(model: HookedModel) -> dict[str, tuple[str, ...]]:
+    if "states" in model.traits:
+        return {}
+    wiring = model.wiring
+    rows = {read.row: read.label for read in wiring.rows}
+    return {
+        "rows": tuple(rows[row] for row in sorted(rows)),
+        "sources": tuple(write.label for write in wiring.sources),
+    }

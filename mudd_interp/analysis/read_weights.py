@@ -140,7 +140,7 @@ def _tape(model: HookedModel, batch: Tensor, basis: str) -> Mapping[str, Tensor]
     return tape
 
 
-def _keep(tape: dict[str, Tensor], name: str, x: Float[Tensor, "batch pos _"], hook: Any) -> None:  # noqa: ARG001 (a hook's signature)
+def _keep(tape: dict[str, Tensor], name: str, x: Float[Tensor, "batch pos *_"], hook: Any) -> None:  # noqa: ARG001 (a hook's signature)
     tape[name] = x.double()
 
 

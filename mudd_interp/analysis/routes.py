@@ -7,11 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mudd_interp.analysis.inputs import STATES
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, last_position, run_pass
 from mudd_interp.axes import Stream
 from mudd_interp.paths import Route, strongest_routes
-from mudd_interp.protocol import CachedModel
+from mudd_interp.protocol import CachedModel, require_traits
 from mudd_interp.wiring import unrolled
 
 
@@ -110,9 +111,10 @@ def routes(
 
     Raises:
         ValueError: If there is not one sequence of valid ids, no such place, the model is in
-            training mode, or it has PrePostDANorm, whose weights are vectors, which no single
-            number ranks.
+            training mode, it keeps no states that a route could lead through, or it has
+            PrePostDANorm, whose weights are vectors, which no single number ranks.
     """
+    require_traits(model, "routes", STATES)
     n_layers: int = model.cfg.n_layers
     position, layer = last_position(model, tokens, position), n_layers if layer is None else layer
     _check_place(n_layers, source, layer, k)

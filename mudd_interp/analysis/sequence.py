@@ -15,7 +15,7 @@ from mudd_interp.analysis.inputs import check_position, labels_of, one_input
 from mudd_interp.analysis.result import OneSequence
 from mudd_interp.precision import wide
 from mudd_interp.protocol import CachedModel, HookedModel
-from mudd_interp.states import StateWiring
+from mudd_interp.wiring import Wiring
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,13 +34,13 @@ class SequenceResult(OneSequence):
 class Pass:
     """One forward pass: its cache without the batch axis, in at least float32, and its logits."""
 
-    wiring: StateWiring
+    wiring: Wiring
     cache: Any
     logits: Float[Tensor, "*pos d_vocab"] | None
     labels: Mapping[str, Any]
 
     def weights(self, layer: int, stream: axes.Stream = "r") -> Float[Tensor, "pos source _"]:
-        """What a stream of a block multiplies X_0..X_layer by; see ``StateWiring.vectors``."""
+        """What a stream of a block multiplies each source by; see ``Wiring.vectors``."""
         return self.wiring.vectors(self.wiring.read(layer, stream), self.cache)
 
 
@@ -95,11 +95,6 @@ def written_hooks(n_layers: int) -> list[str]:
     """The hooks on the embedding and on what attention and FFN of the first blocks wrote."""
     inner = [(axes.attn_out(layer), axes.mlp_out(layer)) for layer in range(n_layers)]
     return [axes.EMBED, *(name for pair in inner for name in pair)]
-
-
-def stream_hook(n_layers: int, layer: int, stream: axes.Stream) -> str:
-    """The hook on a stream as it enters a block, or with ``layer`` L the final norm."""
-    return axes.RESID_FINAL if layer == n_layers else axes.stream_input(layer, stream)
 
 
 def relative_error(parts: Float[Tensor, "..."], whole: Float[Tensor, "..."]) -> float:

@@ -17,7 +17,6 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mudd_interp.analysis.attribution import keep
-from mudd_interp.analysis.edges import watch_weights
 from mudd_interp.analysis.finite import advice
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import logit_difference
@@ -51,7 +50,7 @@ def first_order(
     hooks: list[Hook] = [
         (source.hook, partial(keep, kept, j)) for j, source in enumerate(wiring.sources)
     ]
-    hooks += watch_weights(wiring, partial(_look, weights))
+    hooks += wiring.watch_rows(partial(_look, weights))
     hooks += [
         (read.hook, partial(keep, kept, read)) for read in wiring.rows if wiring.weighed(read)
     ]

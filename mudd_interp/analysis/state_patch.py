@@ -20,12 +20,13 @@ from torch import Tensor
 from mudd_interp.analysis.ablation import TOKENS_PER_PASS
 from mudd_interp.analysis.causes import spearman
 from mudd_interp.analysis.finite import finite_hooks
+from mudd_interp.analysis.inputs import STATES
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.prompt_pairs import answers_of, logit_difference, prompt_pair
 from mudd_interp.analysis.provenance import TokensSeen, provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.state_gradient import first_order
-from mudd_interp.protocol import Hook, HookedModel, Observer, ResumableModel
+from mudd_interp.protocol import Hook, HookedModel, Observer, require_traits, resumable
 
 Restored = Literal["state", "output", "resid_pre"]
 """What is put back: X_0..X_l; the newest output X_l only; or the R stream that enters block l."""
@@ -121,8 +122,9 @@ def state_patch(
 
     Raises:
         ValueError: If the prompts do not have one shape, the answers are equal or outside the
-            vocabulary, or the model is in training mode.
+            vocabulary, the model is in training mode, or it keeps no states.
     """
+    require_traits(model, "state_patch", STATES)
     clean, corrupted = prompt_pair(model, clean, corrupted)
     runs = [_Run(model, tokens) for tokens in (clean, corrupted)]
     chosen = answers_of(model, [run.logits for run in runs], answers)
@@ -242,9 +244,10 @@ def _logits_from(
     hooks: Sequence[Hook],
 ) -> Float[Tensor, "row pos d_vocab"]:
     """Logits from X_0..X_l on: without the blocks below, where the model can do that."""
-    if isinstance(model, ResumableModel):
+    going_on = resumable(model)
+    if going_on is not None:
         with model.hooks(hooks):
-            return model.logits_from(outputs)
+            return going_on.logits_from(outputs)
     sources = zip(model.wiring.sources, outputs, strict=False)
     pins = [(source.hook, partial(_replace, x)) for source, x in sources]
     with model.hooks([*pins, *hooks]):

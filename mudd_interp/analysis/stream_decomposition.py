@@ -18,7 +18,6 @@ from mudd_interp.analysis.sequence import (
     relative_error,
     run_pass,
     stacked_divisions,
-    stream_hook,
     written_hooks,
 )
 from mudd_interp.axes import Stream
@@ -138,28 +137,29 @@ def stream_decomposition(
 
     Raises:
         ValueError: If there is not one sequence of valid ids, no such stream, the model is in
-            training mode, or its blocks are not the sum of attention and FFN.
+            training mode, its blocks are not the sum of attention and FFN, or it is the final
+            stream of a head that norms several.
     """
     n_layers: int = model.cfg.n_layers
     layer = n_layers if layer is None else layer
     if not 0 <= layer <= n_layers:
         raise ValueError(f"layer must lie in 0..{n_layers} (the final norm), got {layer}.")
     z = [axes.attn(below, "hook_z") for below in range(layer)]
-    hook = stream_hook(n_layers, layer, stream)
+    hook = model.wiring.read(layer, stream).hook
     names = {*written_hooks(layer), *z, hook}
     found = run_pass(model, tokens, names, data, {"layer": layer, "stream": stream})
-    total, whole = found.cache.path_coefficients(layer, stream), found.cache[hook]
+    total, whole = found.cache.delta_coefficients(layer, stream), found.cache[hook]
     coefficients = total.unbind(-2)
     parts, labels = [found.cache[axes.EMBED] * coefficients[0]], ["embed"]
     for below in range(layer):
         for kind, name in (("attn", axes.attn_out(below)), ("mlp", axes.mlp_out(below))):
-            parts.append(found.cache[name] * coefficients[below + 1])
+            parts.append(found.cache[name] * coefficients[len(parts)])
             labels.append(f"{kind} {below}")
     shape = (layer, model.cfg.n_heads, len(whole))
     head_share, head_norm = np.zeros(shape), np.zeros(shape)
     for below in range(layer):  # one layer's heads at a time: all at once would be many vectors
         heads = head_outputs(model, found.cache[z[below]], below)
-        weighted = (heads * coefficients[below + 1][:, None]).transpose(0, 1)
+        weighted = (heads * coefficients[1 + 2 * below][:, None]).transpose(0, 1)
         head_share[below], head_norm[below] = (
             _shares(weighted, whole),
             as_float64(l2_norms(weighted)),

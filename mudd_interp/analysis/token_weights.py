@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from mudd_interp.analysis.difference import Table, minus_baseline
+from mudd_interp.analysis.difference import Table, check_same_rows, minus_baseline
 from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
     static_weights,
     watch_sources,
-    watch_weights,
 )
 from mudd_interp.analysis.finite import finite_hooks
 from mudd_interp.analysis.inputs import check_position, labels_of, one_input
@@ -143,6 +142,7 @@ def token_weights_difference(
             the same tokens, or the sequence has no such position.
     """
     check_same_tokens(result, baseline)
+    check_same_rows([result.provenance, baseline.provenance])
     frames = [each.frame_at(position) for each in (result, baseline)]
     tables = [
         Table(each.streams, each.n_layers, rectify(frame) if rectified else frame)
@@ -164,7 +164,7 @@ class _Record:
     def hooks(self) -> list[Hook]:
         """Looks at the weights of each row and at each source."""
         return [
-            *watch_weights(self._wiring, self._see_weights),
+            *self._wiring.watch_rows(self._see_weights),
             *watch_sources(self._wiring, self._see_source),
         ]
 

@@ -10,13 +10,12 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
-from mudd_interp.analysis.difference import Table, minus_baseline
+from mudd_interp.analysis.difference import Table, check_same_rows, minus_baseline
 from mudd_interp.analysis.edges import (
     edge_grid,
     edge_index,
     static_weights,
     watch_sources,
-    watch_weights,
 )
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.norms import l2_norms
@@ -124,6 +123,7 @@ def weights_difference(
     Raises:
         ValueError: If the models differ in their number of layers.
     """
+    check_same_rows([result.provenance, baseline.provenance])
     tables = [
         Table(each.streams, each.n_layers, rectify(each.frame) if rectified else each.frame)
         for each in (result, baseline)
@@ -158,7 +158,7 @@ class WeightSums(Accumulator[DenseWeights]):
     def hooks(self) -> list[Hook]:
         """A look at the weights of each row, and at each source."""
         return [
-            *watch_weights(self._wiring, self._see_weights),
+            *self._wiring.watch_rows(self._see_weights),
             *watch_sources(self._wiring, self._see_source),
         ]
 

@@ -10,7 +10,7 @@ from mudd_interp.analysis import (
     routes,
     stream_decomposition,
 )
-from mudd_interp.analysis.inputs import NEXT_TOKEN
+from mudd_interp.analysis.inputs import NEXT_TOKEN, STATES
 from mudd_interp.axes import Stream
 from mudd_interp.catalog.kind import PROMPT, USUAL_SOURCE, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode, Role
@@ -119,6 +119,7 @@ KINDS = (
         uses=(*PROMPT, "position", "block", "layer", "stream", "source"),
         why_not=NO_LAYER_AGAINST_LAYER,
         single=True,
+        requires=STATES,
     ),
     FigureKind(
         name="logit_lens",

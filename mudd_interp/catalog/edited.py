@@ -55,10 +55,9 @@ class _AnyMeans:
 
     @classmethod
     def of(cls, model: HookedModel) -> "_AnyMeans":
-        n_layers = model.cfg.n_layers
-        return cls(
-            model.wiring.streams, np.zeros((len(model.wiring.streams), n_layers, n_layers + 1))
-        )
+        wiring = model.wiring
+        shape = (len(wiring.streams), wiring.n_rows, len(wiring.sources))
+        return cls(wiring.streams, np.zeros(shape))
 
 
 def _plan(study: Study, role: Role) -> _Plan:

@@ -22,7 +22,7 @@ from mudd_interp.analysis import (
     token_texts,
     weight_contribution_cause,
 )
-from mudd_interp.analysis.inputs import NEXT_TOKEN
+from mudd_interp.analysis.inputs import NEXT_TOKEN, STATES
 from mudd_interp.analysis.logit_attribution import token_id
 from mudd_interp.catalog.kind import (
     ONE_PICTURE,
@@ -231,7 +231,7 @@ KINDS = (
         uses=(*PROMPT, "corrupted", "answer", "against"),
         why_not=ONE_MODELS_STATE,
         single=True,
-        requires=NEXT_TOKEN,
+        requires=NEXT_TOKEN | STATES,
     ),
     FigureKind(
         name="in_context_loss",

@@ -114,7 +114,7 @@ def edge_place(study: Study, role: Role = "model") -> tuple[int, int]:
     """
     request, wiring = study.request, study.models[role].wiring
     stream = counterpart(request.stream, wiring.streams)
-    layer = study.layer(role)
+    layer = study.row(role)
     if request.layer is None:
         layer = min(layer, max(read.row for read in wiring.rows if read.stream == stream))
     if request.source is not None:

@@ -11,6 +11,7 @@ from mudd_interp import axes
 from mudd_interp.axes import STREAMS
 from mudd_interp.model import FamilyModel
 from mudd_interp.protocol import Hook
+from mudd_interp.states import StateWiring
 
 ROW_SUM = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far the sum of an attention row may be from one: the rounding of its entries."""
@@ -118,7 +119,8 @@ def _changed(what: str, changes: Mapping[str, float]) -> str:
 
 def _without_weights(model: FamilyModel) -> tuple[str, ...]:
     """The streams that have no dense weights, by the model's design."""
-    plain = model.wiring.plain_streams
+    wiring = model.wiring
+    plain = wiring.plain_streams if isinstance(wiring, StateWiring) else ()
     if not plain:
         return ()
     return (f"dense weights: none on {', '.join(plain)}, by design: the plain residual",)

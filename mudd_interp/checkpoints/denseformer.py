@@ -13,7 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.checkpoints.layout import Layout, Placed, Shape, StoredWeight, as_linear
+from mudd_interp.checkpoints.layout import (
+    FUSED,
+    Layout,
+    Placed,
+    Shape,
+    StoredWeight,
+    as_linear,
+    fused,
+    true_or_false,
+    whole,
+)
 from mudd_interp.config import ModelConfig, wiring
 
 MODEL_TYPE = "denseformer"
@@ -31,8 +41,6 @@ BLOCK = {
     "mlp.in": "mlp.c_fc",
     "mlp.out": "mlp.c_proj",
 }
-FUSED = "QKV"
-"""``attn.c_attn`` has the rows of queries, then of keys, then of values."""
 
 
 def config_of(values: Mapping[str, Any]) -> ModelConfig:
@@ -49,15 +57,13 @@ def config_of(values: Mapping[str, Any]) -> ModelConfig:
     for name in values:
         if name not in known:
             raise ValueError(unknown_name("field of a DenseFormer configuration", name, known))
-    sizes = {name: _whole(values, name) for name in (*SIZES, *steps)}
+    sizes = {name: whole(values, name) for name in (*SIZES, *steps)}
     if values.get("positional_encoder") != "rotary":
         raise ValueError(
             f"positional_encoder must be 'rotary', got {values.get('positional_encoder')!r}: no "
             "other is read here."
         )
-    bias: Any = values.get("bias", False)
-    if not isinstance(bias, bool):
-        raise ValueError(f"bias must be true or false, got {bias!r}.")
+    bias = true_or_false(values, "bias", False)
     period, dilation = (sizes[name] for name in steps)
     grouped = steps == STEPS["training"]
     if grouped and sizes["n_layer"] % period:
@@ -81,13 +87,6 @@ def config_of(values: Mapping[str, Any]) -> ModelConfig:
         rotary_rounding="float32",
         wiring=wiring("static", period=period, dilation=period * dilation if grouped else dilation),
     )
-
-
-def _whole(values: Mapping[str, Any], name: str) -> int:
-    value = values.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
-    return value
 
 
 def places(cfg: ModelConfig, shapes: Mapping[str, Shape], available: Collection[str]) -> Placed:
@@ -120,23 +119,10 @@ def _stored(cfg: ModelConfig, name: str, shape: Shape, training: bool) -> Stored
     kind, _, which = leaf.partition("_")
     suffix = "weight" if kind.lower() == "w" else "bias"
     if which and which in FUSED:
-        return _fused(f"{block}.attn.c_attn.{suffix}", name, shape)
+        halves = partial(_by_halves, shape[0]) if which in "QK" else None
+        return fused(name, shape, f"{block}.attn.c_attn.{suffix}", halves)
     their = BLOCK[f"{part}.{which}" if which else part]
     return StoredWeight(f"{block}.{their}.{suffix}", *as_linear(name, shape))
-
-
-def _fused(stored: str, name: str, shape: Shape) -> StoredWeight:
-    """A third of the rows, for queries and keys with the dimensions in our order."""
-    linear, view = as_linear(name, shape)
-    which = FUSED.index(name[-1])
-    rows = slice(which * linear[0], (which + 1) * linear[0])
-    halves = partial(_by_halves, shape[0]) if name[-1] in "QK" else None
-
-    def ours(stack: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        part = stack[rows]
-        return view(part if halves is None else halves(part))
-
-    return StoredWeight(stored, (3 * linear[0], *linear[1:]), ours)
 
 
 def _by_halves(heads: int, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "row ..."]:

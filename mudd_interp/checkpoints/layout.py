@@ -67,9 +67,57 @@ def as_linear(name: str, shape: Shape) -> tuple[Shape, View]:
     if leaf == "W_O":
         heads, d_head, d_model = shape
         return (d_model, heads * d_head), partial(_out_by_head, heads=heads)
-    if leaf.startswith("W_") and leaf != "W_E":
+    if leaf.startswith("W_") and leaf not in ("W_E", "W_pos"):
         return shape[::-1], _transposed
     return shape, as_it_is
+
+
+FUSED = "QKV"
+"""GPT-2's ``c_attn`` has the rows of queries, then of keys, then of values."""
+
+
+def fused(name: str, shape: Shape, stored: str, order: View | None = None) -> StoredWeight:
+    """One of queries, keys and values, of which a checkpoint has all three in one linear layer.
+
+    Args:
+        name: Our name of it, which ends on Q, K or V.
+        shape: Our shape.
+        stored: The name of the layer's weight or bias.
+        order: From the order of its rows to ours, where they differ.
+    """
+    linear, view = as_linear(name, shape)
+    which = FUSED.index(name[-1])
+    rows = slice(which * linear[0], (which + 1) * linear[0])
+
+    def ours(stack: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        part = stack[rows]
+        return view(part if order is None else order(part))
+
+    return StoredWeight(stored, (3 * linear[0], *linear[1:]), ours)
+
+
+def whole(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A field of a ``config.json`` that must be a whole number of at least 1.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    value = values.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+    return value
+
+
+def true_or_false(values: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A field of a ``config.json`` that must be true or false.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    value: Any = values.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}.")
+    return value
 
 
 def as_it_is(stored: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

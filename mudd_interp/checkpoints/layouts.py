@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from mudd_interp.checkpoints.denseformer import DENSEFORMER_LAYOUT
 from mudd_interp.checkpoints.layout import Layout
+from mudd_interp.checkpoints.mhc_lite import MARK as MHC_LITE_MARK
+from mudd_interp.checkpoints.mhc_lite import MHC_LITE_LAYOUT
+from mudd_interp.checkpoints.mhc_lite import MODEL_TYPE as MHC_LITE
 from mudd_interp.checkpoints.own import MODEL_TYPE, OWN_LAYOUT
 from mudd_interp.checkpoints.released import RELEASED_LAYOUT
 from mudd_interp.checkpoints.vit import VIT_LAYOUTS
@@ -14,5 +17,9 @@ LAYOUTS: Mapping[str, Layout] = {
     **dict.fromkeys(RELEASED_TYPES, RELEASED_LAYOUT),
     "denseformer": DENSEFORMER_LAYOUT,
     **VIT_LAYOUTS,
+    MHC_LITE: MHC_LITE_LAYOUT,
 }
 """Any other ``model_type`` is for transformers to read."""
+
+MARKS: Mapping[str, str] = {MHC_LITE_MARK: MHC_LITE}
+"""Fields that give away the ``model_type`` where a ``config.json`` has none."""

@@ -16,6 +16,7 @@ from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.layout import Layout
 from mudd_interp.checkpoints.layouts import LAYOUTS
 from mudd_interp.checkpoints.names import BUNDLED, Location, complete, locate
+from mudd_interp.checkpoints.sums import check_sums
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model import FamilyModel, HookedMUDDTransformer, HookedViT
@@ -86,7 +87,8 @@ def _load(
     if isinstance(model, HookedMUDDTransformer):
         model.tokenizer = load_tokenizer(location.tokenizer)
     model.info = ModelInfo(location.name, location.revision, digest.result())
-    checks = (*_found(model), *(check_runs(model) if check else (NOT_TRIED,)))
+    tried = (*check_runs(model), *check_sums(model)) if check else (NOT_TRIED,)
+    checks = (*_found(model), *tried)
     model.info = replace(model.info, checks=checks)
     return model
 

@@ -37,6 +37,7 @@ ActFn = Literal["silu", "gelu", "gelu_pytorch_tanh"]
 
 UNSAID: Mapping[str, Any] = {
     "attention_dir": "causal",
+    "learned_positions": False,
     "front": TokenInput(),
     "task": NextTokenTask(),
 }
@@ -75,11 +76,12 @@ class ModelConfig:
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
             ``"float32"`` rounds the frequencies only, as DenseFormer's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)`` or ``Plain()``, each with fields of its own.
+            ``Static(...)``, ``Hyper(...)`` or ``Plain()``, each with fields of its own.
         front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
         task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
+        learned_positions: A learned vector for each position is part of X_0, as in GPT-2.
 
     Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them again; read
     ``head_width``, ``kv_heads`` and ``rotated`` for the actual values.
@@ -112,6 +114,7 @@ class ModelConfig:
     front: FrontConfig = UNSAID["front"]
     task: TaskConfig = UNSAID["task"]
     init_std: float | None = None
+    learned_positions: bool = False
 
     def __post_init__(self) -> None:
         """Spell out widths and order streams, then check the whole."""
@@ -123,9 +126,10 @@ class ModelConfig:
         given: Any = self.wiring
         if not isinstance(given, WiringConfig):
             raise ValueError(
-                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...) or Plain(), "
-                f"got {given!r}."
+                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...) or "
+                f"Plain(), got {given!r}."
             )
+        given.check(self)
         self._check_ends()
 
     def _set(self, **values: Any) -> None:

@@ -12,6 +12,7 @@ HOMES = {
     "mudd": "mudd.MUDD",
     "prepost": "prepost.PrePost",
     "static": "static.Static",
+    "hyper": "hyper.Hyper",
 }
 """Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it. These modules
 load torch, so a kind is imported only when a configuration of it is made.
@@ -20,14 +21,27 @@ load torch, so a kind is imported only when a configuration of it is made.
 
 @dataclass(frozen=True, kw_only=True)
 class WiringConfig:
-    """What a configuration says about a wiring; an architecture is a subclass with a kind."""
+    """What a configuration says about a wiring; an architecture is a subclass with a kind.
+
+    Attributes:
+        kind: Its name.
+        states: Whether a block's output is a state X_j, which contains what the block read.
+    """
 
     kind: ClassVar[str]
+    states: ClassVar[bool] = True
 
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The distinct input streams of a block: q k v r, or r alone when all four are one."""
         return ("r",)
+
+    def check(self, cfg: Any) -> None:
+        """Refuse a model configuration that this wiring is not for.
+
+        Raises:
+            ValueError: With the field that does not fit.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready copy, tagged by its kind; :func:`wiring_from_dict` reads it back."""

@@ -14,9 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import FamilyModel, build_model
 
-DENSE = "dense."
 WEIGHT_MLPS, STATIC, NORMS = "weight MLPs", "static weights", "norms"
-"""What dense connections consist of: W_1 and W_2; a; and the norms that a plain twin has not."""
+"""What dense connections consist of: what computes weights of the token, what is learned of them,
+and the norms that a plain twin has not.
+"""
+
+PARTS = {
+    "dense": {"W_1": WEIGHT_MLPS, "W_2": WEIGHT_MLPS, "a": STATIC},
+    "hyper": {"W": WEIGHT_MLPS, "a": WEIGHT_MLPS, "b": STATIC},
+}
+"""Which part a parameter belongs to, by its module's and its own name; others are norms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +77,12 @@ def dense_parameters(model: nn.Module, twin: nn.Module) -> dict[str, int]:
     """How many parameters a model has that its plain twin has not, by part."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     extra = sum(sizes.values()) - sum(parameter.numel() for parameter in twin.parameters())
-    dense = {name: size for name, size in sizes.items() if name.startswith(DENSE)}
-    mlps = sum(size for name, size in dense.items() if name.endswith((".W_1", ".W_2")))
-    static = sum(size for name, size in dense.items() if name.endswith(".a"))
-    return {WEIGHT_MLPS: mlps, STATIC: static, NORMS: extra - mlps - static}
+    found = {WEIGHT_MLPS: 0, STATIC: 0}
+    for name, size in sizes.items():
+        part = PARTS.get(name.partition(".")[0], {}).get(name.rpartition(".")[2])
+        if part is not None:
+            found[part] += size
+    return {**found, NORMS: extra - sum(found.values())}
 
 
 def empty(config: ModelConfig) -> FamilyModel:

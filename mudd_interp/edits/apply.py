@@ -159,11 +159,13 @@ def _of_edit(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[
 
 
 def _check_ranges(model: HookedModel, edit: Edit) -> None:
-    wiring, n_layers = model.wiring, model.cfg.n_layers
+    wiring, layers = model.wiring, model.cfg.n_layers
     sources = len(wiring.sources)
-    if edit.part == "edge" and edit.layer is not None:
-        sources = newest_source(edit.layer) + 1
-    counts = {"layer": n_layers, "source": sources, "head": model.cfg.n_heads}
+    if edit.part == "edge":
+        layers = wiring.n_rows
+        if edit.layer is not None:
+            sources = min(sources, newest_source(edit.layer) + 1)
+    counts = {"layer": layers, "source": sources, "head": model.cfg.n_heads}
     for name, count in counts.items():
         value = getattr(edit, name)
         if value is not None and value >= count:
@@ -211,17 +213,19 @@ def _values(
     model: HookedModel, edit: Edit, read: Read, means: Means | None
 ) -> Float[Tensor, " source"]:
     """What the weights of a row become."""
-    static = model.wiring.static(read)
-    assert static is not None
+    wiring = model.wiring
     if edit.action == "static":
+        static = wiring.static(read)
+        if static is None:
+            raise ValueError(
+                f"`{edit}`: the weights of {model.info.name} are composed of gates, and have no "
+                "static part; `mean` sets them to their means."
+            )
         return static.detach()
     if edit.action == "mean":
         return _mean(model, edit, read, means)
-    values = torch.zeros(len(static), dtype=torch.float64)
-    # With PrePostDANorm the newest output is added after the aggregate.
-    if edit.action == "plain" and model.wiring.between is None:
-        values[-1] = 1.0
-    return values
+    plain = wiring.plain(read)
+    return plain if edit.action == "plain" else torch.zeros_like(plain)
 
 
 def _mean(
@@ -232,13 +236,13 @@ def _mean(
             f"`{edit}` needs mean weights: give means=mudd_interp.analysis.dense_weights(model, "
             "batches)."
         )
-    wiring, n_layers = model.wiring, model.cfg.n_layers
-    shape = (len(wiring.streams), n_layers, len(wiring.sources))
+    wiring = model.wiring
+    shape = (len(wiring.streams), wiring.n_rows, len(wiring.sources))
     if means.streams != wiring.streams or means.mean.shape != shape:
         raise ValueError(
             f"the means are of a model with streams {', '.join(means.streams)} and "
             f"{means.mean.shape[1]} layers, this one has {', '.join(wiring.streams)} and "
-            f"{n_layers}: compute them of this model."
+            f"{wiring.n_rows}: compute them of this model."
         )
     row = means.mean[wiring.streams.index(read.stream), read.row]
     return torch.from_numpy(row[list(wiring.columns(read))])

@@ -56,19 +56,27 @@ class Block(NearestNames):
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
         if not self.parallel:
             self.hook_resid_mid = HookPoint()
-        self.hook_resid_post = HookPoint()
+        self.keeps_state = cfg.wiring.states
+        if self.keeps_state:
+            self.hook_resid_post = HookPoint()
 
     def forward(
         self, flow: Flow, past: LayerKeyValues | None = None
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """X_{l+1}, of what the block reads; ``past``: earlier keys and values when decoding."""
+    ) -> Float[Tensor, "batch pos *stream d_model"]:
+        """X_{l+1}, of what the block reads; with hyper-connections the streams behind it.
+
+        Args:
+            flow: What has been written so far.
+            past: Earlier keys and values, when decoding.
+        """
         residual, normed = self.inputs(flow.streams())
         attn_out = self.hook_attn_out(self.attn(normed["q"], normed["k"], normed["v"], past))
         read = flow.ffn_input(residual, attn_out)
         if not self.parallel:
             read = self.hook_resid_mid(read)
         mlp_out = self.hook_mlp_out(self.mlp(self.ln2(read)))
-        return self.hook_resid_post(flow.output(read, attn_out, mlp_out))
+        output = flow.output(read, attn_out, mlp_out)
+        return self.hook_resid_post(output) if self.keeps_state else output
 
     def inputs(self, streams: Streams) -> tuple[Float[Tensor, "batch pos d_model"], Streams]:
         """The R stream after its hook, and the q, k and v streams after hooks and norms."""

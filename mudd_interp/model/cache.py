@@ -19,7 +19,7 @@ class MUDDActivationCache(ComponentCache):
     Indexing (``cache["pattern", 3]``), ``to``, ``remove_batch_dim``, ``stack_activation`` and
     ``logit_attrs`` work as documented there. Where a method stacks components (``decompose_resid``,
     ``stack_head_results``, ``stack_neuron_results``, ``get_full_resid_decomposition``), each is
-    multiplied by its total coefficient (:meth:`path_coefficients`), so that the stack sums to the
+    multiplied by its total coefficient (:meth:`delta_coefficients`), so that the stack sums to the
     stream; in a plain Transformer all coefficients are one. What a head wrote as such is
     ``cache["result", l]``.
 
@@ -77,13 +77,13 @@ class MUDDActivationCache(ComponentCache):
         names = [("embed", axes.EMBED, 0)] if incl_embeds else []
         for block in range(place.layer + 1):
             if incl_attn and (block < place.layer or self._reads_own_attention(place)):
-                names.append((f"{block}_attn_out", axes.attn_out(block), block + 1))
+                names.append((f"{block}_attn_out", axes.attn_out(block), 1 + 2 * block))
             if incl_mlp and block < place.layer:
-                names.append((f"{block}_mlp_out", axes.mlp_out(block), block + 1))
-        coefficients = self._coefficients(place, pos)
+                names.append((f"{block}_mlp_out", axes.mlp_out(block), 2 + 2 * block))
+        coefficients = self._coefficients(place, pos, apply_ln)
         groups = [
-            weighted(self.kept(hook, pos)[..., None, :], coefficients[source])
-            for _, hook, source in names
+            weighted(self.kept(hook, pos)[..., None, :], coefficients[write])
+            for _, hook, write in names
         ]
         stack = self._stacked(groups, pos)
         if apply_ln:
@@ -138,9 +138,9 @@ class MUDDActivationCache(ComponentCache):
         errors are those of :meth:`decompose_resid`.
         """
         place, pos = self._place(layer, stream), as_slice(pos_slice)
-        coefficients = self._coefficients(place, pos)
+        coefficients = self._coefficients(place, pos, apply_ln)
         groups = [
-            weighted(self._heads(block, pos), coefficients[block + 1])
+            weighted(self._heads(block, pos), coefficients[1 + 2 * block])
             for block in range(place.layer)
         ]
         labels = [f"L{b}H{h}" for b in range(place.layer) for h in range(self.model.cfg.n_heads)]
@@ -171,9 +171,10 @@ class MUDDActivationCache(ComponentCache):
         """
         place, pos = self._place(layer, stream, mlp_input), as_slice(pos_slice)
         direction = self._direction(project_output_onto, place, stream, apply_ln, pos)
-        coefficients, neurons = self._coefficients(place, pos), Slice.unwrap(neuron_slice)
+        coefficients = self._coefficients(place, pos, apply_ln)
+        neurons = Slice.unwrap(neuron_slice)
         groups = [
-            self._neurons(block, coefficients[block + 1], direction, pos, neurons)
+            self._neurons(block, coefficients[2 + 2 * block], direction, pos, neurons)
             for block in range(place.layer)
         ]
         labels = self._neuron_labels(place.layer, neurons)
@@ -205,26 +206,31 @@ class MUDDActivationCache(ComponentCache):
         """
         place, pos = self._place(layer, stream, mlp_input), as_slice(pos_slice)
         direction = self._direction(project_output_onto, place, stream, apply_ln, pos)
-        coefficients = self._coefficients(place, pos)
+        coefficients = self._coefficients(place, pos, apply_ln)
         below, incl_mlp = range(place.layer), not self.model.cfg.attn_only
         attending = range(place.layer + self._reads_own_attention(place))
-        groups = [weighted(self._heads(b, pos), coefficients[b + 1], direction) for b in attending]
+        groups = [
+            weighted(self._heads(b, pos), coefficients[1 + 2 * b], direction) for b in attending
+        ]
         labels = [f"L{b}H{h}" for b in attending for h in range(self.model.cfg.n_heads)]
         if incl_mlp and expand_neurons:
             every = Slice(None)
-            groups += [self._neurons(b, coefficients[b + 1], direction, pos, every) for b in below]
+            groups += [
+                self._neurons(b, coefficients[2 + 2 * b], direction, pos, every) for b in below
+            ]
             labels += self._neuron_labels(place.layer, every)
         elif incl_mlp:
             outs = [self.kept(axes.mlp_out(b), pos)[..., None, :] for b in below]
-            groups += [weighted(out, coefficients[b + 1], direction) for b, out in enumerate(outs)]
+            groups += [
+                weighted(out, coefficients[2 + 2 * b], direction) for b, out in enumerate(outs)
+            ]
             labels += [f"{b}_mlp_out" for b in below]
         embed = self.kept(axes.EMBED, pos)
         bias = torch.zeros_like(embed)
         for b in attending:
-            own = self.model.output_bias(b, "attn").detach()
+            bias = bias + self.model.output_bias(b, "attn").detach() * coefficients[1 + 2 * b]
             if expand_neurons and incl_mlp and b < place.layer:
-                own = own + self.model.output_bias(b, "mlp").detach()
-            bias = bias + own * coefficients[b + 1]
+                bias = bias + self.model.output_bias(b, "mlp").detach() * coefficients[2 + 2 * b]
         groups += [
             weighted(embed[..., None, :], coefficients[0], direction),
             weighted(bias[..., None, :], None, direction),
@@ -305,6 +311,8 @@ class MUDDActivationCache(ComponentCache):
         stream: Stream | None,
         recompute: bool = False,
     ) -> Float[Tensor, "component *token d_model"]:
+        if self._norms_several(self._place(layer, stream, mlp_input)):
+            return self._centred(stack)  # each scale is in the coefficients
         return self.apply_ln_to_stack(
             stack,
             layer,

@@ -11,6 +11,8 @@ from transformer_lens.utilities.slice import Slice
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.model.lookup import LookupCache
+from mudd_interp.states import StateWiring
+from mudd_interp.wiring import Read
 
 
 class ReadPoint(NamedTuple):
@@ -50,9 +52,35 @@ class ComponentCache(LookupCache):
             ValueError: If there is no such stream, or a hook that is needed was not kept.
         """
         place, wiring = self._place(layer, stream), self.model.wiring
+        if not isinstance(wiring, StateWiring):
+            raise ValueError(
+                "attention and FFN of a block reach a read with coefficients of their own here: "
+                "cache.delta_coefficients gives them one by one."
+            )
         reads = [wiring.read(place.layer, place.stream)]
         ((_, found),) = wiring.components(reads, _Tape(self, as_slice(pos_slice)))
         return found
+
+    def delta_coefficients(
+        self,
+        layer: int | None = None,
+        stream: Stream = "r",
+        pos_slice: Any = None,
+        mlp_input: bool = False,
+    ) -> Float[Tensor, "*token write _"]:
+        """The total coefficient of what each sublayer wrote in a stream, all paths together.
+
+        Index 0 is the embedding, ``1 + 2 l`` what the attention of block ``l`` wrote, and ``2 + 2
+        l`` what its FFN did. Arguments and errors are those of :meth:`path_coefficients`.
+
+        Args:
+            layer: The block; ``None`` or ``n_layers`` is the final norm.
+            stream: Which of its inputs.
+            pos_slice: Positions, as TransformerLens slices them.
+            mlp_input: What the block's FFN reads.
+        """
+        read = self._read(self._place(layer, stream, mlp_input))
+        return self.model.wiring.delta_vectors(read, _Tape(self, as_slice(pos_slice)))
 
     def _place(
         self, layer: int | None, stream: Stream | None = None, mlp_input: bool = False
@@ -74,6 +102,13 @@ class ComponentCache(LookupCache):
     def _reads_own_attention(self, place: ReadPoint) -> bool:
         return place.mlp_input and not self.model.cfg.parallel_attn_mlp
 
+    def _read(self, place: ReadPoint) -> Read:
+        """What reads at a place."""
+        wiring = self.model.wiring
+        if place.mlp_input:
+            return wiring.at(f"mlp.{place.layer}")
+        return wiring.read(place.layer, place.stream)
+
     def _hook(self, place: ReadPoint) -> str:
         """The hook on the stream itself."""
         if place.layer == self.model.cfg.n_layers:
@@ -84,9 +119,9 @@ class ComponentCache(LookupCache):
 
     def _final_stream(self) -> str:
         """The final stream; of a plain model the last block's output, if only that is kept."""
+        final = self.model.wiring.read(self.model.cfg.n_layers).hook
         last = axes.resid_post(self.model.cfg.n_layers - 1)
-        kept = axes.RESID_FINAL in self.cache_dict or not self.additive
-        return axes.RESID_FINAL if kept else last
+        return final if final in self.cache_dict or not self.additive else last
 
     def _scale(self, place: ReadPoint, stream: Stream | None) -> str:
         """The hook on the scale of the norm of a block that reads a stream."""
@@ -105,13 +140,28 @@ class ComponentCache(LookupCache):
     def kept(self, name: str, pos: Slice) -> Float[Tensor, "..."]:
         """A cached tensor by its name, positions sliced."""
         self._require(name)
-        per_head = name.endswith(("hook_z", "hook_result"))
-        return pos.apply(self.cache_dict[name], dim=-3 if per_head else -2)
+        return pos.apply(self.cache_dict[name], dim=axes.position_axis(name))
 
-    def _coefficients(self, place: ReadPoint, pos: Slice) -> list[Float[Tensor, "*token _"]]:
-        """Of the embedding, and of each block below; where the FFN reads the block's own, that."""
-        total = self.path_coefficients(place.layer, place.stream, pos).unbind(-2)
-        return [*total, torch.ones_like(total[0])]
+    def _coefficients(
+        self, place: ReadPoint, pos: Slice, apply_ln: bool = False
+    ) -> Sequence[Float[Tensor, "*token _"]]:
+        """Of each write that reaches a place, as in :meth:`delta_coefficients`.
+
+        Where the head norms several streams, with ``apply_ln`` it is that of their normed sum: the
+        scales are in it.
+        """
+        wiring, tape = self.model.wiring, _Tape(self, pos)
+        if not (apply_ln and self._norms_several(place)):
+            return wiring.delta_vectors(self._read(place), tape).unbind(-2)
+        normed = [
+            wiring.delta_vectors(read, tape) / self.kept(str(read.norm_hook), pos)[..., None, :]
+            for read in wiring.finals
+        ]
+        return torch.stack(normed).sum(0).unbind(-2)
+
+    def _norms_several(self, place: ReadPoint) -> bool:
+        """Whether a place is a head that norms several streams one by one."""
+        return place.layer == self.model.cfg.n_layers and len(self.model.wiring.finals) > 1
 
     def _heads(self, layer: int, pos: Slice) -> Float[Tensor, "*token head d_model"]:
         result = axes.attn(layer, "hook_result")
@@ -156,6 +206,8 @@ class ComponentCache(LookupCache):
         if not apply_ln:
             return columns
         final = place.layer == self.model.cfg.n_layers
+        if self._norms_several(place):
+            return columns - columns.mean(0) if self._uses_ln_centering(0) else columns
         scale = self.kept(axes.FINAL_SCALE if final else self._scale(place, stream), pos)
         centred = self._uses_ln_centering(place.layer)
         return (columns - columns.mean(0) if centred else columns) / scale[..., None]

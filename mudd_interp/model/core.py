@@ -15,7 +15,7 @@ from mudd_interp.model.stacked import Weights
 from mudd_interp.model.switches import HookSwitches
 from mudd_interp.model.task import Task
 from mudd_interp.protocol import Front, ModelInfo, Trait
-from mudd_interp.states import StateWiring
+from mudd_interp.wiring import Wiring
 
 
 class HookedCore(CheckedHooks):
@@ -33,7 +33,7 @@ class HookedCore(CheckedHooks):
         raise NotImplementedError
 
     @property
-    def wiring(self) -> StateWiring:
+    def wiring(self) -> Wiring:
         """How much of each earlier write each of its reads takes."""
         raise NotImplementedError
 

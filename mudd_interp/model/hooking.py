@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.utilities.slice import Slice
 
-from mudd_interp.axes import unknown_name
+from mudd_interp.axes import position_axis, unknown_name
 from mudd_interp.model.cache import MUDDActivationCache
 from mudd_interp.model.named import NearestNames
 from mudd_interp.model.points import hook_tables
@@ -18,19 +18,6 @@ from mudd_interp.protocol import Hook, NamesFilter, Observer
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-PER_HEAD = (
-    "hook_q",
-    "hook_k",
-    "hook_v",
-    "hook_z",
-    "hook_result",
-    "hook_rot_q",
-    "hook_rot_k",
-    "hook_q_normed",
-    "hook_k_normed",
-)
-
 
 STREAM_INPUTS = ("hook_q_input", "hook_k_input", "hook_v_input")
 
@@ -58,7 +45,7 @@ class Save(Observer):
             kept = kept[0]
         if self.pos_slice is not None:
             # A copy: a view would keep the whole activation alive.
-            kept = self.pos_slice.apply(kept, dim=-3 if is_per_head(hook.name) else -2).clone()
+            kept = self.pos_slice.apply(kept, dim=position_axis(hook.name)).clone()
         self.cache[hook.name + self.suffix] = kept
 
 
@@ -70,11 +57,6 @@ def require_single(given: Any) -> None:
             f"remove_batch_dim needs a batch of one, got {len(given)}: leave it out, or run the "
             "prompts one by one."
         )
-
-
-def is_per_head(name: str) -> bool:
-    """Whether a hook's tensor has a head axis behind its position axis."""
-    return name.rpartition(".")[2] in PER_HEAD or ".q_norm." in name or ".k_norm." in name
 
 
 def _counterparts(name: str, known: Container[str]) -> set[str]:

@@ -41,6 +41,11 @@ class Norm(nn.Module):
         self.hook_scale = HookPoint()
         self.hook_normalized = HookPoint()
 
+    @property
+    def bias(self) -> Float[Tensor, " d"] | None:
+        """What it adds, or ``None`` if nothing."""
+        return getattr(self, "b", None)
+
     def forward(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         """Normalise, then apply the gain (and the bias, if there is one)."""
         return self.through(x, self.hook_scale, self.hook_normalized)
@@ -270,15 +275,25 @@ def linear_weight(d_in: int, d_out: int) -> nn.Parameter:
 
 
 class Embed(nn.Module):
-    """Token embedding, ``W_E`` of shape ``[d_vocab d_model]``."""
+    """Token embedding, ``W_E`` of shape ``[d_vocab d_model]``.
+
+    With learned positions ``W_pos`` of shape ``[n_ctx d_model]`` is added to it.
+    """
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
         self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model))
+        table = torch.empty(cfg.n_ctx, cfg.d_model) if cfg.learned_positions else None
+        self.W_pos = None if table is None else nn.Parameter(table)
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """One row of ``W_E`` for each token."""
-        return F.embedding(tokens, self.W_E)
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], start: int = 0
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """X_0 of tokens whose first position is ``start``."""
+        embedded = F.embedding(tokens, self.W_E)
+        if self.W_pos is None:
+            return embedded
+        return embedded + self.W_pos[start : start + tokens.shape[1]]
 
 
 class Unembed(nn.Module):

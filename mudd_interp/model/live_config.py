@@ -163,8 +163,10 @@ class LiveConfig(ConfigView):
 
     @property
     def positional_embedding_type(self) -> str:
-        """``"rotary"``, or ``"none"`` where attention is not told positions."""
-        return "rotary" if self.rotary_dim else "none"
+        """``"rotary"``; ``"standard"`` where they are learned and part of X_0; or ``"none"``."""
+        if self.rotary_dim:
+            return "rotary"
+        return "standard" if self.learned_positions else "none"
 
     @property
     def rotary_dim(self) -> int:

@@ -8,9 +8,11 @@ from torch import nn
 from mudd_interp.axes import unknown_name
 
 ELSEWHERE: dict[str, str] = {
-    "W_pos": "positions are rotated in, and have no weights",
-    "W_E_pos": "positions are rotated in, and have no weights",
-    "pos_embed": "positions are rotated in; X_0 is `hook_embed`",
+    "W_pos": "positions are rotated in, and have no weights; where they are learned, it is "
+    "`embed.W_pos`",
+    "W_E_pos": "positions are rotated in, and have no weights; where they are learned, they are "
+    "`embed.W_pos`",
+    "pos_embed": "positions are rotated in, or part of X_0, which is `hook_embed`",
     "original_model": "the model is no wrapper around another one",
     "enable_compatibility_mode": "no norm is folded and nothing is centred: with dense connections "
     "that would change what the model computes",

@@ -15,14 +15,14 @@ from mudd_interp.model.block import Block
 from mudd_interp.model.core import HookedCore
 from mudd_interp.model.forward import layer_index
 from mudd_interp.model.hooking import eager_where_hooked
-from mudd_interp.model.layers import Norm, init_weights, make_norm
+from mudd_interp.model.layers import Norm, init_weights
 from mudd_interp.model.live_config import LiveConfig
 from mudd_interp.model.points import enter
 from mudd_interp.model.task import Task
 from mudd_interp.model.weights import MUDDWeights
 from mudd_interp.model.wirings.base import Architecture
-from mudd_interp.protocol import Front, Inputs, ModelInfo, Trait
-from mudd_interp.states import StateWiring
+from mudd_interp.protocol import Front, Inputs, ModelInfo, Trait, require_traits
+from mudd_interp.wiring import Wiring
 
 
 class WiredBlocks(HookedCore):
@@ -57,8 +57,8 @@ class WiredBlocks(HookedCore):
         self.connections = cast(Architecture, cfg.wiring).build(cfg)
         for name, module in self.connections.modules.items():
             self.add_module(name, module)
-        self.hook_resid_final = HookPoint()
-        self.ln_final, self.unembed = make_norm(cfg), unembed
+        self.hook_resid_final, self.ln_final = self.connections.final(cfg)
+        self.unembed = unembed
         if not self.ln_final.w.is_meta:  # drawing on the meta device would import torch._dynamo
             self.init_weights()
         self.to(device=device, dtype=dtype)
@@ -80,11 +80,14 @@ class WiredBlocks(HookedCore):
     @property
     def traits(self) -> frozenset[Trait]:
         """What it is, of what not every model is."""
-        ends = self.front.traits | self.task.traits
-        causal: frozenset[Trait] = frozenset({"causal"})
-        following: frozenset[Trait] = frozenset({"next_token"})
-        # A token that a position sees it need not predict.
-        return ends | causal if self.config.attention_dir == "causal" else ends - following
+        found: set[Trait] = {*self.front.traits, *self.task.traits}
+        if self.config.wiring.states:
+            found.add("states")
+        if self.config.attention_dir == "causal":
+            found.add("causal")
+        else:
+            found.discard("next_token")  # a token that a position sees it need not predict
+        return frozenset(found)
 
     @property
     def weights(self) -> MUDDWeights:
@@ -97,12 +100,13 @@ class WiredBlocks(HookedCore):
         batch: Inputs,
         past: Sequence[LayerKeyValues] | None = None,
         stop_at_layer: int | None = None,
-    ) -> Float[Tensor, "batch pos d_model"]:
+    ) -> Float[Tensor, "batch pos *stream d_model"]:
         """The last aggregate X̄^R_L, or the R stream that enters block ``stop_at_layer``.
 
         ``X̄_0 = X_0``, ``X_{l+1} = B_l(X̄_l)``, ``X̄_{l+1} = DA_{l+1}(X_0..X_{l+1})`` (paper, 2.1).
         """
-        return self.run_blocks([self.hook_embed(self.embed(batch))], past, stop_at_layer)
+        embedded = self.embed(batch) if past is None else self.embed(batch, past[0].length)
+        return self.run_blocks([self.hook_embed(embedded)], past, stop_at_layer)
 
     def logits_from(
         self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
@@ -117,8 +121,9 @@ class WiredBlocks(HookedCore):
                 ``0 <= l <= n_layers``.
 
         Raises:
-            ValueError: If there are none, or more than the model has.
+            ValueError: If there are none, or more than the model has; or it keeps no states.
         """
+        require_traits(self, "a pass that goes on from states", ["states"])
         if not 0 < len(outputs) <= self.config.n_layers + 1:
             raise ValueError(
                 f"expected X_0 and up to {self.config.n_layers} outputs of blocks, got "
@@ -131,7 +136,7 @@ class WiredBlocks(HookedCore):
         outputs: Sequence[Float[Tensor, "batch pos d_model"]],
         past: Sequence[LayerKeyValues] | None = None,
         stop_at_layer: int | None = None,
-    ) -> Float[Tensor, "batch pos d_model"]:
+    ) -> Float[Tensor, "batch pos *stream d_model"]:
         """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``."""
         flow, start = self.connections.begin(), len(outputs) - 1
         for x in outputs:
@@ -140,12 +145,12 @@ class WiredBlocks(HookedCore):
             if layer == stop_at_layer:
                 return flow.streams()["r"]
             flow.write(self.blocks[layer](flow, None if past is None else past[layer]))
-        return enter(self.hook_resid_final, flow.streams()["r"])
+        return enter(self.hook_resid_final, flow.final())
 
     # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
 
     @property
-    def wiring(self) -> StateWiring:
+    def wiring(self) -> Wiring:
         """How much of each earlier write each of its reads takes."""
         return self.connections.wiring
 

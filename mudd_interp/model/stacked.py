@@ -10,10 +10,8 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.utilities.matrix import composition_scores
 
 from mudd_interp import axes
-from mudd_interp.axes import Stream
+from mudd_interp.axes import Stream, Sublayer
 from mudd_interp.model.live_config import ConfigView
-
-Sublayer = Literal["attn", "mlp"]
 
 BIASES: dict[str, tuple[Sublayer, str, tuple[Any, ...]]] = {
     "b_Q": ("attn", "W_Q", (slice(None), 0)),

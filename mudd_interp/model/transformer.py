@@ -47,7 +47,9 @@ class HookedMUDDTransformer(LanguageModel, WiredBlocks):
     @property
     def ends(self) -> MUDDEnds:
         """Its embedding, final norm and unembedding."""
-        return MUDDEnds(self.tokens, self.embed, self.ln_final, self.unembed)
+        return MUDDEnds(
+            self.tokens, self.embed, self.ln_final, self.unembed, self.connections.reduced
+        )
 
     def run(
         self,

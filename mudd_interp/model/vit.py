@@ -74,7 +74,8 @@ class HookedViT(HookedStack):
     @property
     def ends(self) -> MUDDEnds:
         """Its embedding, final norm and head."""
-        return ClassEnds(self.classes, self.embed, self.ln_final, self.unembed)
+        ends = self.embed, self.ln_final, self.unembed
+        return ClassEnds(self.classes, *ends, self.connections.final)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
@@ -161,4 +162,4 @@ class ClassEnds(MUDDEnds):
         Without a layer before the classes their mean over positions is the output, or with a class
         token what is said there.
         """
-        return self.unembed.decode(self.ln_final.fused(x))
+        return self.unembed.decode(self.ln_final.fused(self.reduced(x)))

@@ -1,13 +1,16 @@
 """The weights of ``HookedMUDDTransformer``, and directions in its final stream."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mudd_interp.axes import Stream
-from mudd_interp.model.ends import Ends
+from mudd_interp.axes import Stream, Sublayer
+from mudd_interp.model.ends import Ends, Vocabulary
 from mudd_interp.model.live_config import ConfigView
-from mudd_interp.model.stacked import Sublayer, Weights
+from mudd_interp.model.stacked import Weights
 
 
 class MUDDWeights(Weights):
@@ -70,7 +73,23 @@ class MUDDWeights(Weights):
 
 
 class MUDDEnds(Ends):
-    """The ends of our models; their unembedding has no bias, ``b_U`` is zeros."""
+    """The ends of our models; their unembedding has no bias, ``b_U`` is zeros.
+
+    Args:
+        reduced: From what flows to what the final norm is given; other arguments are of
+            :class:`Ends`.
+    """
+
+    def __init__(
+        self,
+        tokens: Vocabulary,
+        embed: Any,
+        ln_final: Any,
+        unembed: Any,
+        reduced: Callable[[Tensor], Tensor],
+    ):
+        super().__init__(tokens, embed, ln_final, unembed)
+        self.reduced = reduced
 
     def gain(self) -> Float[Tensor, " d_model"]:
         """What the final norm multiplies by."""
@@ -78,10 +97,10 @@ class MUDDEnds(Ends):
 
     def bias(self) -> Float[Tensor, " d_model"] | None:
         """What the final norm adds, or ``None`` if nothing."""
-        return getattr(self.ln_final, "b", None)
+        return self.ln_final.bias
 
     def decode_stream(
-        self, x: Float[Tensor, "batch pos d_model"]
+        self, x: Float[Tensor, "batch pos *stream d_model"]
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        """See :meth:`Ends.decode_stream`."""
-        return self.unembed(self.ln_final.fused(x))
+        """See :meth:`Ends.decode_stream`; all streams of hyper-connections at once, too."""
+        return self.unembed(self.ln_final.fused(self.reduced(x)))

@@ -7,9 +7,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mudd_interp.analysis import DenseWeights, WeightDistribution, counterpart, edge_index
+from mudd_interp.analysis import (
+    DenseWeights,
+    WeightDistribution,
+    check_same_rows,
+    counterpart,
+    edge_index,
+)
 from mudd_interp.axes import Stream
-from mudd_interp.viz.edges import LEGEND, Limits, padded
+from mudd_interp.viz.edges import LEGEND, Limits, edge_name, padded
 from mudd_interp.viz.theme import BASELINE, STREAM_STYLES, LineStyle, escape, finish, source_line
 
 _LEAST_BINS = 40  # the least width of the x axis
@@ -76,6 +82,7 @@ def edge_distribution_figure(
             not of one model on the same tokens.
     """
     _check_same_run(distribution, weights)
+    check_same_rows([each.provenance for each in (weights, baseline) if each is not None])
     own = counterpart(stream, weights.streams)
     edge = _edge(weights, own, layer, source, rectified)
     bins = _bins(distribution, own, layer, source)
@@ -92,7 +99,7 @@ def edge_distribution_figure(
     ends = [*band, *bins["low"], *bins["high"], *(line.value for line in lines)]
     return finish(
         figure,
-        f"Distribution of the weight of source {source} in stream {own.upper()} of layer {layer}",
+        f"Distribution of the weight of {edge_name(weights.provenance, own, layer, source)}",
         _definition(distribution, bins, rectified, edge["factor"]),
         source_line(provenances),
         xaxis={

@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float64
 
 from mudd_interp.analysis import (
+    Provenance,
     TokenWeights,
     check_position,
+    check_same_rows,
     check_same_tokens,
     counterpart,
     rectify,
@@ -70,6 +72,7 @@ def edge_figure(
             models do not split the text into the same tokens.
     """
     results = [result] if baseline is None else [result, baseline]
+    check_same_rows([each.provenance for each in results])
     tables = [_table(each, stream, layer, source, rectified) for each in results]
     own = counterpart(stream, result.streams)
     styles = [BASELINE if as_baseline else STREAM_STYLES[own], BASELINE]
@@ -83,7 +86,7 @@ def edge_figure(
         figure.add_trace(_ring(tables[0], position, styles[0]))
     return finish(
         figure,
-        f"Weight of source {source} in stream {own.upper()} of layer {layer}, token by token",
+        f"Weight of {edge_name(result.provenance, own, layer, source)}, token by token",
         f"{'weight × norm of the source at the token' if rectified else 'weight, dimensionless'}; "
         "what is above or below the learned static part is dynamic",
         source_line([each.provenance for each in results]),
@@ -115,6 +118,13 @@ def edge_limits(
         ValueError: If one of them has no such edge, with the range of possible edges.
     """
     return _padded([_table(each, stream, layer, source, rectified) for each in results])
+
+
+def edge_name(of: Provenance, stream: Stream, layer: int, source: int) -> str:
+    """An edge in the words of a title."""
+    if of.rows:
+        return f"{of.sources[source]} in what {of.rows[layer]} reads"
+    return f"source {source} in stream {stream.upper()} of layer {layer}"
 
 
 def padded(values: Float64[np.ndarray, "..."]) -> Limits:

@@ -62,7 +62,7 @@ def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Fig
     sure = "" if np.isnan(low).any() else f"; of {unsure:.0%} the 95% interval holds 0"
     name = "change of loss" if effect == "loss" else "KL"
     return finish(
-        triangles(frame.rename(columns={effect: name}), streams, [name]),
+        triangles(frame.rename(columns={effect: name}), streams, [name], of=sweep.provenance),
         f"What cutting each edge of {sweep.provenance.model} does",
         f"{_EFFECTS[effect]}; loss without edits {sweep.loss:.4f}; colours end at ±{end:.3g} "
         f"({stated}){sure}",
@@ -209,19 +209,21 @@ def edge_patch_figure(result: EdgePatch, answers: tuple[str, str]) -> go.Figure:
     whole: Any = result.stream_frame
     streams: list[Stream] = [s for s in STREAMS if s in set(frame["stream"])]
     end, stated = scale_end(frame[["change"]].to_numpy(), None)
-    figure = triangles(frame.astype({"layer": int, "source": int}), streams, ["change"])
+    table = frame.astype({"layer": int, "source": int})
+    figure = triangles(table, streams, ["change"], of=result.provenance)
     for trace, stream in zip(figure.data, streams, strict=True):
         _add_whole(trace, whole[whole["stream"] == stream], stream)
     n_sources = 1 + int(frame["source"].max())
     ticks: Any = [*range(0, n_sources, 2), n_sources + 1]
-    figure.update_xaxes(tickvals=ticks, ticktext=[*map(str, ticks[:-1]), "all"])
+    names = result.provenance.sources or range(n_sources)
+    figure.update_xaxes(tickvals=ticks, ticktext=[*(str(names[j]) for j in ticks[:-1]), "all"])
     first, second = (shown(answer) for answer in answers)
     clean, corrupted = float(result.clean.mean()), float(result.corrupted.mean())
     return finish(
         figure,
         f"What each edge of {result.provenance.model} carries of a difference between prompts",
         f"change of logit “{first}” − logit “{second}” at the last token when an edge of the clean "
-        f"run carries weight × X_source of the corrupted one, in logits; clean {clean:.3f}, "
+        f"run carries weight × source of the corrupted one, in logits; clean {clean:.3f}, "
         f"corrupted {corrupted:.3f}; all: the whole stream; colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance]),
         coloraxis=scale(end, "logits"),
@@ -289,6 +291,7 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
         subplot_titles=["all aggregations", "one aggregation, all streams"],
     )
     figure.update_annotations(font_size=12.5)
+    rows_of = sweep.provenance.rows
     for action, (name, colour) in _ACTIONS.items():
         rows = whole[whole["action"] == action]
         for column, part in enumerate(
@@ -297,11 +300,11 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
             labels = (
                 ["all" if s is None else str(s).upper() for s in part["stream"]]
                 if column == 1
-                else [str(layer) for layer in part["layer"]]
+                else [rows_of[int(i)] if rows_of else str(i) for i in part["layer"]]
             )
             bar = _bars(part, labels, name, colour).update(showlegend=column == 1)
             figure.add_trace(bar, row=1, col=column)
-    for column, name in enumerate(("stream", "layer i"), start=1):
+    for column, name in enumerate(("stream", "read by" if rows_of else "layer i"), start=1):
         figure.update_xaxes(type="category", title=name, showgrid=False, col=column)
     title = "change of loss, nats per token"
     figure.update_yaxes(title=title, zeroline=True, zerolinecolor="#999999")

@@ -64,10 +64,9 @@ def logit_lens_figure(
         _add_map(figure, each, own, positions, column)
     texts = [result.tokens[t] for t in positions]
     figure.update_xaxes(title="token", **token_ticks(positions, texts))
-    depth = "output X<sub>j</sub>" if kind == "x" else f"{stream_title(kind)} of block"
+    depth, named = _words(result, kind)
     figure.update_yaxes(title=depth, col=1)
     rows = max(len(each.rows(kind if kind in each.kinds else "r")) for each in results)
-    named = "every output X_j" if kind == "x" else f"stream {kind.upper()} of every block"
     return finish(
         figure,
         f"Logit lens: what {named} would predict",
@@ -86,12 +85,22 @@ def logit_lens_figure(
     )
 
 
+def _words(result: LogitLens, kind: Kind) -> tuple[str, str]:
+    """What the axis and the title call the rows."""
+    if kind != "x":
+        return f"{stream_title(kind)} of block", f"stream {kind.upper()} of every block"
+    if result.provenance.rows:
+        return "all streams in front of block", "all streams in front of every block"
+    return "output X<sub>j</sub>", "every output X_j"
+
+
 def _add_map(
     figure: go.Figure, result: LogitLens, kind: Kind, positions: Sequence[int], column: int
 ) -> None:
     rows, columns = result.rows(kind), np.array(positions)
     depths = np.array(result.depths)[rows]
-    if kind == "x":  # the last aggregate on top: with dense connections it is not one of the X_j
+    if kind == "x" and not result.provenance.rows:
+        # The last aggregate on top: with dense connections it is not one of the X_j.
         rows, depths = np.append(rows, len(result.kinds) - 1), np.append(depths, len(depths))
     tokens = [[result.top_tokens[row][t] for t in positions] for row in rows]
     probability = result.top_probability[np.ix_(rows, columns)]

@@ -29,18 +29,20 @@ def path_coefficients_figure(
     frame = rectify(frame) if rectified else frame
     end = robust_limit(frame["coefficient"].to_numpy()) if limit is None else limit
     stated = "a common scale" if limit is not None else f"{ROBUST_QUANTILE:.0%} of non-zero values"
-    figure = triangles(frame, result.streams, ["coefficient"])
-    figure.for_each_xaxis(
-        lambda axis: axis.update(title="written by: 0 embedding, j block j − 1"),
-        selector=lambda axis: bool(axis.title.text),
-    )
+    named = bool(result.provenance.rows)
+    figure = triangles(frame, result.streams, ["coefficient"], of=result.provenance)
+    if not named:
+        figure.for_each_xaxis(
+            lambda axis: axis.update(title="written by: 0 embedding, j block j − 1"),
+            selector=lambda axis: bool(axis.title.text),
+        )
     unit = "coefficient × norm of what was written" if rectified else "coefficient, dimensionless"
     return finish(
         figure,
         f"Path coefficients of {result.provenance.model} at token {position} "
         f"“{shown(result.tokens[position])}”{', rectified' if rectified else ''}",
-        f"{unit}: the weights of all paths from a component to a stream, summed; layer i feeds "
-        f"block i + 1; colours end at ±{end:.3g} ({stated})",
+        f"{unit}: the weights of all paths from a component to a stream, summed; "
+        f"{'' if named else 'layer i feeds block i + 1; '}colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance]),
         coloraxis=scale(end, "coefficient × norm" if rectified else "coefficient"),
         margin=MARGIN,

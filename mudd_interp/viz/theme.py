@@ -249,6 +249,13 @@ def token_ticks(positions: Iterable[int], tokens: Iterable[str]) -> dict[str, An
     }
 
 
+def named_ticks(names: Sequence[str], at_most: int = 16) -> dict[str, Any]:
+    """Axis settings for names at whole numbers from 0, thinned to a readable number."""
+    ticks = integer_ticks(len(names), at_most)
+    shown_at: list[int] = ticks["tickvals"]
+    return {**ticks, "ticktext": [escape(str(names[at])) for at in shown_at]}
+
+
 def integer_ticks(count: int, at_most: int = 16) -> dict[str, Any]:
     """Axis settings for whole numbers ``0..count-1``, thinned to a readable number."""
     step = -(-count // at_most)

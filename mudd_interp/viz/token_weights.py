@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from mudd_interp.analysis import TokenWeights, rectify, token_weights_difference
+from mudd_interp.analysis import TokenWeights, check_same_rows, rectify, token_weights_difference
 from mudd_interp.viz.theme import (
     ROBUST_QUANTILE,
     finish,
@@ -65,8 +65,9 @@ def token_weights_figure(
     if baseline is not None:
         parts.append(f"×: what {baseline.provenance.model} (baseline) reads most")
         provenances.append(baseline.provenance)
+    check_same_rows(provenances)
     return finish(
-        triangles(frames[0], result.streams, [statistic], *frames[1:]),
+        triangles(frames[0], result.streams, [statistic], *frames[1:], of=result.provenance),
         f"Dense weights of {result.provenance.model} at token {_token(result, position)}"
         f"{', rectified' if rectified else ''}",
         "; ".join(parts),
@@ -103,7 +104,7 @@ def token_weights_difference_figure(
     end, stated = scale_end(frame[[statistic]].to_numpy(), limit)
     names = [each.provenance.model for each in (result, baseline)]
     return finish(
-        triangles(frame, result.streams, [statistic]),
+        triangles(frame, result.streams, [statistic], of=result.provenance),
         f"Dense weights at token {_token(result, position)}{', rectified' if rectified else ''}: "
         f"{names[0]} − {names[1]}",
         f"{names[0]} − {names[1]}, {_unit(rectified)}; {_DEFINITIONS[statistic]}; "

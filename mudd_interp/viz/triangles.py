@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float64
 from plotly.subplots import make_subplots
 
-from mudd_interp.analysis import counterpart
+from mudd_interp.analysis import Provenance, counterpart
 from mudd_interp.axes import Stream
 from mudd_interp.viz.theme import (
     BASELINE,
@@ -19,6 +19,7 @@ from mudd_interp.viz.theme import (
     SIGNED,
     colorbar,
     integer_ticks,
+    named_ticks,
     robust_limit,
     stream_title,
 )
@@ -26,6 +27,9 @@ from mudd_interp.viz.theme import (
 Grid = Float64[np.ndarray, "layer source"]
 Panel = tuple[str, Stream]
 """A statistic, and its stream."""
+
+Names = tuple[tuple[str, ...], tuple[str, ...]]
+"""What rows and sources are called, where they are no aggregations and states; else empty."""
 
 _ROW = 200  # pixels of each row of triangles beyond the second
 MARGIN = {"l": 75, "r": 30, "t": 115, "b": 60}
@@ -36,6 +40,8 @@ def triangles(
     streams: Sequence[Stream],
     statistics: Sequence[str],
     baseline: pd.DataFrame | None = None,
+    *,
+    of: Provenance,
 ) -> go.Figure:
     """A triangle for each stream and statistic; what does not exist is blank.
 
@@ -46,6 +52,7 @@ def triangles(
         baseline: The same table of the model beside it: in each row a cross on the source that it
             reads most, and none where all is zero. If it has one stream, ``r``, that stands for
             each of the four.
+        of: Of the results, which says what rows and sources are called.
 
     Raises:
         ValueError: If the models differ in their number of layers.
@@ -53,18 +60,21 @@ def triangles(
     panels: list[Panel] = [(statistic, stream) for statistic in statistics for stream in streams]
     columns = _columns(len(statistics), len(streams))
     rows, n_layers = -(-len(panels) // columns), _n_layers(frame)
-    traces: list[Any] = [_triangle(frame, panel) for panel in panels]
+    names = (of.rows, of.sources)
+    traces: list[Any] = [_triangle(frame, panel, names) for panel in panels]
     if baseline is not None:
         _check_depth(n_layers, _n_layers(baseline))
         traces += [_crosses(baseline, panel) for panel in panels]
     for i, trace in enumerate(traces):
         number = i % len(panels)
         trace.xaxis, trace.yaxis = (f"{letter}{number + 1 if number else ''}" for letter in "xy")
-    return go.Figure(traces, _layout(tuple(panels), rows, columns, n_layers))
+    return go.Figure(traces, _layout(tuple(panels), rows, columns, n_layers, names))
 
 
 @cache
-def _layout(panels: tuple[Panel, ...], rows: int, columns: int, n_layers: int) -> Mapping[str, Any]:
+def _layout(
+    panels: tuple[Panel, ...], rows: int, columns: int, n_layers: int, names: Names
+) -> Mapping[str, Any]:
     """Axes and titles of the panels, row by row: Plotly's own layout of them takes long."""
     figure = make_subplots(
         rows=rows,
@@ -76,18 +86,26 @@ def _layout(panels: tuple[Panel, ...], rows: int, columns: int, n_layers: int) -
         vertical_spacing=0.22 / max(2, rows),
     )
     figure.update_annotations(font_size=12.5)
-    figure.update_xaxes(showgrid=False, **integer_ticks(n_layers + 1, 9))
-    figure.update_yaxes(showgrid=False, **integer_ticks(n_layers, 9))
-    figure.update_xaxes(title="source X<sub>j</sub>", row=rows)
-    figure.update_yaxes(title="layer i", col=1)
+    reads, writes = names
+    if reads:
+        figure.update_xaxes(showgrid=False, **named_ticks(writes, 9))
+        figure.update_yaxes(showgrid=False, **named_ticks(reads, 9))
+    else:
+        figure.update_xaxes(showgrid=False, **integer_ticks(n_layers + 1, 9))
+        figure.update_yaxes(showgrid=False, **integer_ticks(n_layers, 9))
+    figure.update_xaxes(title="written by" if reads else "source X<sub>j</sub>", row=rows)
+    figure.update_yaxes(title="read by" if reads else "layer i", col=1)
     return {k: v for k, v in figure.layout.to_plotly_json().items() if k != "template"}
 
 
-def grid(frame: pd.DataFrame, panel: Panel) -> Grid:
-    """One triangle: rows are aggregations, columns are sources, NaN where there is no weight."""
+def grid(frame: pd.DataFrame, panel: Panel, n_sources: int = 0) -> Grid:
+    """One triangle: rows are aggregations, columns are sources, NaN where there is no weight.
+
+    Without a number of sources there is one more of them than aggregations.
+    """
     statistic, stream = panel
     n_layers, rows = _n_layers(frame), frame.loc[frame["stream"] == stream]
-    values = np.full((n_layers, n_layers + 1), np.nan)
+    values = np.full((n_layers, n_sources or n_layers + 1), np.nan)
     values[rows["layer"], rows["source"]] = rows[statistic]
     return values
 
@@ -131,14 +149,14 @@ def _check_depth(n_layers: int, baseline: int) -> None:
         )
 
 
-def _triangle(frame: pd.DataFrame, panel: Panel) -> go.Heatmap:
+def _triangle(frame: pd.DataFrame, panel: Panel, names: Names) -> go.Heatmap:
     statistic, stream = panel
-    hover = (
-        f"layer %{{y}}, source X<sub>%{{x}}</sub><br>{statistic} %{{z:.4g}}"
-        f"<extra>{stream.upper()}</extra>"
-    )
+    reads, writes = names
+    edge = "%{text}" if reads else "layer %{y}, source X<sub>%{x}</sub>"
+    hover = f"{edge}<br>{statistic} %{{z:.4g}}<extra>{stream.upper()}</extra>"
     return go.Heatmap(
-        z=grid(frame, panel),
+        z=grid(frame, panel, len(writes)),
+        text=[[f"{read} of {write}" for write in writes] for read in reads] or None,
         coloraxis="coloraxis",
         hovertemplate=hover,
         hoverongaps=False,

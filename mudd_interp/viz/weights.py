@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mudd_interp.analysis import DenseWeights, rectify, weights_difference
+from mudd_interp.analysis import DenseWeights, check_same_rows, rectify, weights_difference
 from mudd_interp.viz.theme import finish, robust_limit, source_line
 from mudd_interp.viz.triangles import MARGIN, height, scale, scale_end, triangles
 
@@ -53,8 +53,9 @@ def weights_figure(
     if baseline is not None:
         parts.append(f"×: what {baseline.provenance.model} (baseline) reads most")
         provenances.append(baseline.provenance)
+    check_same_rows(provenances)
     return finish(
-        triangles(frame, result.streams, statistics, other),
+        triangles(frame, result.streams, statistics, other, of=result.provenance),
         f"Dense weights of {model}{', rectified' if rectified else ''}",
         "; ".join(parts),
         source_line(provenances),
@@ -90,7 +91,7 @@ def weights_difference_figure(
     end, stated = scale_end(frame[list(statistics)].to_numpy(), limit)
     names = [each.provenance.model for each in (result, baseline)]
     return finish(
-        triangles(frame, result.streams, statistics),
+        triangles(frame, result.streams, statistics, of=result.provenance),
         f"Dense weights{', rectified' if rectified else ''}: {names[0]} − {names[1]}",
         f"{names[0]} − {names[1]}, {_unit(rectified)}; {_definition(statistics)}; "
         f"colours end at ±{end:.3g} ({stated})",

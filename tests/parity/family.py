@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mudd_interp.config import Classes, ModelConfig, Patches, reallocate
 from mudd_interp.model import HookedMUDDTransformer, HookedViT
-from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
+from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -61,6 +61,34 @@ FAMILY: dict[str, ModelConfig] = {
     "DenseFormer, period 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(period=2, dilation=2)),
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
+
+HYPER: dict[str, ModelConfig] = {
+    "HC, static": ModelConfig(**SMALL, wiring=Hyper(n_streams=2, gates="static", mixing="free")),
+    "HC": ModelConfig(**SMALL, **PYTHIA, wiring=Hyper(n_streams=3, gates="tanh", mixing="free")),
+    "HC, not mixed, gated head": ModelConfig(
+        **SMALL, wiring=Hyper(n_streams=3, gates="tanh", mixing="identity", head="gate", eps=0.0)
+    ),
+    "mHC": ModelConfig(**SMALL, wiring=Hyper()),
+    "mHC, rows exact, gated head": ModelConfig(
+        **SMALL, wiring=Hyper(n_streams=3, exact="rows", rounds=3, head="gate")
+    ),
+    "mHC, delayed": ModelConfig(
+        **SMALL, wiring=Hyper(n_streams=2, exact="rows", delayed=True, head="last")
+    ),
+    "mHC, not mixed": ModelConfig(**SMALL, **PYTHIA, wiring=Hyper(mixing="identity", head="gate")),
+    "mHC-lite": ModelConfig(**SMALL, wiring=Hyper(n_streams=3, mixing="permutations")),
+}
+"""Hyper-connections, every choice of gates, mixing and head."""
+
+NORMED_HEADS: dict[str, ModelConfig] = {
+    "mHC, each stream normed": ModelConfig(
+        **SMALL, **PYTHIA, wiring=Hyper(n_streams=3, head="norms")
+    ),
+    "HC, each stream normed": ModelConfig(
+        **SMALL, wiring=Hyper(n_streams=2, gates="tanh", mixing="free", head="norms", eps=0.0)
+    ),
+}
+"""Hyper-connections whose head norms every stream: there is no one final stream."""
 
 BIDIRECTIONAL: dict[str, ModelConfig] = {
     "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),

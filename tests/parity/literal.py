@@ -4,6 +4,7 @@ An independent reading of the equations, for the tests: it shares no code with t
 the configuration, takes the model's state dict, and computes in float64. Speed is not a goal.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from mudd_interp.axes import STREAMS
 from mudd_interp.config import Classes, ModelConfig, Patches
 from mudd_interp.config.wiring import flags_of_wiring
-from mudd_interp.model.wirings import Static
+from mudd_interp.model.wirings import Hyper, Static
 
 Weights = dict[str, Tensor]
 
@@ -212,3 +213,118 @@ def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
     normed = norm(streams["r"], w, "ln_final", cfg)
     found["logits"] = class_logits(normed, w, cfg) if is_image else normed @ w["unembed.W_U"]
     return found
+
+
+# --- Hyper-connections --------------------------------------------------------------------------
+
+
+def gate(x: Tensor, w: Weights, name: str, hyper: Hyper, t: int) -> Tensor:
+    """One gate at one token, before its bounds; ``x`` is [stream pos d_model]."""
+    static = w[f"{name}.b"]
+    if hyper.gates == "static":
+        return static
+    part, a, matrix = name.rpartition(".")[0], w[f"{name}.a"], w[f"{name}.W"]
+    if hyper.gates == "sigmoid":
+        flat = torch.cat([stream[t] for stream in x])
+        return static + a * (rms(flat, hyper.eps) * w[f"{part}.norm.w"] @ matrix).view_as(static)
+    of_streams = [torch.tanh(rms(s[t], hyper.eps) * w[f"{part}.norm.w"] @ matrix) for s in x]
+    found = static.clone()
+    for i, dynamic in enumerate(of_streams):
+        found[..., i] += a * (dynamic if static.ndim == 2 else dynamic[0])
+    return found
+
+
+def mixing(logits: Tensor, hyper: Hyper) -> Tensor:
+    """T [new old]."""
+    n = hyper.n_streams
+    if hyper.mixing == "permutations":
+        found, shares = torch.zeros(n, n), torch.exp(logits) / torch.exp(logits).sum()
+        for share, order in zip(shares, itertools.permutations(range(n)), strict=True):
+            for old, new in enumerate(order):
+                found[new, old] += share
+        return found
+    if hyper.mixing == "sinkhorn":
+        found = torch.exp(logits)
+        for _ in range(hyper.rounds):
+            for dim in (1, 0) if hyper.exact == "columns" else (0, 1):
+                found = found / found.sum(dim, keepdim=True)
+        return found
+    return logits
+
+
+def run_hyper(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    """Logits and the input of every sublayer and of the head, of one sequence, in float64."""
+    w = {name: value.double() for name, value in state.items()}
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return _run_hyper(tokens, w, cfg)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _run_hyper(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    hyper = cfg.wiring
+    assert isinstance(hyper, Hyper)
+    embedded = w["embed.W_E"][tokens]
+    x, found = torch.stack([embedded] * hyper.n_streams), dict[str, Tensor]()
+    before = [torch.eye(hyper.n_streams)[0]] * len(tokens)
+    for site in range(2 * cfg.n_layers):
+        layer, part = site // 2, ("attn", "mlp")[site % 2]
+        own = reading(x, w, f"hyper.{layer}.{part}", hyper)
+        read = taken(x, before if hyper.delayed else own)
+        x, before, found[f"{part}.{layer}"] = site_of(x, read, w, site, cfg), own, read
+    return found | head(x, before, w, cfg)
+
+
+def reading(x: Tensor, w: Weights, name: str, hyper: Hyper) -> list[Tensor]:
+    """p at each token."""
+    found = [gate(x, w, f"{name}.pre", hyper, t) for t in range(x.shape[1])]
+    return [torch.sigmoid(p) for p in found] if hyper.gates == "sigmoid" else found
+
+
+def taken(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """A weighted sum of the streams at each token."""
+    read = torch.zeros_like(x[0])
+    for t, p in enumerate(weights):
+        for i, stream in enumerate(x):
+            read[t] += p[i] * stream[t]
+    return read
+
+
+def site_of(x: Tensor, read: Tensor, w: Weights, site: int, cfg: ModelConfig) -> Tensor:
+    """The streams behind a sublayer that read what it did."""
+    hyper, layer, part = cfg.wiring, site // 2, ("attn", "mlp")[site % 2]
+    assert isinstance(hyper, Hyper)
+    normed = norm(read, w, f"blocks.{layer}.ln{1 + site % 2}", cfg)
+    if part == "attn":
+        y = attention(dict.fromkeys("qkv", normed), w, f"blocks.{layer}.attn", cfg)
+    else:
+        y = mlp(normed, w, f"blocks.{layer}.mlp", cfg)
+    kept, name = torch.zeros_like(x), f"hyper.{layer}.{part}"
+    for t in range(x.shape[1]):
+        mix, post = torch.eye(len(x)), gate(x, w, f"{name}.post", hyper, t)
+        if hyper.mixing != "identity":
+            mix = mixing(gate(x, w, f"{name}.mix", hyper, t), hyper)
+        if hyper.gates == "sigmoid":
+            post = 2 * torch.sigmoid(post)
+        for i in range(len(x)):
+            kept[i, t] = post[i] * y[t] + sum(mix[i, j] * x[j, t] for j in range(len(x)))
+    return kept
+
+
+def head(x: Tensor, last: list[Tensor], w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    """What the head reads, and the logits."""
+    hyper = cfg.wiring
+    assert isinstance(hyper, Hyper)
+    if hyper.head == "norms":
+        normed = sum((norm(row, w, "ln_final.norm", cfg) for row in x), torch.zeros_like(x[0]))
+        rows = {f"final.{i}": row for i, row in enumerate(x)}
+        return {**rows, "logits": normed @ w["unembed.W_U"]}
+    weights = {
+        "sum": [torch.ones(len(x))] * x.shape[1],
+        "gate": reading(x, w, "hyper.head", hyper) if hyper.head == "gate" else [],
+        "last": last,
+    }
+    final = taken(x, weights[hyper.head])
+    return {"final": final, "logits": norm(final, w, "ln_final", cfg) @ w["unembed.W_U"]}

@@ -1,14 +1,25 @@
 """Every rung of Table 5, and every option beside it, against the equations written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mudd_interp import axes
 from mudd_interp.model import HookedMUDDTransformer
 from tests.parity import literal
-from tests.parity.family import BIDIRECTIONAL, FAMILY, random_model, random_tokens
+from tests.parity.family import (
+    BIDIRECTIONAL,
+    FAMILY,
+    HYPER,
+    NORMED_HEADS,
+    random_model,
+    random_tokens,
+)
 
 EVERY = FAMILY | BIDIRECTIONAL
+STREAMED = HYPER | NORMED_HEADS
+RUN = EVERY | STREAMED
 
 # float64 rounding, summed in another order over a few layers.
 TOLERANCE = 1e-10
@@ -34,6 +45,32 @@ def test_agrees_with_the_equations(name: str):
         torch.testing.assert_close(final, expected["final"], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", STREAMED)
+def test_hyper_connections_agree_with_the_equations(name: str):
+    cfg = STREAMED[name]
+    model, tokens = random_model(cfg), random_tokens(cfg)
+    logits, cache = model.run_with_cache(tokens)
+    for row, ids in enumerate(tokens):
+        expected = literal.run_hyper(ids, model.state_dict(), cfg)
+        assert set(expected) == {"logits", *(read.label for read in model.wiring.reads)}
+        torch.testing.assert_close(logits[row], expected["logits"], rtol=0, atol=TOLERANCE)
+        for read in model.wiring.reads:
+            found = cache[read.hook][row]
+            torch.testing.assert_close(found, expected[read.label], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["HC, static", "HC"])
+def test_fresh_hyper_connections_are_the_plain_twin(name: str):
+    """All streams are the plain residual, and their sum, n of it, is normed (2409.19606)."""
+    cfg = replace(HYPER[name], eps=1e-30)  # an epsilon is not the same beside n times the stream
+    torch.manual_seed(0)
+    model = HookedMUDDTransformer(cfg, dtype=torch.float64)
+    torch.manual_seed(0)
+    twin = HookedMUDDTransformer(cfg.plain(), dtype=torch.float64)
+    tokens = random_tokens(cfg)
+    torch.testing.assert_close(model(tokens), twin(tokens), rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_fresh_model_is_its_plain_twin(name: str):
     cfg = FAMILY[name]
@@ -45,9 +82,9 @@ def test_a_fresh_model_is_its_plain_twin(name: str):
     torch.testing.assert_close(model(tokens), twin(tokens), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", RUN)
 def test_with_and_without_gradients_hooks_and_cache_the_numbers_are_the_same(name: str):
-    cfg = EVERY[name]
+    cfg = RUN[name]
     model, tokens = random_model(cfg), random_tokens(cfg)
     stacked = model(tokens).detach()
     with torch.no_grad():
@@ -57,9 +94,9 @@ def test_with_and_without_gradients_hooks_and_cache_the_numbers_are_the_same(nam
     torch.testing.assert_close(everything, stacked, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", FAMILY | STREAMED)
 def test_decoding_with_keys_and_values_agrees_with_the_whole_prefix(name: str):
-    cfg = FAMILY[name]
+    cfg = RUN[name]
     model, tokens = random_model(cfg), random_tokens(cfg, pos=9)
     whole = model(tokens)
     past = model.new_kv_cache(batch=2, pos=9)

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mudd_interp.axes import Stream
+from mudd_interp.axes import Stream, Sublayer
 from mudd_interp.model.bridge.config import BridgeConfig
 from mudd_interp.model.ends import Ends
-from mudd_interp.model.stacked import Sublayer, Weights
+from mudd_interp.model.stacked import Weights
 from mudd_interp.model.tokens import Tokens
 
 

@@ -3,14 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.wiring import WiringConfig
-from mudd_interp.states import StateWiring
+from mudd_interp.model.layers import Norm, make_norm
+from mudd_interp.wiring import Wiring
 
 Streams = Mapping[Stream, Float[Tensor, "batch pos d_model"]]
 
@@ -27,13 +30,17 @@ class Flow:
     def __init__(self, parallel: bool):
         self.parallel = parallel
 
-    def write(self, x: Float[Tensor, "batch pos d_model"]) -> None:
+    def write(self, x: Float[Tensor, "batch pos *stream d_model"]) -> None:
         """X_0, or a block's output."""
         self.newest = x
 
     def streams(self) -> Streams:
         """What the next block reads, or on stream r the final norm."""
         return same_streams(self.newest)
+
+    def final(self) -> Float[Tensor, "batch pos *stream d_model"]:
+        """What the head reads."""
+        return self.streams()["r"]
 
     def ffn_input(
         self,
@@ -48,7 +55,7 @@ class Flow:
         read: Float[Tensor, "batch pos d_model"],
         attn_out: Float[Tensor, "batch pos d_model"],
         mlp_out: Float[Tensor, "batch pos d_model"],
-    ) -> Float[Tensor, "batch pos d_model"]:
+    ) -> Float[Tensor, "batch pos *stream d_model"]:
         """A block's output, from what its FFN read and what its sublayers wrote."""
         return read + attn_out + mlp_out if self.parallel else read + mlp_out
 
@@ -60,7 +67,7 @@ class Connections(ABC):
         wiring: What analyses ask.
     """
 
-    wiring: StateWiring
+    wiring: Wiring
 
     @property
     @abstractmethod
@@ -74,6 +81,20 @@ class Connections(ABC):
     @abstractmethod
     def begin(self) -> Flow:
         """A new pass."""
+
+    def reduced(
+        self, x: Float[Tensor, "batch pos *stream d_model"]
+    ) -> Float[Tensor, "batch pos *row d_model"]:
+        """What the final norm is given, of what flows.
+
+        Raises:
+            ValueError: If that does not say it.
+        """
+        return x
+
+    def final(self, cfg: ModelConfig) -> tuple[nn.Module, Norm | Any]:
+        """The hook on what the head reads, and the norm that it is put through."""
+        return HookPoint(), make_norm(cfg)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,9 @@ def test_weights_and_norms_are_those_of_the_cache(name):
         hook, column = model.wiring.gate(read), model.wiring.columns(read).index(source)
         plain = float(source == layer + 1)
         assert row["total"] == (plain if hook is None else cache[hook][0, 5, column].item())
-        assert row["static"] == model.wiring.static(read)[column].item()
+        static = model.wiring.static(read)
+        assert static is not None
+        assert row["static"] == static[column].item()
         norm = cache[sources[source]][0, 5].norm().item()
         assert row["source_norm"] == pytest.approx(norm, rel=1e-12)
 

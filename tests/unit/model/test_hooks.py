@@ -239,7 +239,9 @@ def test_pos_slice_and_remove_batch_dim(model, tokens):
 def test_a_cache_does_not_share_memory_with_the_parameters():
     model = random_model(FAMILY["+ Multiway Static Dense"])
     _, cache = model.run_with_cache(torch.zeros(1, 1, dtype=torch.int64))
-    before = model.wiring.static(model.wiring.row("q", 0)).clone()
+    static = model.wiring.static(model.wiring.row("q", 0))
+    assert static is not None
+    before = static.clone()
     cache["dense.0.hook_weights_q"].fill_(9)
     torch.testing.assert_close(model.wiring.static(model.wiring.row("q", 0)), before)
 
