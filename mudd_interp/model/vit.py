@@ -75,7 +75,7 @@ class HookedViT(HookedStack):
     def ends(self) -> MUDDEnds:
         """Its embedding, final norm and head."""
         ends = self.embed, self.ln_final, self.unembed
-        return ClassEnds(self.classes, *ends, self.connections.final)
+        return ClassEnds(self.classes, *ends, self.connections.reduced)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
