@@ -21,7 +21,7 @@ WIRINGS: Mapping[str, WiringConfig] = MappingProxyType(
 )
 """The pair, wired as the presets MUDDViT-S/16 and ViT-S/16."""
 
-EPOCHS, SEEDS, BATCH = 2, 3, 16
+EPOCHS, SEEDS, BATCH = 1, 3, 16
 RATES = (1e-3, 2e-3, 4e-3)
 """The peak rates that are tried, to begin with."""
 TRIAL_STEPS = 600
