@@ -37,6 +37,9 @@ and what each of its blocks puts out is a state X_j, which the next ones read; i
 tells classes.
 """
 
+DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal", "states"})
+"""What a decoder of text is."""
+
 LACKS: Mapping[Trait, str] = {
     "tokens": "it reads no tokens",
     "next_token": "it does not predict the next token",

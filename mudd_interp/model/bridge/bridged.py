@@ -18,15 +18,11 @@ from mudd_interp.model.bridge.taps import Taps
 from mudd_interp.model.bridge.weights import BridgeEnds, BridgeWeights
 from mudd_interp.model.decoding import Decoding, Reader
 from mudd_interp.model.language import LanguageModel
-from mudd_interp.protocol import NOT_TRIED, ModelInfo, Trait
+from mudd_interp.protocol import DECODER, NOT_TRIED, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 KEPT_BY = "generate keeps keys and values, and so does model.bridge, see its 'logits_and_cache'"
 PROCESSED = "a bridged model is the model as it is, no norm is folded and nothing is centred"
-
-
-DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal", "states"})
-"""What a decoder of text is."""
 
 
 class BridgeModel(LanguageModel):

@@ -9,7 +9,7 @@ import torch
 from mudd_interp import axes
 from mudd_interp.model.front import TokenFront
 from mudd_interp.model.tokens import Tokens
-from mudd_interp.protocol import LACKS, ModelInfo
+from mudd_interp.protocol import DECODER, ModelInfo
 from mudd_interp.states import StateWiring
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ class FakeModel:
     """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
 
     training = False
-    traits = frozenset(LACKS)
+    traits = DECODER
 
     def __init__(
         self,
