@@ -11,6 +11,7 @@ from typing import Any
 from mudd_interp.axes import unknown_name
 from mudd_interp.checkpoints.layout import Layout, Placed, Shape, StoredWeight, as_linear
 from mudd_interp.config import Classes, ModelConfig, Patches, wiring
+from mudd_interp.config.model_config import ActFn
 
 PREFIX = {"vit": 1, "deit": 2}
 """Tokens before the patches, by ``model_type``."""
@@ -32,7 +33,7 @@ SIZES: Mapping[str, int] = {
 }
 """Fields that are whole numbers, with what goes without saying."""
 
-ACTIVATIONS = {
+ACTIVATIONS: Mapping[str, ActFn] = {
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_pytorch_tanh",
     "gelu_new": "gelu_pytorch_tanh",
