@@ -32,23 +32,20 @@ charts.chart("class_attribution")
 
 
 @frame.section
-def where_it_looks() -> None:
-    """Attention of a block's heads over the image."""
-    st.header("Where do its heads look?", anchor=False)
-    frame.choose_layer(study)
+def one_block() -> None:
+    """Attention of a block's heads, and dense weights behind it, over the image."""
+    st.header("Where do the heads of a block look?", anchor=False)
+    st.markdown("Choose a block here, and a patch in the picture above.")
+    frame.choose_edge(study)
     charts.chart("attention_over_image")
     charts.chart("relative_offsets")
-    charts.chart("attention_rollout")
-
-
-@frame.section
-def what_it_reads() -> None:
-    """Dense weights over the image."""
     st.header("Which depth does each patch read?", anchor=False)
-    frame.choose_edge(study)
+    st.markdown("Of the stream and the source that are chosen above.")
     charts.chart("weights_over_image")
 
 
+st.header("What would rollout say?", anchor=False)
+charts.chart("attention_rollout")
 st.header("Over all images", anchor=False)
 charts.prepare("patch_similarity", "patch_sinks")
 charts.chart("patch_similarity")
