@@ -31,21 +31,27 @@ with st.container(horizontal=True):
 charts.chart("class_attribution")
 
 
+def each(name: str) -> None:
+    """A figure of one model, of each over the whole width: maps need room."""
+    for role in study.roles:
+        charts.chart(name, of=role)
+
+
 @frame.section
 def one_block() -> None:
     """Attention of a block's heads, and dense weights behind it, over the image."""
     st.header("Where do the heads of a block look?", anchor=False)
     st.markdown("Choose a block here, and a patch in the picture above.")
     frame.choose_edge(study)
-    charts.chart("attention_over_image")
-    charts.chart("relative_offsets")
+    each("attention_over_image")
+    each("relative_offsets")
     st.header("Which depth does each patch read?", anchor=False)
     st.markdown("Of the stream and the source that are chosen above.")
-    charts.chart("weights_over_image")
+    each("weights_over_image")
 
 
 st.header("What would rollout say?", anchor=False)
-charts.chart("attention_rollout")
+each("attention_rollout")
 st.header("Over all images", anchor=False)
 charts.prepare("patch_similarity", "patch_sinks")
 charts.chart("patch_similarity")

@@ -183,12 +183,15 @@ class Panels:
                 "domain": self._share(0, left),
                 "anchor": _axis("y", place),
                 "range": [-0.5, self.picture.side - 0.5],
+                "constrain": "domain",
             }
             layout[_axis("yaxis", place)] = {
                 **_NO_TICKS,
                 "domain": self._share(1, self.area[1] - top - self.size),
                 "anchor": _axis("x", place),
                 "range": [self.picture.side - 0.5, -0.5],
+                "scaleanchor": _axis("x", place),  # square wherever it is drawn
+                "constrain": "domain",
             }
         return layout | {
             _axis("coloraxis", number): self._coloured(number, scale)

@@ -52,7 +52,7 @@ def relative_offsets_figure(result: RelativeOffsets, layer: int) -> go.Figure:
     best = strongest[strongest["layer"] == layer]
     columns = min(n_heads, _COLUMNS)
     figure, height = _squares(
-        [f"head {at.head}: {_offset(at.dy, at.dx)}, {at.score:.3f}" for at in best.itertuples()],
+        [f"head {at.head}<br>{_offset(at.dy, at.dx)}: {at.score:.3f}" for at in best.itertuples()],
         columns,
     )
     scores, last = result.score[layer], result.side - 1

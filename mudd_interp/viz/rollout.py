@@ -39,8 +39,8 @@ def rollout_figure(
     panels = Panels(
         picture,
         [
-            Map("rollout, mean over patches", result.mean_row),
-            Map("exact: coefficient of the embedding", exact[0], 1),
+            Map("rollout", result.mean_row),
+            Map("exact, of the embedding", exact[0], 1),
         ],
         [
             Scale("rollout, share", 0.0, float(result.mean_row.max())),
