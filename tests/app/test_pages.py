@@ -80,6 +80,35 @@ def test_a_page_opens(name: str):
     assert not at.warning
 
 
+OF_IMAGES = {"m": "mudd-vit-tiny", "b": "vit-tiny"}
+
+
+@pytest.mark.parametrize("name", ["vision", "similarity"])
+def test_a_page_of_a_model_of_images(name: str):
+    at = settled(opened(name, ii="3", **OF_IMAGES))
+    assert not at.error
+    assert at.number_input(key="view_image").value == 3
+    assert at.number_input(key="view_position").label == "Patch, 0 to 48"
+    assert at.number_input(key="view_position").value == 24
+    assert "Image 3 of bundled test images of Fashion\\-MNIST" in texts(at.caption)
+
+
+def test_a_figure_says_in_one_line_that_it_is_not_for_a_model_of_images():
+    at = settled(opened("heads", **OF_IMAGES))
+    assert not at.error
+    said = texts(at.info).replace("\\", "")
+    assert "head_activity is not for mudd-vit-tiny, because it reads no tokens" in said
+
+
+def test_the_page_of_images_leads_from_a_model_of_text_to_the_bundled_pair():
+    at = settled(opened("vision"))
+    assert "is for models that read images, and mudd\\-tiny reads text" in texts(at.info)
+    at.main.button[0].click()
+    at = settled(at.run())
+    assert at.number_input(key="view_image").value == 0
+    assert not at.error
+
+
 def test_a_link_is_restored_and_survives_a_change_of_page():
     at = opened("heads", l="3", s="prompt", o="difference", p=state.pack("x = [1, 2"))
     assert at.number_input(key="view_layer").value == 3
