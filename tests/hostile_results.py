@@ -16,6 +16,8 @@ from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.axes import STREAMS
 
 SIZES = {
+    "offset_row": 3,
+    "offset_column": 3,
     **{"stream": 4, "layer": 3, "layer_plus_1": 4, "layer_minus_1": 2, "source": 4, "head": 2},
     **{"bin": 4, "component": 6},
     "context": 2,

@@ -36,6 +36,20 @@ class RelativeOffsets(Result):
 
     attention_sum: Float64[np.ndarray, "layer head offset_row offset_column"]
 
+    def __post_init__(self) -> None:
+        """See :class:`Result`.
+
+        Raises:
+            ValueError: If there are not as many offsets of rows as of columns, an odd number.
+        """
+        super().__post_init__()
+        rows, columns = self.attention_sum.shape[2:]
+        if rows != columns or not rows % 2:
+            raise ValueError(
+                "attention_sum must have an odd number of offsets, as many of rows as of columns, "
+                f"got {rows} x {columns}."
+            )
+
     @property
     def side(self) -> int:
         """Patches beside each other."""

@@ -77,7 +77,7 @@ def test_the_plan_tries_rates_and_then_pairs_the_two_seed_by_seed():
     assert {each.steps for each in trials} == {TRIAL_STEPS}
     runs = [each for stage in stages if not stage.sweep for each in stage.runs]
     assert [(each.model, each.seed) for each in runs] == [(m, s) for s in range(3) for m in WIRINGS]
-    assert {each.steps for each in runs} == {7250}  # 2 epochs of 58,000 in batches of 16
+    assert {each.steps for each in runs} == {3625}  # 1 epoch of 58,000 in batches of 16
     assert {each.peak_lr for each in runs} == {2e-3}
     assert len({each.name for each in (*trials, *runs)}) == len(trials) + len(runs)
     short = [e for stage in pair_plan(64, PairScale(epochs=1), losses) for e in stage.runs]
