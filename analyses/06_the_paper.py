@@ -29,6 +29,7 @@ import plotly.io as pio
 
 import mudd_interp as mi
 from mudd_interp.config.widths import swiglu_width
+from mudd_interp.evaluation.run import Settings, evaluate, plan  # the extra eval
 from mudd_interp.experiments.gaps import ladder_table
 from mudd_interp.experiments.tables import planned, read_tables
 
@@ -120,8 +121,6 @@ row(
 # edit's cost, is in docs/evaluation.md.
 
 # %%
-from mudd_interp.evaluation.run import Settings, evaluate, plan  # noqa: E402  (an extra: lm-eval)
-
 pair = [mi.load_model(name) for name in ("mudd-tiny", "tfm-tiny")]
 (scored,) = evaluate(plan(*pair), ["lambada_code"], Settings(limit=200)).tasks
 ((_, other), gap), *_ = scored.differences.items()
