@@ -174,6 +174,7 @@ def test_as_built_at_table_1():
 # --- As built -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_parameters_and_flops_of_the_family(name: str):
     config, tokens = FAMILY[name], 8

@@ -146,6 +146,7 @@ def fast(tokenizer: Tokenizer) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_document_in_pieces_has_the_ids_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encoding, "_WINDOW", 2**13)

@@ -94,6 +94,7 @@ def test_a_function_and_its_name_have_one_set_of_defaults(name: str):
     assert_same(sweep(model, batches, [Analysis.named[name](**options)])[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", Analysis.named)
 def test_every_walk_is_stopped_goes_on_and_is_saved(name: str, tmp_path: Any):
     model, batches = model_of(name), text(name)
@@ -149,6 +150,7 @@ def watch_free(lock: Any) -> None:
     assert not lock.lock.locked()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", Analysis.named)
 def test_shares_of_a_corpus_are_joined_in_its_order(name: str):
     """Every second batch each, as two processes have them."""

@@ -162,6 +162,7 @@ def test_the_ratio_of_the_paper_stands_beside():
     assert "0.880" in printed.getvalue()
 
 
+@pytest.mark.slow
 def test_functions_take_turns_after_each_ran_once():
     called: list[str] = []
     functions = {name: lambda name=name: called.append(name) for name in "ab"}

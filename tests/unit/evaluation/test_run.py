@@ -41,6 +41,7 @@ def by_key(found: runs.Evaluation) -> dict[tuple[str, str], runs.TaskResult]:
     return {(task.task, task.metric): task for task in found.tasks}
 
 
+@pytest.mark.slow
 def test_every_task_is_scored_for_every_run(found: runs.Evaluation):
     assert {task.task for task in found.tasks} == set(TASKS)
     labels = ["mudd-tiny", f"mudd-tiny: {EDIT}", "tfm-tiny"]

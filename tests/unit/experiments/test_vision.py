@@ -162,6 +162,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(data, tmp_path, monkeypatch):
         assert one == other
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(data, tmp_path):
     (mudd, plain) = run_pair(tmp_path, How(data=data), PairScale(steps=40, seeds=1, peak_lr=3e-3))
     for each in (mudd, plain):
@@ -231,6 +232,7 @@ def test_runs_that_do_not_belong_together_are_refused(data, tmp_path):
         read_pair(out)
 
 
+@pytest.mark.slow
 def test_the_pair_is_bundled_with_a_card_that_its_table_gives_again(data, tmp_path, monkeypatch):
     out, target = tmp_path / "runs", tmp_path / "bundled"
     run_pair(out, How(data=data), replace(SMALL, peak_lr=None))

@@ -158,6 +158,7 @@ def test_an_observer_of_every_norm_sees_all_of_them():
     assert seen == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_fused_kernels_logits_are_the_same_whatever_is_cached(
