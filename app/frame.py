@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
-from picture import picture
 
 import caches
 import sessions
@@ -20,6 +19,7 @@ from mudd_interp.pictures import image_set_of, patches_of, reads_images
 from mudd_interp.request import OPTIONS
 from mudd_interp.study import Study
 from mudd_interp.values import LONGEST_PROMPT
+from picture import picture
 
 NO_BASELINE = "none"
 CALLED = {

@@ -43,7 +43,7 @@ def image_set_of(request: Request, model: HookedModel) -> ImageSet:
     patches = patches_of(model)
     size = patches.image_size, patches.n_channels
     found = _read(request.images, size if request.resize else None, _files_digest(request))
-    found.model_input(*size) if len(found) == 1 else found.chosen([0]).model_input(*size)
+    found.chosen([0]).model_input(*size)  # which refuses another size; all are of one
     return found
 
 

@@ -138,7 +138,7 @@ class ScoreSums(Accumulator[HeadScores]):
         self,
         layer: int,
         pattern: Float[Tensor, "batch head query key"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         for heads, keys in zip(pattern.detach(), self._keys, strict=True):
             paid = wide(heads)

@@ -72,7 +72,7 @@ class EntropySums(Accumulator[HeadEntropy]):
         self,
         layer: int,
         pattern: Float[Tensor, "batch head query key"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         for heads in pattern.detach():
             self._sums[layer] += row_entropy(heads).cpu().double().sum(-1).numpy()

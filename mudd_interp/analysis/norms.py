@@ -112,7 +112,7 @@ class NormSums(Accumulator[StreamNorms]):
         self,
         key: tuple[int, int],
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         values = l2_norms(x).cpu().double().reshape(-1, 1).numpy()
         self._moments[key] = self._moments[key].merge(Moments.of(values))

@@ -121,7 +121,7 @@ class PatchSimilaritySums(Accumulator[PatchSimilarity]):
         self,
         key: tuple[int, int],
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         cosines = np.array([[cosines_among(image)] for image in x.detach()])
         self._moments[key] = self._moments[key].merge(Moments.of(cosines))

@@ -133,7 +133,7 @@ class PatchSinkSums(Accumulator[PatchSinks]):
         self,
         layer: int,
         pattern: Float[Tensor, "batch head query key"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         exact = pattern.detach().double()
         received = exact.sum(2)
@@ -149,7 +149,7 @@ class PatchSinkSums(Accumulator[PatchSinks]):
         self,
         layer: int,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         marked = outliers(as_float64(l2_norms(x.detach())))
         self._outliers[layer] += int(marked.sum())

@@ -134,7 +134,7 @@ class OffsetSums(Accumulator[RelativeOffsets]):
         self,
         layer: int,
         pattern: Float[Tensor, "batch head query key"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         self._sums[layer] += as_float64(pattern.detach().sum(0, dtype=torch.float64))
 

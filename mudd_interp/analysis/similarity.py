@@ -107,7 +107,7 @@ class SimilaritySums(Accumulator[LayerSimilarity]):
         row: int,
         layer: int,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         vectors = wide(x)
         norm = l2_norms(vectors)

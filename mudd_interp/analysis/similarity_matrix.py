@@ -113,7 +113,7 @@ class SimilarityMatrixSums(Accumulator[SimilarityMatrix]):
         row: int,
         layer: int,
         x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         unit = unit_vectors(x)
         if layer == 0:

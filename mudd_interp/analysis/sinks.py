@@ -125,7 +125,7 @@ class SensitivitySums(Accumulator[SinkSensitivity]):
         self,
         layer: int,
         pattern: Float[Tensor, "batch head query key"],
-        hook: Any,  # noqa: ARG002
+        hook: Any,  # noqa: ARG002 (a hook's signature)
     ) -> None:
         is_sink = self._is_sink.to(pattern.device)
         for heads, sinks in zip(pattern.detach(), is_sink, strict=True):

@@ -257,6 +257,6 @@ def _logits_from(
 def _replace(
     new: Float[Tensor, "row pos d_model"],
     x: Float[Tensor, "row pos d_model"],  # noqa: ARG001 (a hook's signature)
-    hook: Any,  # noqa: ARG001
+    hook: Any,  # noqa: ARG001 (a hook's signature)
 ) -> Float[Tensor, "row pos d_model"]:
     return new
