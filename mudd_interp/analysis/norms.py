@@ -1,7 +1,6 @@
 """How long the inputs of the blocks are: stream by stream, layer by layer."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,16 +8,15 @@ import pandas as pd
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mudd_interp import axes
-from mudd_interp.analysis.base import Accumulator, Analysis
+from mudd_interp.analysis.base import Analysis
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.moments import Moments
-from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.stream_moments import StreamMomentSums
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import HookedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,43 +85,17 @@ class StreamNormsAnalysis(Analysis[StreamNorms]):
 
     def start(self, model: HookedModel) -> "NormSums":
         """Empty sums for one model."""
-        return NormSums(model)
+        return NormSums(model, StreamNorms)
 
 
-class NormSums(Accumulator[StreamNorms]):
+class NormSums(StreamMomentSums[StreamNorms]):
     """Moments of the norms of each stream and layer."""
 
-    def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.wiring.streams, model.cfg.n_layers
-        self._hooks = {
-            (row, layer): axes.stream_input(layer, stream)
-            for row, stream in enumerate(self._streams)
-            for layer in range(self._n_layers)
-        }
-        if len(model.wiring.finals) == 1:  # a head that norms several streams reads no one stream
-            self._hooks[self._streams.index("r"), self._n_layers] = model.wiring.finals[0].hook
-        self._moments = {key: Moments.empty(1) for key in self._hooks}
-
-    def hooks(self) -> list[Hook]:
-        """A hook on each stream of each block, and on what enters the final norm."""
-        return [(name, partial(self._see, key)) for key, name in self._hooks.items()]
-
-    def _see(
-        self,
-        key: tuple[int, int],
-        x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002 (a hook's signature)
-    ) -> None:
-        values = l2_norms(x).cpu().double().reshape(-1, 1).numpy()
-        self._moments[key] = self._moments[key].merge(Moments.of(values))
-
-    def finish(self, provenance: Provenance) -> StreamNorms:
-        """The result of all batches so far."""
-        mean = np.full((len(self._streams), self._n_layers + 1), np.nan)
-        m2 = mean.copy()
-        for key, moments in self._moments.items():
-            mean[key], m2[key] = moments.mean.item(), moments.m2.item()
-        return StreamNorms(provenance=provenance, streams=self._streams, mean=mean, m2=m2)
+    def measured(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float64[np.ndarray, "observation 1"]:
+        """A norm for each token."""
+        return l2_norms(x).cpu().double().reshape(-1, 1).numpy()
 
 
 def l2_norms(x: Float[Tensor, "*shape d_model"]) -> Float[Tensor, "*shape"]:

@@ -1,7 +1,6 @@
 """How similar the patches of one image are to each other: do the streams over-smooth?"""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,16 +8,15 @@ import pandas as pd
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mudd_interp import axes
-from mudd_interp.analysis.base import Accumulator, Analysis
+from mudd_interp.analysis.base import Analysis
 from mudd_interp.analysis.difference import minus_baseline
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.patches import OF_IMAGES, cosines_among, patch_front
-from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
+from mudd_interp.analysis.stream_moments import StreamMomentSums
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.data import TokenBatches
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import HookedModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,42 +95,17 @@ class PatchSimilarityAnalysis(Analysis[PatchSimilarity]):
                 f"{self.name} compares the patches of an image, and {model.info.name} reads an "
                 "image as one patch: take a model with smaller patches."
             )
-        return PatchSimilaritySums(model)
+        return PatchSimilaritySums(model, PatchSimilarity)
 
 
-class PatchSimilaritySums(Accumulator[PatchSimilarity]):
+class PatchSimilaritySums(StreamMomentSums[PatchSimilarity]):
     """Moments of the images' mean cosines, of each stream and layer."""
 
-    def __init__(self, model: HookedModel):
-        self._streams, self._n_layers = model.wiring.streams, model.cfg.n_layers
-        self._hooks = {
-            (row, layer): axes.stream_input(layer, stream)
-            for row, stream in enumerate(self._streams)
-            for layer in range(self._n_layers)
-        }
-        self._hooks[self._streams.index("r"), self._n_layers] = axes.RESID_FINAL
-        self._moments = {key: Moments.empty(1) for key in self._hooks}
-
-    def hooks(self) -> list[Hook]:
-        """A hook on each stream of each block, and on what enters the final norm."""
-        return [(name, partial(self._see, key)) for key, name in self._hooks.items()]
-
-    def _see(
-        self,
-        key: tuple[int, int],
-        x: Float[Tensor, "batch pos d_model"],
-        hook: Any,  # noqa: ARG002 (a hook's signature)
-    ) -> None:
-        cosines = np.array([[cosines_among(image)] for image in x.detach()])
-        self._moments[key] = self._moments[key].merge(Moments.of(cosines))
-
-    def finish(self, provenance: Provenance) -> PatchSimilarity:
-        """The result of all batches so far."""
-        mean = np.full((len(self._streams), self._n_layers + 1), np.nan)
-        m2 = mean.copy()
-        for key, moments in self._moments.items():
-            mean[key], m2[key] = moments.mean.item(), moments.m2.item()
-        return PatchSimilarity(provenance=provenance, streams=self._streams, mean=mean, m2=m2)
+    def measured(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float64[np.ndarray, "observation 1"]:
+        """A mean cosine for each image."""
+        return np.array([[cosines_among(image)] for image in x.detach()])
 
 
 def patch_similarity(
