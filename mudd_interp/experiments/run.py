@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +36,8 @@ RESULT = "result.json"
 
 MODEL = "model"
 SCORED = ("previous_token", "induction")
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,13 +258,26 @@ def read_result(folder: Path) -> RunResult:
     Raises:
         ValueError: If it is not there, or not as it was written.
     """
+    return read_record(folder, RunResult)
+
+
+def read_record(folder: Path, kind: type[Record]) -> Record:
+    """What a complete run of any experiment left, as that experiment writes it.
+
+    Raises:
+        ValueError: If it is not there, or not as it was written.
+    """
     path = folder / RESULT
-    return validated(RunResult, read_json(path), str(path))
+    return validated(kind, read_json(path), str(path))
 
 
 def held_out_loss(run: Run, place: Path) -> float:
     """The loss of a complete run, in nats per token; infinite if it diverged."""
-    loss = read_result(place / run.name).loss
+    return or_infinite(read_result(place / run.name).loss)
+
+
+def or_infinite(loss: float | None) -> float:
+    """A loss; infinite where there is none, because training diverged."""
     return float("inf") if loss is None else loss
 
 

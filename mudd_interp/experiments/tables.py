@@ -22,6 +22,7 @@ from mudd_interp.experiments.run import (
     SCORED,
     RunResult,
     is_complete,
+    or_infinite,
     read_result,
 )
 from mudd_interp.experiments.rungs import config, training_flops
@@ -101,8 +102,7 @@ def collect(place: Path, plans: Sequence[str] = tuple(PLANS)) -> Tables:
 
 
 def _loss(found: Mapping[str, tuple[Run, RunResult]], run: Run) -> float:
-    loss = found[run.name][1].loss
-    return float("inf") if loss is None else loss
+    return or_infinite(found[run.name][1].loss)
 
 
 def make_tables(found: Sequence[tuple[Run, RunResult]]) -> Tables:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mudd_interp import axes
 from mudd_interp.model import HookedMUDDTransformer
 from tests.parity import literal
+from tests.parity.agreement import assert_states_agree
 from tests.parity.family import (
     BIDIRECTIONAL,
     FAMILY,
@@ -33,16 +33,7 @@ def test_agrees_with_the_equations(name: str):
     for row, ids in enumerate(tokens):
         expected = literal.run(ids, model.state_dict(), cfg)
         torch.testing.assert_close(logits[row], expected["logits"], rtol=0, atol=TOLERANCE)
-        for source in range(cfg.n_layers + 1):
-            found = cache[axes.source_output(source)][row]
-            torch.testing.assert_close(found, expected[f"X.{source}"], rtol=0, atol=TOLERANCE)
-        for layer in range(cfg.n_layers):
-            for stream in axes.STREAMS:
-                found = cache[axes.stream_input(layer, stream)][row]
-                wanted = expected[f"stream.{layer}.{stream}"]
-                torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
-        final = cache[axes.RESID_FINAL][row]
-        torch.testing.assert_close(final, expected["final"], rtol=0, atol=TOLERANCE)
+        assert_states_agree(cache, row, expected, cfg, TOLERANCE)
 
 
 @pytest.mark.parametrize("name", STREAMED)

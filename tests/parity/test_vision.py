@@ -21,6 +21,7 @@ from mudd_interp.config import Patches
 from mudd_interp.model import HookedViT
 from mudd_interp.model.patches import in_patches
 from tests.parity import literal
+from tests.parity.agreement import assert_states_agree
 from tests.parity.family import VISION, perturbed, random_images, random_vision_model
 
 TOLERANCE = 1e-10  # float64 rounding
@@ -34,14 +35,7 @@ def test_agrees_with_the_equations(name: str):
     for row, image in enumerate(images):
         expected = literal.run(image, model.state_dict(), cfg)
         torch.testing.assert_close(logits[row], expected["logits"], rtol=0, atol=TOLERANCE)
-        for source in range(cfg.n_layers + 1):
-            found = cache[axes.source_output(source)][row]
-            torch.testing.assert_close(found, expected[f"X.{source}"], rtol=0, atol=TOLERANCE)
-        for layer in range(cfg.n_layers):
-            for stream in axes.STREAMS:
-                found = cache[axes.stream_input(layer, stream)][row]
-                wanted = expected[f"stream.{layer}.{stream}"]
-                torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
+        assert_states_agree(cache, row, expected, cfg, TOLERANCE)
 
 
 @pytest.mark.parametrize("name", VISION)

@@ -14,12 +14,18 @@ from jaxtyping import Float64, Int64
 from torch import nn
 
 from mudd_interp.config import ModelConfig
-from mudd_interp.experiments.run import RESULT, How, check_place, complete, run_stages
+from mudd_interp.experiments.run import (
+    How,
+    check_place,
+    complete,
+    or_infinite,
+    read_record,
+    run_stages,
+)
 from mudd_interp.experiments.vision.plan import HELD_OUT, PairScale, VisionRun, config, pair_plan
-from mudd_interp.files import place_of, read_json
+from mudd_interp.files import place_of
 from mudd_interp.images import ImageSet, Split, model_input, read_split
 from mudd_interp.model import HookedViT
-from mudd_interp.schema import validated
 from mudd_interp.training.image_examples import ImageExamples
 from mudd_interp.training.schedule import kernel_decays
 from mudd_interp.training.trainer import DivergedError, Schedule, Trainer
@@ -186,11 +192,9 @@ def read_result(folder: Path) -> VisionResult:
     Raises:
         ValueError: If it is not there, or not as it was written.
     """
-    path = folder / RESULT
-    return validated(VisionResult, read_json(path), str(path))
+    return read_record(folder, VisionResult)
 
 
 def held_out_loss(run: VisionRun, place: Path) -> float:
     """The loss of a complete run on the held-out images, in nats; infinite if it diverged."""
-    loss = read_result(place / run.name).loss
-    return float("inf") if loss is None else loss
+    return or_infinite(read_result(place / run.name).loss)
