@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mudd_interp.checkpoints import load_model, save_model
     from mudd_interp.config import Classes, ModelConfig, Patches
     from mudd_interp.costs import cost
-    from mudd_interp.edits import Edit, edited, run
+    from mudd_interp.edits import Edit, edited, frozen, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
     from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
@@ -35,6 +35,7 @@ _HOMES = {
     "cost": "costs",
     "Edit": "edits",
     "edited": "edits",
+    "frozen": "edits",
     "run": "edits",
     "HookedMUDDTransformer": "model",
     "HookedViT": "model",
@@ -70,6 +71,7 @@ __all__ = [
     "data",
     "draw",
     "edited",
+    "frozen",
     "load_model",
     "open_activations",
     "run",

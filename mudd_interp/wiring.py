@@ -211,6 +211,14 @@ class Wiring(ABC):
         return None
 
     @property
+    def moving(self) -> tuple[str, ...]:
+        """The hooks on the tensors that W is made of, where tokens change them: to hold W still."""
+        if self.gates == "static":
+            return ()
+        gates = map(self.gate, self.rows)
+        return tuple(dict.fromkeys(gate for gate in gates if gate is not None))
+
+    @property
     def additive(self) -> bool:
         """Whether each read is the sum of all that was written before it: a plain Transformer."""
         return not any(map(self.weighed, self.rows))

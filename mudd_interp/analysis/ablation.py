@@ -29,6 +29,7 @@ from mudd_interp.data import TokenBatches
 from mudd_interp.edits import (
     Edit,
     Edits,
+    Held,
     as_edits,
     batched_hooks,
     edit_hooks,
@@ -81,6 +82,11 @@ class AblationSweep(Result):
         return [as_edits(text) for text in self.provenance.options["edits"]]
 
     @property
+    def frozen(self) -> bool:
+        """Whether the weights of later reads were held at what they are without edits."""
+        return bool(self.provenance.options.get("frozen", False))
+
+    @property
     def loss(self) -> float:
         """Mean loss without edits, in nats per token."""
         return float(self.loss_sum.sum() / max(1, self.predicted.sum()))
@@ -131,6 +137,7 @@ class AblationAnalysis(Analysis[AblationSweep]):
             are done together. ``None`` cuts every edge.
         means: As for ``mudd_interp.edited``.
         pair: As for :func:`ablation_sweep`.
+        frozen: As for :func:`ablation_sweep`.
     """
 
     name = "ablation_sweep"
@@ -141,6 +148,7 @@ class AblationAnalysis(Analysis[AblationSweep]):
     edits: tuple[str, ...] | None = None
     means: DenseWeights | None = None
     pair: tuple[int, int] | None = None
+    frozen: bool = False
 
     def given(self, result: DenseWeights) -> "AblationAnalysis":
         """The same with mean weights."""
@@ -156,7 +164,7 @@ class AblationAnalysis(Analysis[AblationSweep]):
         given = every_edge(model) if self.edits is None else self.edits
         groups = [as_edits(each) for each in given]
         _check_groups(model, groups, self.means, self.pair)
-        return AblationSums(model, groups, self.means, self.pair)
+        return AblationSums(model, groups, self.means, self.pair, self.frozen)
 
 
 class AblationSums(Accumulator[AblationSweep]):
@@ -174,19 +182,24 @@ class AblationSums(Accumulator[AblationSweep]):
         groups: Sequence[tuple[Edit, ...]],
         means: DenseWeights | None,
         pair: tuple[int, int] | None,
+        frozen: bool,
     ):
         self._model, self._groups, self._means, self._pair = model, groups, means, pair
+        self._frozen = frozen
         self.options: Mapping[str, Any] = {
             "edits": [edits_text(group) for group in groups],
             "pair": None if pair is None else list(pair),
             "means": None if means is None else means.provenance.token_digest,
+            **({"frozen": True} if frozen else {}),
         }
         self._measured: list[dict[str, np.ndarray]] = []
 
     def steps(self, tape: Tape) -> Iterable[Callable[[], object]]:
         """The pass without edits, and those with each, on as many sequences as fit into one."""
         for tokens in tape.tokens.split(max(1, TOKENS_PER_PASS // tape.tokens.shape[1])):
-            run = _Run(self._model, tokens, self._means)
+            run = _Run(
+                self._model, tokens, self._means, Held(self._model) if self._frozen else None
+            )
             yield run.without_edits
             reference = _Reference(run.logits, tokens, self._pair)
             changes = np.zeros((3, len(self._groups), len(tokens)))
@@ -238,6 +251,7 @@ def ablation_sweep(
     *,
     means: DenseWeights | None = None,
     pair: tuple[int, int] | None = None,
+    frozen: bool = False,
     path: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     lock: AbstractContextManager[Any] = NO_LOCK,
@@ -255,6 +269,8 @@ def ablation_sweep(
         means: As for ``mudd_interp.edited``.
         pair: Two token ids, whose difference of logits at the last position is measured; by default
             it is that of the following token and its likeliest rival, at each position.
+        frozen: Hold the weights of later reads at what they are without edits, as
+            ``mudd_interp.frozen`` does; else they are computed anew, as everything is.
         path: A file for the results so far, written after each batch. If it exists already, the
             sweep resumes from it; at the end it holds the whole result. Only one process may work
             on it at once.
@@ -269,7 +285,7 @@ def ablation_sweep(
         OSError: If the file cannot be written.
     """
     given = None if edits is None else tuple(edits_text(each) for each in edits)
-    analysis = AblationAnalysis(given, means, pair)
+    analysis = AblationAnalysis(given, means, pair, frozen)
     if path is None:
         return walk(model, batches, [analysis], progress, lock)[0]
     if model.info.digest is None:
@@ -305,8 +321,9 @@ class _Run:
         model: HookedModel,
         tokens: Int64[Tensor, "batch pos"],
         means: DenseWeights | None,
+        held: Held | None,
     ):
-        self._model, self._tokens, self._means = model, tokens, means
+        self._model, self._tokens, self._means, self._held = model, tokens, means, held
         self._outputs: list[Float[Tensor, "batch pos d_model"]] = []
 
     def without_edits(self) -> None:
@@ -315,6 +332,7 @@ class _Run:
         sources = () if resumable(model) is None else model.wiring.sources
         keep = Observer(lambda x, _: self._outputs.append(x))
         hooks = [*finite_hooks(model), *((source.hook, keep) for source in sources)]
+        hooks += [] if self._held is None else self._held.looks()
         with model.hooks(hooks):
             self.logits = model(self._tokens, return_type="logits")
 
@@ -335,8 +353,9 @@ class _Run:
     ) -> Float[Tensor, "group batch pos d_vocab"]:
         """The logits with each group of edits."""
         times, kept = len(groups), self._kept(groups[0])
+        before = [] if self._held is None else self._held.hooks(times)
         hooks = batched_hooks(self._model, groups, self._means)
-        with self._model.hooks(hooks):
+        with self._model.hooks([*before, *hooks]):
             going_on = resumable(self._model)
             if going_on is not None:
                 start = [x.repeat(times, 1, 1) for x in self._outputs[:kept]]

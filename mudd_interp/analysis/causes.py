@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from mudd_interp.analysis.ablation import AblationSweep, ablation_sweep
+from mudd_interp.analysis.ablation import EFFECTS, AblationSweep, ablation_sweep
 from mudd_interp.analysis.attribution import EdgeAttribution
 from mudd_interp.analysis.edge_sizes import EdgeSizes
 from mudd_interp.analysis.result import Result
@@ -23,9 +23,16 @@ Effect = Literal["loss", "kl"]
 
 EDGE = ["stream", "layer", "source"]
 
+_FROZEN = {
+    f"{effect}{end}": f"{effect}_frozen{end}" for effect in EFFECTS for end in ("", "_low", "_high")
+}
+
 
 def weight_contribution_cause(
-    sizes: EdgeSizes, effects: AblationSweep, attribution: EdgeAttribution | None = None
+    sizes: EdgeSizes,
+    effects: AblationSweep,
+    attribution: EdgeAttribution | None = None,
+    frozen: AblationSweep | None = None,
 ) -> pd.DataFrame:
     """The mean weight, the mean contribution and the effect of each edge that was cut.
 
@@ -34,30 +41,44 @@ def weight_contribution_cause(
         effects: A sweep in which single edges were cut, at all tokens; other edits in it are left
             out.
         attribution: First-order estimates, for a column ``estimate``.
+        frozen: The same sweep with weights held (``ablation_sweep(..., frozen=True)``), for columns
+            ``loss_frozen`` and so on.
 
     Returns:
         Columns ``stream layer source weight contribution share``, then ``loss``, ``kl`` and
-        ``logit_difference`` with the ends of their intervals, and ``estimate``. Only the last adds
-        up over edges.
+        ``logit_difference`` with the ends of their intervals, ``estimate``, and the effects with
+        weights held. Only estimates add up over edges.
 
     Raises:
         ValueError: If the results are not of one model on the same tokens, or no edge was cut.
     """
-    _check_same_run([sizes, effects] if attribution is None else [sizes, effects, attribution])
+    given = [sizes, effects, attribution, frozen]
+    _check_same_run([each for each in given if each is not None])
+    tables = [sizes.frame, _of_cuts(effects)]
+    if attribution is not None:
+        estimates = attribution.frame[[*EDGE, "estimate"]]
+        tables.append(estimates.astype({"layer": int, "source": int}))
+    if frozen is not None:
+        tables.append(_of_cuts(frozen).rename(columns=_FROZEN))
+    joined = tables[0]
+    for each in tables[1:]:
+        joined = joined.merge(each, on=EDGE)
+    return joined
+
+
+def _of_cuts(effects: AblationSweep) -> pd.DataFrame:
+    """The effects of the single edges that a sweep cuts.
+
+    Raises:
+        ValueError: If it cuts none.
+    """
     cut = [i for i, group in enumerate(effects.edits) if len(group) == 1 and _is_cut(group[0])]
     if not cut:
         raise ValueError(
             "expected a sweep that cuts single edges: give none, or every_edge(model)."
         )
-    table = effects.frame.iloc[cut].drop(columns=["edits", "action", "part", "head"])
-    tables = [sizes.frame, table.astype({"layer": int, "source": int})]
-    if attribution is not None:
-        estimates = attribution.frame[[*EDGE, "estimate"]]
-        tables.append(estimates.astype({"layer": int, "source": int}))
-    joined = tables[0]
-    for each in tables[1:]:
-        joined = joined.merge(each, on=EDGE)
-    return joined
+    table: Any = effects.frame.iloc[cut].drop(columns=["edits", "action", "part", "head"])
+    return table.astype({"layer": int, "source": int})
 
 
 def rank_correlations(table: pd.DataFrame, effect: Effect = "loss") -> pd.DataFrame:
@@ -72,8 +93,9 @@ def rank_correlations(table: pd.DataFrame, effect: Effect = "loss") -> pd.DataFr
 
     Returns:
         A row for each stream, and one for ``all``: ``stream``, ``edges``, ``weight_contribution``,
-        ``contribution_effect``, ``weight_effect``, and ``first_order_exact`` if there are
-        estimates. -1..1; NaN where all values are equal.
+        ``contribution_effect``, ``weight_effect``, ``first_order_exact`` if there are estimates,
+        and ``frozen_live`` if there are effects with weights held. -1..1; NaN where all values are
+        equal.
     """
     columns = {name: table[name].to_numpy() for name in table}
     size = np.abs(columns[effect])
@@ -84,6 +106,8 @@ def rank_correlations(table: pd.DataFrame, effect: Effect = "loss") -> pd.DataFr
     }
     if "estimate" in columns:
         pairs["first_order_exact"] = (columns["estimate"], columns["loss"])
+    if f"{effect}_frozen" in columns:
+        pairs["frozen_live"] = (np.abs(columns[f"{effect}_frozen"]), size)
     rows: list[dict[str, Any]] = []
     for stream in [*dict.fromkeys(columns["stream"]), "all"]:
         at = (columns["stream"] == stream) | (stream == "all")

@@ -42,6 +42,7 @@ from mudd_interp.viz import (
     edge_effects_figure,
     edge_patch_figure,
     first_order_figure,
+    frozen_live_figure,
     in_context_figure,
     state_patch_figure,
     static_dynamic_figure,
@@ -68,8 +69,14 @@ def _few(analysis: Analysis[Any], **how: Any) -> Need:
     return Need("model", analysis, most=CUT_SEQUENCES, **how)
 
 
-_SIZES, _CUT, _ESTIMATES = (
-    _few(each) for each in (EdgeSizesAnalysis(), AblationAnalysis(), EdgeAttributionAnalysis())
+_SIZES, _CUT, _FROZEN, _ESTIMATES = (
+    _few(each)
+    for each in (
+        EdgeSizesAnalysis(),
+        AblationAnalysis(),
+        AblationAnalysis(frozen=True),
+        EdgeAttributionAnalysis(),
+    )
 )
 
 
@@ -81,6 +88,12 @@ def _edge_effects(study: Study) -> Drawn:
 def _causes(study: Study) -> Drawn:
     sizes, effects = study.of(_SIZES), study.of(_CUT)
     return Drawn(causes_figure(sizes, effects), weight_contribution_cause(sizes, effects))
+
+
+def _frozen_live(study: Study) -> Drawn:
+    sizes, live, frozen = (study.of(each) for each in (_SIZES, _CUT, _FROZEN))
+    table = weight_contribution_cause(sizes, live, frozen=frozen)
+    return Drawn(frozen_live_figure(sizes, live, frozen), table)
 
 
 def _first_order(study: Study) -> Drawn:
@@ -197,6 +210,14 @@ KINDS = (
         title=f"Weight, contribution and cause of every edge{_OTHERWISE}",
         draw=_causes,
         needs=lambda _: [_SIZES, _CUT],
+        uses=SCOPED,
+        why_not=ONE_MODELS_EDGES,
+    ),
+    FigureKind(
+        name="frozen_live",
+        title=f"Every edge with later weights held, and live{_OTHERWISE}",
+        draw=_frozen_live,
+        needs=lambda _: [_SIZES, _CUT, _FROZEN],
         uses=SCOPED,
         why_not=ONE_MODELS_EDGES,
     ),

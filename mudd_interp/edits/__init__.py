@@ -15,3 +15,5 @@ from mudd_interp.edits.edit import edits_from_json as edits_from_json
 from mudd_interp.edits.edit import edits_text as edits_text
 from mudd_interp.edits.edit import edits_to_json as edits_to_json
 from mudd_interp.edits.edit import every_edge as every_edge
+from mudd_interp.edits.frozen import Held as Held
+from mudd_interp.edits.frozen import frozen as frozen

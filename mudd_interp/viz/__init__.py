@@ -25,6 +25,7 @@ from mudd_interp.viz.export import ImageFormat as ImageFormat
 from mudd_interp.viz.export import figure_html as figure_html
 from mudd_interp.viz.export import figure_images as figure_images
 from mudd_interp.viz.export import find_browser as find_browser
+from mudd_interp.viz.frozen_live import frozen_live_figure as frozen_live_figure
 from mudd_interp.viz.growth import growth_figure as growth_figure
 from mudd_interp.viz.head_inputs import head_inputs_figure as head_inputs_figure
 from mudd_interp.viz.head_scores import head_depth_figure as head_depth_figure

@@ -31,7 +31,7 @@ from mudd_interp.viz.theme import (
 )
 from mudd_interp.viz.triangles import MARGIN, height, scale, scale_end, triangles
 
-_EFFECTS: dict[Effect, str] = {
+EFFECTS: dict[Effect, str] = {
     "loss": "loss with the edge cut − loss without, nats per token",
     "kl": "KL(unedited ‖ edge cut) of the next token, nats",
 }
@@ -40,8 +40,8 @@ _ACTIONS = {
     "static": ("static part", "#148F8B"),
     "shuffle": ("shuffled over positions (control)", "#C8641B"),
 }
-_LOG: dict[str, Any] = {"type": "log", "exponentformat": "power", "dtick": 1}
-_LEGEND = {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}
+LOG_AXIS: dict[str, Any] = {"type": "log", "exponentformat": "power", "dtick": 1}
+LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"}
 
 
 def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Figure:
@@ -64,7 +64,7 @@ def edge_effects_figure(sweep: AblationSweep, effect: Effect = "loss") -> go.Fig
     return finish(
         triangles(frame.rename(columns={effect: name}), streams, [name], of=sweep.provenance),
         f"What cutting each edge of {sweep.provenance.model} does",
-        f"{_EFFECTS[effect]}; loss without edits {sweep.loss:.4f}; colours end at ±{end:.3g} "
+        f"{EFFECTS[effect]}; loss without edits {sweep.loss:.4f}; colours end at ±{end:.3g} "
         f"({stated}){sure}",
         source_line([sweep.provenance]),
         coloraxis=scale(end, "nats"),
@@ -122,7 +122,7 @@ def causes_figure(sizes: EdgeSizes, sweep: AblationSweep, effect: Effect = "kl")
             rows = table[table["stream"] == stream]
             name = f"{stream_title(stream)} (ρ = {ranks['contribution_effect'][stream]:.2f})"
             hover = f"ρ of the stream {ranks[correlation][stream]:.2f}"
-            trace = _points(rows, rows[x], rows[y].abs(), stream, name, hover)
+            trace = edge_points(rows, rows[x], rows[y].abs(), stream, name, hover)
             figure.add_trace(trace.update(showlegend=column == 2), row=1, col=column)
     titles = {
         "weight": "mean |weight|",
@@ -131,15 +131,15 @@ def causes_figure(sizes: EdgeSizes, sweep: AblationSweep, effect: Effect = "kl")
         "kl": "KL, nats",
     }
     for column, (x, y, _) in enumerate(panels, start=1):
-        figure.update_xaxes(title=f"{titles[x]} (log scale)", **_LOG, col=column)
-        figure.update_yaxes(title=f"{titles[y]} (log scale)", **_LOG, col=column)
+        figure.update_xaxes(title=f"{titles[x]} (log scale)", **LOG_AXIS, col=column)
+        figure.update_yaxes(title=f"{titles[y]} (log scale)", **LOG_AXIS, col=column)
     return finish(
         figure,
         f"Weight, contribution and cause: every edge of {sweep.provenance.model}",
-        f"cause: {_EFFECTS[effect]}; ρ: Spearman's rank correlation, −1..1, in the legend that of "
+        f"cause: {EFFECTS[effect]}; ρ: Spearman's rank correlation, −1..1, in the legend that of "
         "contribution and cause",
         source_line([sweep.provenance]),
-        legend=_LEGEND,
+        legend=LEGEND_BELOW,
         margin={"l": 80, "r": 40, "t": 120, "b": 110},
     )
 
@@ -166,21 +166,11 @@ def first_order_figure(
         agree = agree.sort_values(ascending=False, kind="stable")  # the first one is in the legend
         rows = rows.loc[agree.index]
         name = f"{stream_title(stream)} (ρ = {ranks[stream]:.2f})"
-        trace = _points(rows, rows["estimate"].abs(), rows["loss"].abs(), stream, name, "")
+        trace = edge_points(rows, rows["estimate"].abs(), rows["loss"].abs(), stream, name, "")
         symbol = STREAM_STYLES[stream].symbol
         symbols = [symbol if same else f"{symbol}-open" for same in agree]
         figure.add_trace(trace.update(marker_symbol=symbols))
-    ends = [float(f(table[["estimate", "loss"]].abs().to_numpy())) for f in (_least, np.max)]
-    figure.add_trace(
-        go.Scatter(
-            x=ends,
-            y=ends,
-            mode="lines",
-            line={"color": "#999999", "dash": "dot", "width": 1},
-            name="equal",
-            hoverinfo="skip",
-        )
-    )
+    figure.add_trace(equal_line(table[["estimate", "loss"]].abs().to_numpy()))
     same = float((table["estimate"] * table["loss"] > 0).mean())
     return finish(
         figure,
@@ -189,9 +179,9 @@ def first_order_figure(
         f"gradient, from one backward pass; signs agree for {same:.0%} of the edges (filled); "
         "ρ: Spearman's, of the signed values",
         source_line([sweep.provenance]),
-        xaxis={"title": "|estimate|, nats (log scale)", **_LOG},
-        yaxis={"title": "|exact change of loss|, nats (log scale)", **_LOG},
-        legend=_LEGEND,
+        xaxis={"title": "|estimate|, nats (log scale)", **LOG_AXIS},
+        yaxis={"title": "|exact change of loss|, nats (log scale)", **LOG_AXIS},
+        legend=LEGEND_BELOW,
         margin={"l": 80, "r": 40, "t": 115, "b": 110},
     )
 
@@ -246,12 +236,23 @@ def _add_whole(triangle: Any, rows: Any, stream: Stream) -> None:
     triangle.update(z=z, text=text, hovertemplate="%{text}: %{z:+.4g} logits<extra></extra>")
 
 
-def _least(values: Any) -> float:
-    """The smallest magnitude that a logarithmic axis can show."""
-    return float(values[values > 0].min()) if (values > 0).any() else 1.0
+def equal_line(values: Any) -> go.Scatter:
+    """Where two magnitudes are equal, over the range of these that a logarithmic axis can show."""
+    shown = values[values > 0]
+    ends = [float(shown.min()), float(shown.max())] if len(shown) else [1.0, 1.0]
+    return go.Scatter(
+        x=ends,
+        y=ends,
+        mode="lines",
+        line={"color": "#999999", "dash": "dot", "width": 1},
+        name="equal",
+        hoverinfo="skip",
+    )
 
 
-def _points(rows: pd.DataFrame, x: Any, y: Any, stream: Stream, name: str, note: str) -> go.Scatter:
+def edge_points(
+    rows: pd.DataFrame, x: Any, y: Any, stream: Stream, name: str, note: str
+) -> go.Scatter:
     """A point for each edge of a stream."""
     style = STREAM_STYLES[stream]
     names = [
@@ -315,7 +316,7 @@ def static_dynamic_figure(sweep: AblationSweep) -> go.Figure:
         f"({sweep.loss:.4f}), nats per token; bars with 95% intervals (bootstrap over sequences)",
         source_line([sweep.provenance]),
         barmode="group",
-        legend=_LEGEND,
+        legend=LEGEND_BELOW,
         margin={"l": 80, "r": 40, "t": 120, "b": 110},
     )
 
@@ -384,7 +385,7 @@ def in_context_figure(result: InContextLoss, baseline: InContextLoss | None = No
         source_line([each.provenance for each in shown]),
         xaxis={"title": "position of the predicted token"},
         yaxis={"title": "mean loss, nats", "rangemode": "tozero"},
-        legend=_LEGEND,
+        legend=LEGEND_BELOW,
         showlegend=True,
         margin={"l": 70, "r": 40, "t": 105, "b": 95},
     )

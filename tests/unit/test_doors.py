@@ -30,6 +30,7 @@ OF_NEXT_TOKENS = {
     "edge_effects",
     "weight_contribution_cause",
     "first_order",
+    "frozen_live",
     "static_dynamic",
     "edge_patch",
     "state_patch",
