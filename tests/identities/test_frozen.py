@@ -32,9 +32,12 @@ def logits(model: Any, edits: str, held: bool) -> torch.Tensor:
 
 
 def early_edge(model: Any) -> str:
-    """A cut of what some early read weighs, one that later ones can answer to."""
-    first = next(read for read in model.wiring.rows if model.wiring.weighed(read))
-    return f"cut {first.stream} {first.row}<-0"
+    """A cut of what the first read weighs, where later ones can answer to it."""
+    wiring = model.wiring
+    first = next(filter(wiring.weighed, wiring.rows), wiring.rows[0])
+    columns = wiring.columns(first)
+    source = columns[0] if wiring.weighed(first) else columns[-1]
+    return f"cut {first.stream} {first.row}<-{source}"
 
 
 @pytest.mark.parametrize("name", NUMBERS)
