@@ -32,6 +32,10 @@ from mudd_interp.analysis.composition import Composition as Composition
 from mudd_interp.analysis.composition import CompositionTable as CompositionTable
 from mudd_interp.analysis.composition import composition as composition
 from mudd_interp.analysis.composition import composition_table as composition_table
+from mudd_interp.analysis.delta_weights import DeltaWeights as DeltaWeights
+from mudd_interp.analysis.delta_weights import DeltaWeightsAnalysis as DeltaWeightsAnalysis
+from mudd_interp.analysis.delta_weights import delta_difference as delta_difference
+from mudd_interp.analysis.delta_weights import delta_weights as delta_weights
 from mudd_interp.analysis.depth_read import depth_frame as depth_frame
 from mudd_interp.analysis.depth_read import depth_read as depth_read
 from mudd_interp.analysis.depth_read import row_weights as row_weights

@@ -94,13 +94,8 @@ def read_weights(
     require_evaluation(model)
     if basis not in get_args(Laid):
         raise ValueError(f"basis must be one of {', '.join(get_args(Laid))}, got {basis!r}.")
+    require_numbers(model)
     wiring = model.wiring
-    if wiring.between is not None:
-        raise ValueError(
-            f"{model.info.name} has {wiring.between}: a norm stands between writes and reads, so "
-            "that with its scale frozen each coefficient is a vector over d_model, not a number. "
-            "cache.path_coefficients gives these vectors."
-        )
     given = id_tensor(tokens) if "tokens" in model.traits else tokens
     (batch,) = checked([given[None] if given.ndim == 1 else given], model)
     tape = _tape(model, batch, basis)
@@ -123,6 +118,20 @@ def read_weights(
         weights=weights,
         completeness=errors,
     )
+
+
+def require_numbers(model: HookedModel) -> None:
+    """Refuse a model of which no number says what a read takes of a write.
+
+    Raises:
+        ValueError: With what stands between, and what gives the vectors.
+    """
+    if model.wiring.between is not None:
+        raise ValueError(
+            f"{model.info.name} has {model.wiring.between}: a norm stands between writes and "
+            "reads, so that with its scale frozen each coefficient is a vector over d_model, not a "
+            "number. cache.path_coefficients gives these vectors."
+        )
 
 
 def _tape(model: HookedModel, batch: Tensor, basis: str) -> Mapping[str, Tensor]:

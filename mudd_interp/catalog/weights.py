@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from mudd_interp.analysis import (
+    DeltaWeightsAnalysis,
     DenseWeightsAnalysis,
     WeightDistributionAnalysis,
     counterpart,
+    delta_difference,
     token_weights,
     token_weights_difference,
     weights_difference,
@@ -28,6 +30,8 @@ from mudd_interp.catalog.kind import (
 from mudd_interp.request import Mode, Request, Role
 from mudd_interp.study import Study
 from mudd_interp.viz import (
+    delta_difference_figure,
+    delta_weights_figure,
     edge_distribution_figure,
     edge_figure,
     token_weights_difference_figure,
@@ -69,6 +73,29 @@ def _dense_weights(study: Study) -> Drawn:
     limit = None if request.of == "model" else weights_limit([model], rectified, statistics)
     shown = model if request.of == "model" else baseline
     return Drawn(weights_figure(shown, rectified, statistics, limit), shown.frame)
+
+
+def _delta_weights(study: Study) -> Drawn:
+    statistic = _delta_statistic(study.request)
+    model, baseline = results(study, DeltaWeightsAnalysis())
+    if study.request.mode == "difference":
+        figure = delta_difference_figure(model, baseline, statistic)
+        return Drawn(figure, delta_difference(model, baseline))
+    table = of_both(study, lambda role: study.result(role, DeltaWeightsAnalysis()).frame)
+    return Drawn(delta_weights_figure(model, baseline, statistic), table)
+
+
+def _delta_statistic(request: Request) -> Any:
+    """The statistic of W in the delta basis that is drawn.
+
+    Raises:
+        ValueError: If the request asks for what composed weights have not.
+    """
+    if request.statistic not in (None, "mean", "std"):
+        raise ValueError(
+            f"what is composed over all paths has no {request.statistic} part: choose mean or std."
+        )
+    return request.statistic or "mean"
 
 
 def _fixed(**values: Any) -> Callable[[Study], Drawn]:
@@ -192,6 +219,15 @@ KINDS = (
         why_not=dict.fromkeys(("overlay", "difference"), "it shows the baseline alone"),
         of_baseline=True,
         standard=True,
+    ),
+    FigureKind(
+        name="delta_weights",
+        title="What every sublayer reads of every sublayer, in any two architectures",
+        draw=_delta_weights,
+        needs=of_models(DeltaWeightsAnalysis()),
+        uses=(*SCOPED, "statistic"),
+        modes=("side_by_side", "difference"),
+        why_not={"overlay": "one triangle would hide the other"},
     ),
     FigureKind(
         name="token_weights",

@@ -16,6 +16,8 @@ from mudd_interp.viz.contributions import (
 from mudd_interp.viz.contributions import (
     stream_decomposition_figure as stream_decomposition_figure,
 )
+from mudd_interp.viz.delta_weights import delta_difference_figure as delta_difference_figure
+from mudd_interp.viz.delta_weights import delta_weights_figure as delta_weights_figure
 from mudd_interp.viz.distribution import edge_distribution_figure as edge_distribution_figure
 from mudd_interp.viz.edges import edge_figure as edge_figure
 from mudd_interp.viz.edges import edge_limits as edge_limits

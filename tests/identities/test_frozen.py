@@ -1,5 +1,6 @@
 """Edits with the weights of later reads held: what stays, what differs from live, and where."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,14 @@ from tests.identities.errors import EXACT, TOKENS, relative
 from tests.parity.family import FAMILY, HYPER, NORMED_HEADS, random_model
 
 MODELS = FAMILY | HYPER | NORMED_HEADS
-STATIC = [name for name, cfg in MODELS.items() if random_model(cfg).wiring.gates == "static"]
+
+
+@cache
+def made(name: str) -> Any:
+    return random_model(MODELS[name])
+
+
+STATIC = [name for name in MODELS if made(name).wiring.gates == "static"]
 MOVING = [name for name in MODELS if name not in STATIC]
 NUMBERS = [name for name in MOVING if MODELS[name].wiring.kind != "prepost"]
 WEIGHED_ENDS = [
@@ -42,7 +50,7 @@ def early_edge(model: Any) -> str:
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_nothing_but_the_edited_weight_differs(name: str) -> None:
-    model = random_model(MODELS[name])
+    model = made(name)
     basis = "delta" if model.wiring.basis == "delta" else "native"
     before = read_weights(model, TOKENS, basis)
     edge = early_edge(model)
@@ -61,7 +69,7 @@ def test_nothing_but_the_edited_weight_differs(name: str) -> None:
 
 @pytest.mark.parametrize("name", MOVING)
 def test_frozen_and_live_differ_where_gates_answer(name: str) -> None:
-    model = random_model(MODELS[name])
+    model = made(name)
     edge = early_edge(model)
     with torch.no_grad():
         plain = model(TOKENS)
@@ -72,7 +80,7 @@ def test_frozen_and_live_differ_where_gates_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", STATIC)
 def test_frozen_and_live_agree_where_no_token_moves_a_weight(name: str) -> None:
-    model = random_model(MODELS[name])
+    model = made(name)
     assert model.wiring.moving == ()
     edge = early_edge(model)
     assert torch.equal(logits(model, edge, True), logits(model, edge, False))
@@ -80,7 +88,7 @@ def test_frozen_and_live_agree_where_no_token_moves_a_weight(name: str) -> None:
 
 @pytest.mark.parametrize("name", WEIGHED_ENDS)
 def test_what_the_head_reads_moves_nothing_after_it(name: str) -> None:
-    model = random_model(MODELS[name])
+    model = made(name)
     last = max(read.row for read in model.wiring.rows)
     edge = str(next(e for e in reversed(every_edge(model)) if e.layer == last and e.source == 0))
     assert relative(logits(model, edge, True), logits(model, edge, False)) < EXACT
@@ -88,7 +96,7 @@ def test_what_the_head_reads_moves_nothing_after_it(name: str) -> None:
 
 def test_without_an_edit_a_frozen_model_is_as_it_was() -> None:
     for name in ("MUDDFormer", "mHC"):
-        model = random_model(MODELS[name])
+        model = made(name)
         with torch.no_grad():
             plain = model(TOKENS)
             with mi.frozen(model, TOKENS):
@@ -99,7 +107,7 @@ def test_without_an_edit_a_frozen_model_is_as_it_was() -> None:
 
 def test_an_edit_of_two_weights_at_once_by_hand() -> None:
     """Two hooks, written out: all gates as they were, one of them cut."""
-    model: Any = random_model(MODELS["MUDDFormer"])
+    model = made("MUDDFormer")
     with torch.no_grad():
         cache = model.run_with_cache(TOKENS)[1]
         hooks = []
@@ -114,7 +122,7 @@ def test_an_edit_of_two_weights_at_once_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ["MUDDFormer", "mHC"])
 def test_a_frozen_sweep_is_one_pass_for_each_edge(name: str) -> None:
-    model = random_model(MODELS[name])
+    model = made(name)
     edges = [str(edge) for edge in every_edge(model)][::3]
     found = ablation_sweep(model, [TOKENS], edges, frozen=True)
     live = ablation_sweep(model, [TOKENS], edges)
@@ -132,7 +140,7 @@ def test_a_frozen_sweep_is_one_pass_for_each_edge(name: str) -> None:
 
 
 def test_another_batch_is_refused() -> None:
-    model = random_model(MODELS["MUDDFormer"])
+    model = made("MUDDFormer")
     told = "held at those of 2 sequences of 7 tokens, got 1 sequences of 7 tokens"
     with mi.frozen(model, TOKENS), pytest.raises(ValueError, match=told):
         model(TOKENS[:1])
