@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from mudd_interp import wiring
 from mudd_interp.axes import Stream
 from mudd_interp.wiring import Hook as Hook
 from mudd_interp.wiring import Observer as Observer
@@ -31,13 +32,12 @@ NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 Inputs = Shaped[Tensor, "batch *rest"]
 """A batch of what a model reads: token ids ``[batch pos]``, or what else its front takes."""
 
-Trait = Literal["tokens", "next_token", "causal", "states", "images", "classes"]
-"""What not every model is: it reads tokens, it predicts the next one, it sees no later position,
-and what each of its blocks puts out is a state X_j, which the next ones read; it reads images, it
-tells classes.
+Trait = wiring.Trait | Literal["tokens", "next_token", "causal", "images", "classes"]
+"""What not every model is: what not every wiring is; it reads tokens, it predicts the next one, it
+sees no later position; it reads images, it tells classes.
 """
 
-DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal", "states"})
+DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal"})
 """What a decoder of text is."""
 
 LACKS: Mapping[Trait, str] = {
@@ -46,6 +46,9 @@ LACKS: Mapping[Trait, str] = {
     "causal": "its positions see later ones",
     "states": "it keeps no states X_j: its sublayers read what others wrote one by one, and "
     "read_weights says how much of it",
+    "numbers": "with PrePostDANorm a norm stands between writes and reads, so that each weight is a "
+    "vector over d_model and not a number (cache.path_coefficients gives them)",
+    "mixing": "its residual is no set of streams that are mixed",
     "images": "it reads no images",
     "classes": "it tells no classes",
 }

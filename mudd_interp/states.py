@@ -25,6 +25,7 @@ from mudd_interp.wiring import (
     Read,
     See,
     Tape,
+    Trait,
     Weights,
     Wiring,
     Write,
@@ -79,6 +80,11 @@ class StateWiring(Wiring):
             yield Read(f"resid.{layer}", resid, None, layer, "r", layer - 1)
         middle = resid if self.parallel else axes.block(layer, "hook_resid_mid")
         yield Read(f"mlp.{layer}", middle, scale(layer, "ln2"), layer, "r", layer - 1)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """See :class:`Wiring`."""
+        return super().traits | {"states"}
 
     @property
     def depths(self) -> Mapping[int, tuple[str, ...]]:

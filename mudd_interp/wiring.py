@@ -38,6 +38,11 @@ Basis = Literal["state", "delta"]
 Gates = Literal["static", "source", "destination"]
 """On what the weights depend: on no token, on what is read, or on what reads."""
 
+Trait = Literal["states", "numbers", "mixing"]
+"""What not every wiring is: what each block puts out is a state X_j, which the next ones read; what
+a read takes of a write is a number; and the residual is several streams, which are mixed.
+"""
+
 Weights = Float[Tensor, "..."]
 """``[*token write]``; or ``[*token write d_model]`` where a norm makes a vector of each weight."""
 
@@ -160,6 +165,11 @@ class Wiring(ABC):
     basis: Basis
     gates: Gates
     between: str | None = None
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it is, of what not every wiring is."""
+        return frozenset({"numbers"} if self.between is None else ())
 
     @property
     def inputs(self) -> tuple[Read, ...]:

@@ -12,9 +12,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
+from mudd_interp.analysis.inputs import NUMBERS
 from mudd_interp.analysis.moments import Moments
 from mudd_interp.analysis.provenance import Provenance
-from mudd_interp.analysis.read_weights import require_numbers
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
@@ -139,13 +139,10 @@ class DeltaWeightsAnalysis(Analysis[DeltaWeights]):
 
     name = "delta_weights"
     result = DeltaWeights
+    requires = NUMBERS
 
     def start(self, model: HookedModel) -> "DeltaSums":
-        """Empty sums for one model.
-
-        Raises:
-            ValueError: If a norm stands between writes and reads.
-        """
+        """Empty sums for one model."""
         return DeltaSums(model)
 
 
@@ -153,7 +150,6 @@ class DeltaSums(Accumulator[DeltaWeights]):
     """Moments of each read's row, composed when a pass has come to the head."""
 
     def __init__(self, model: HookedModel):
-        require_numbers(model)
         self._wiring = model.wiring
         self._tape: dict[str, Tensor] = {}
         self._moments: dict[str, Moments] = {}

@@ -17,6 +17,13 @@ STATES: frozenset[Trait] = frozenset({"states"})
 """What an analysis requires of a model that is about its states X_j."""
 
 
+NUMBERS: frozenset[Trait] = frozenset({"numbers"})
+"""What an analysis requires of a model that asks for W as numbers."""
+
+MIXING: frozenset[Trait] = frozenset({"mixing"})
+"""What an analysis requires of a model that is about how its streams are mixed."""
+
+
 def require_evaluation(model: HookedModel) -> None:
     """Refuse a model in training mode.
 

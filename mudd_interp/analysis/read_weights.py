@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mudd_interp.analysis.finite import finite_hooks, freeze
-from mudd_interp.analysis.inputs import checked, require_evaluation
+from mudd_interp.analysis.inputs import NUMBERS, checked, require_evaluation
 from mudd_interp.analysis.provenance import Provenance, TokensSeen, provenance
 from mudd_interp.ids import id_tensor
-from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.protocol import Hook, HookedModel, Observer, require_traits
 from mudd_interp.wiring import Read, Wiring, Write, total
 
 Laid = Literal["delta", "native"]
@@ -94,7 +94,7 @@ def read_weights(
     require_evaluation(model)
     if basis not in get_args(Laid):
         raise ValueError(f"basis must be one of {', '.join(get_args(Laid))}, got {basis!r}.")
-    require_numbers(model)
+    require_traits(model, "read_weights", NUMBERS)
     wiring = model.wiring
     given = id_tensor(tokens) if "tokens" in model.traits else tokens
     (batch,) = checked([given[None] if given.ndim == 1 else given], model)
@@ -118,20 +118,6 @@ def read_weights(
         weights=weights,
         completeness=errors,
     )
-
-
-def require_numbers(model: HookedModel) -> None:
-    """Refuse a model of which no number says what a read takes of a write.
-
-    Raises:
-        ValueError: With what stands between, and what gives the vectors.
-    """
-    if model.wiring.between is not None:
-        raise ValueError(
-            f"{model.info.name} has {model.wiring.between}: a norm stands between writes and "
-            "reads, so that with its scale frozen each coefficient is a vector over d_model, not a "
-            "number. cache.path_coefficients gives these vectors."
-        )
 
 
 def _tape(model: HookedModel, batch: Tensor, basis: str) -> Mapping[str, Tensor]:

@@ -80,9 +80,7 @@ class WiredBlocks(HookedCore):
     @property
     def traits(self) -> frozenset[Trait]:
         """What it is, of what not every model is."""
-        found: set[Trait] = {*self.front.traits, *self.task.traits}
-        if self.config.wiring.states:
-            found.add("states")
+        found: set[Trait] = {*self.front.traits, *self.task.traits, *self.wiring.traits}
         if self.config.attention_dir == "causal":
             found.add("causal")
         else:

@@ -74,7 +74,7 @@ def test_it_merges_is_saved_and_read_back(tmp_path: Any) -> None:
 
 
 def test_what_has_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="each coefficient is a vector"):
+    with pytest.raises(ValueError, match="each weight is a vector over d_model"):
         delta_weights(made("PrePostDANorm, Eq. 10"), [TOKENS])
     deep = random_model(replace(EVERY["Transformer++"], n_layers=4, d_mlp=(24,) * 4))
     found = [delta_weights(each, [TOKENS]) for each in (made("Transformer++"), deep)]

@@ -169,7 +169,7 @@ class BridgeModel(LanguageModel):
     @property
     def traits(self) -> frozenset[Trait]:
         """Only decoders of text can be wrapped."""
-        return DECODER
+        return DECODER | self.wiring.traits
 
     # --- What a language model is asked (model.language) ----------------------------------------
 

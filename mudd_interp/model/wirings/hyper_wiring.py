@@ -10,7 +10,7 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.precision import wide
 from mudd_interp.sublayers import SublayerWiring, embedding_only
-from mudd_interp.wiring import Gates, Read, Rows, Tape, Weights
+from mudd_interp.wiring import Gates, Read, Rows, Tape, Trait, Weights
 
 Sums = Literal["columns", "rows", "both", "none"]
 
@@ -54,6 +54,11 @@ class HyperWiring(SublayerWiring):
         written = (axes.hyper(j, name) for j in range(k) for name in names)
         pre = self._pre_hook(read)
         return (axes.EMBED, *written, *(() if pre is None else (pre,)))
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """See :class:`Wiring`."""
+        return super().traits | ({"mixing"} if self.mixes else set())
 
     @property
     def moving(self) -> tuple[str, ...]:

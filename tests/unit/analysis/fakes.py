@@ -33,7 +33,7 @@ class FakeModel:
     """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
 
     training = False
-    traits = DECODER
+    traits = DECODER | {"states", "numbers"}
 
     def __init__(
         self,
