@@ -46,9 +46,10 @@ LACKS: Mapping[Trait, str] = {
     "causal": "its positions see later ones",
     "states": "it keeps no states X_j: its sublayers read what others wrote one by one, and "
     "read_weights says how much of it",
-    "numbers": "with PrePostDANorm a norm stands between writes and reads, so that each weight is a "
-    "vector over d_model and not a number (cache.path_coefficients gives them)",
-    "mixing": "its residual is no set of streams that are mixed",
+    "numbers": "with PrePostDANorm a norm stands between writes and reads, so that each weight is "
+    "a vector over d_model and not a number (cache.path_coefficients gives them)",
+    "streams": "its residual is one stream",
+    "mixing": "it mixes no streams",
     "images": "it reads no images",
     "classes": "it tells no classes",
 }

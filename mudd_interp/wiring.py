@@ -38,9 +38,9 @@ Basis = Literal["state", "delta"]
 Gates = Literal["static", "source", "destination"]
 """On what the weights depend: on no token, on what is read, or on what reads."""
 
-Trait = Literal["states", "numbers", "mixing"]
+Trait = Literal["states", "numbers", "streams", "mixing"]
 """What not every wiring is: what each block puts out is a state X_j, which the next ones read; what
-a read takes of a write is a number; and the residual is several streams, which are mixed.
+a read takes of a write is a number; the residual is several streams; and these are mixed.
 """
 
 Weights = Float[Tensor, "..."]
@@ -169,7 +169,13 @@ class Wiring(ABC):
     @property
     def traits(self) -> frozenset[Trait]:
         """What it is, of what not every wiring is."""
-        return frozenset({"numbers"} if self.between is None else ())
+        found: set[Trait] = {"numbers"} if self.between is None else set()
+        return frozenset(found | ({"mixing"} if self.mixed else set()))
+
+    @property
+    def mixed(self) -> Mapping[str, str]:
+        """The hook on T of each sublayer, by its label, where the residual is several streams."""
+        return {}
 
     @property
     def inputs(self) -> tuple[Read, ...]:

@@ -20,6 +20,9 @@ STATES: frozenset[Trait] = frozenset({"states"})
 NUMBERS: frozenset[Trait] = frozenset({"numbers"})
 """What an analysis requires of a model that asks for W as numbers."""
 
+SEVERAL: frozenset[Trait] = frozenset({"streams"})
+"""What an analysis requires of a model that is about the streams of its residual."""
+
 MIXING: frozenset[Trait] = frozenset({"mixing"})
 """What an analysis requires of a model that is about how its streams are mixed."""
 

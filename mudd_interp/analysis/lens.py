@@ -1,24 +1,26 @@
 """What each output and each stream would predict, and where the final answer first leads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import SequenceResult, relative_error, run_pass
 from mudd_interp.analysis.vocabulary import token_texts
-from mudd_interp.axes import Stream
 from mudd_interp.protocol import DecomposableModel, require_traits
 
-Kind = Stream | Literal["x"]
-"""A stream, or ``"x"`` for the outputs X_j."""
+Kind = str
+"""A stream of input, or ``"x"`` for the outputs X_j; ``"x0"``, ``"x1"``, ... for one of the streams
+that hyper-connections carry.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,7 +30,9 @@ class LogitLens(SequenceResult):
     A row is an output X_j (kind ``x``, depth ``j``), or a stream as it enters block ``depth``; the
     last, stream r at depth n_layers, is the model's own prediction. The norm takes each row's own
     scale. Of hyper-connections kind ``x`` is what their head makes of all streams in front of a
-    block, and at depth n_layers the model's own prediction.
+    block, and at depth n_layers the model's own prediction; kinds ``x0``, ``x1``, ... are what it
+    would make of one stream alone. (Which stream is which is a matter of names: compare no two
+    models by it.)
 
     Attributes:
         kinds: Of each row.
@@ -54,8 +58,7 @@ class LogitLens(SequenceResult):
     def frame(self) -> pd.DataFrame:
         """Columns ``kind depth position top_id top_token top_probability answer_probability``.
 
-        And ``answer_rank``; rows by kind (x q k v r), depth and position. Each row is a prediction
-        by itself: nothing adds up.
+        And ``answer_rank``; rows by kind (x q k v r, and x0 x1 ...), depth and position.
         """
         rows, positions = self.top_id.shape
         return pd.DataFrame(
@@ -82,6 +85,11 @@ class LogitLens(SequenceResult):
             known = ", ".join(dict.fromkeys(self.kinds))
             raise ValueError(f"kind must be one of {known} in this model, got {kind!r}.")
         return found
+
+    @property
+    def carried(self) -> tuple[Kind, ...]:
+        """The kinds of single streams of hyper-connections; none of other models."""
+        return tuple(dict.fromkeys(kind for kind in self.kinds if kind[1:]))
 
     def first_lead(self, kind: Kind = "x") -> Int64[np.ndarray, " pos"]:
         """The depth at which the model's answer is first the likeliest token; -1 for nowhere.
@@ -113,18 +121,21 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     names = {hook for _, _, hooks in places for hook in hooks}
     found = run_pass(model, tokens, names, data, {}, logits=True)
     assert found.logits is not None
+    tape = found.cache.cache_dict
+    rows = [_Row(kind, depth, tuple(tape[hook] for hook in hooks)) for kind, depth, hooks in places]
+    rows += _one_by_one(rows)
+    final = [tape[read.hook] for read in model.wiring.finals]
     answer = found.logits.argmax(-1)
     ids: list[Any] = []
     top: list[Any] = []
     own: list[Any] = []
     rank: list[Any] = []
     error = 0.0
-    final = tuple(read.hook for read in model.wiring.finals)
-    for _, _, hooks in places:  # one at a time: all logits would be too large
-        streams = [found.cache.cache_dict[hook][None].to(model.cfg.dtype) for hook in hooks]
+    for row in rows:  # one at a time: all logits would be too large
+        streams = [each[None].to(model.cfg.dtype) for each in row.tensors]
         x = streams[0] if len(streams) == 1 else torch.stack(streams, dim=-2)
         logits = model.decode_stream(x)[0].to(found.logits.dtype)
-        if hooks == final:
+        if all(a is b for a, b in zip(row.tensors, final, strict=False)):
             error = relative_error(logits, found.logits)
         log_probs, best = logits.log_softmax(-1), logits.argmax(-1)
         chosen = logits.gather(-1, answer[:, None])
@@ -135,8 +146,8 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     return LogitLens(
         **found.labels,
         completeness_error=error,
-        kinds=tuple(kind for kind, _, _ in places),
-        depths=tuple(depth for _, depth, _ in places),
+        kinds=tuple(row.kind for row in rows),
+        depths=tuple(row.depth for row in rows),
         top_id=torch.stack(ids).numpy(),
         top_tokens=tuple(token_texts(model, row) for row in ids),
         top_probability=np.stack(top),
@@ -144,6 +155,21 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
         answer_probability=np.stack(own),
         answer_rank=np.stack(rank),
     )
+
+
+class _Row(NamedTuple):
+    """What is read as a prediction: one tensor, or several that the head norms one by one."""
+
+    kind: Kind
+    depth: int
+    tensors: tuple[Float[Tensor, "pos *stream d_model"], ...]
+
+
+def _one_by_one(rows: Sequence[_Row]) -> list[_Row]:
+    """Each stream of those rows in which there are several, alone."""
+    several = [row for row in rows if row.tensors[0].ndim == 3]
+    n = several[0].tensors[0].shape[1] if several else 0
+    return [_Row(f"x{i}", row.depth, (row.tensors[0][:, i],)) for i in range(n) for row in several]
 
 
 def _places(model: DecomposableModel) -> Iterator[tuple[Kind, int, tuple[str, ...]]]:

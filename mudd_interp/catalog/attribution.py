@@ -10,7 +10,7 @@ from mudd_interp.analysis import (
     routes,
     stream_decomposition,
 )
-from mudd_interp.analysis.inputs import NEXT_TOKEN, STATES
+from mudd_interp.analysis.inputs import NEXT_TOKEN, SEVERAL, STATES
 from mudd_interp.axes import Stream
 from mudd_interp.catalog.kind import PROMPT, USUAL_SOURCE, Drawn, FigureKind, of_both
 from mudd_interp.request import Mode, Role
@@ -21,6 +21,7 @@ from mudd_interp.viz import (
     path_coefficients_figure,
     routes_figure,
     stream_decomposition_figure,
+    stream_lens_figure,
 )
 
 NO_LAYER_AGAINST_LAYER: dict[Mode, str] = {
@@ -88,6 +89,14 @@ def _lens(study: Study) -> Drawn:
     return Drawn(figure, of_both(study, lambda role: found[role].frame))
 
 
+def _stream_lens(study: Study) -> Drawn:
+    role = study.request.of
+    found = study.of_prompt(role, logit_lens)
+    frame = found.frame
+    shown = frame[frame["kind"].isin(found.carried)].reset_index(drop=True)
+    return Drawn(stream_lens_figure(found, study.position(role)), shown)
+
+
 KINDS = (
     FigureKind(
         name="logit_attribution",
@@ -128,5 +137,14 @@ KINDS = (
         uses=(*PROMPT, "position"),
         why_not=NO_LAYER_AGAINST_LAYER,
         requires=NEXT_TOKEN,
+    ),
+    FigureKind(
+        name="stream_lens",
+        title="What each stream of hyper-connections would predict by itself",
+        draw=_stream_lens,
+        uses=(*PROMPT, "position"),
+        why_not=NO_LAYER_AGAINST_LAYER,
+        single=True,
+        requires=NEXT_TOKEN | SEVERAL,
     ),
 )

@@ -9,6 +9,7 @@ import pandas as pd
 from mudd_interp.analysis import (
     DeltaWeightsAnalysis,
     DenseWeightsAnalysis,
+    StreamMixingAnalysis,
     WeightDistributionAnalysis,
     counterpart,
     delta_difference,
@@ -16,6 +17,7 @@ from mudd_interp.analysis import (
     token_weights_difference,
     weights_difference,
 )
+from mudd_interp.analysis.inputs import MIXING
 from mudd_interp.catalog.kind import (
     ONE_PICTURE,
     PROMPT,
@@ -27,13 +29,15 @@ from mudd_interp.catalog.kind import (
     of_models,
     results,
 )
+from mudd_interp.protocol import why_not
 from mudd_interp.request import Mode, Request, Role
-from mudd_interp.study import Study
+from mudd_interp.study import Need, Study
 from mudd_interp.viz import (
     delta_difference_figure,
     delta_weights_figure,
     edge_distribution_figure,
     edge_figure,
+    stream_mixing_figure,
     token_weights_difference_figure,
     token_weights_figure,
     token_weights_limit,
@@ -83,6 +87,18 @@ def _delta_weights(study: Study) -> Drawn:
         return Drawn(figure, delta_difference(model, baseline))
     table = of_both(study, lambda role: study.result(role, DeltaWeightsAnalysis()).frame)
     return Drawn(delta_weights_figure(model, baseline, statistic), table)
+
+
+def _mixing(study: Study) -> list[Role]:
+    """The model, and the baseline if it mixes streams too."""
+    others = [role for role in study.roles if role != "model"]
+    return ["model", *(r for r in others if why_not(study.models[r], MIXING) is None)]
+
+
+def _stream_mixing(study: Study) -> Drawn:
+    found = {role: study.result(role, StreamMixingAnalysis()) for role in _mixing(study)}
+    figure = stream_mixing_figure(found["model"], found.get("baseline"))
+    return Drawn(figure, of_both(study, lambda role: found[role].frame, found))
 
 
 def _delta_statistic(request: Request) -> Any:
@@ -228,6 +244,15 @@ KINDS = (
         uses=(*SCOPED, "statistic"),
         modes=("side_by_side", "difference"),
         why_not={"overlay": "one triangle would hide the other"},
+    ),
+    FigureKind(
+        name="stream_mixing",
+        title="Whether mixing washes the streams of hyper-connections out",
+        draw=_stream_mixing,
+        needs=lambda study: [Need(role, StreamMixingAnalysis()) for role in _mixing(study)],
+        uses=SCOPED,
+        modes=("overlay",),
+        why_not=ONE_PICTURE,
     ),
     FigureKind(
         name="token_weights",

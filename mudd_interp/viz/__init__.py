@@ -43,6 +43,7 @@ from mudd_interp.viz.interventions import in_context_figure as in_context_figure
 from mudd_interp.viz.interventions import static_dynamic_figure as static_dynamic_figure
 from mudd_interp.viz.ladder import ladder_figure as ladder_figure
 from mudd_interp.viz.lens import logit_lens_figure as logit_lens_figure
+from mudd_interp.viz.lens import stream_lens_figure as stream_lens_figure
 from mudd_interp.viz.loss_comparison import loss_comparison_figure as loss_comparison_figure
 from mudd_interp.viz.losses import loss_lines_figure as loss_lines_figure
 from mudd_interp.viz.losses import loss_strip_figure as loss_strip_figure
@@ -78,6 +79,7 @@ from mudd_interp.viz.similarity_matrix import (
 from mudd_interp.viz.similarity_matrix import similarity_matrix_figure as similarity_matrix_figure
 from mudd_interp.viz.sinks import sink_sensitivity_figure as sink_sensitivity_figure
 from mudd_interp.viz.state_patch import state_patch_figure as state_patch_figure
+from mudd_interp.viz.stream_mixing import stream_mixing_figure as stream_mixing_figure
 from mudd_interp.viz.theme import shown as shown
 from mudd_interp.viz.theme import source_line as source_line
 from mudd_interp.viz.token_weights import TokenStatistic as TokenStatistic

@@ -1,6 +1,7 @@
 """What each output would predict, token by token: the logit lens as a map with words in it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -53,28 +54,79 @@ def logit_lens_figure(
     for each in results[1:]:
         check_same_tokens(result, each)
     positions = range(max(0, position + 1 - SHOWN), position + 1)
-    figure = make_subplots(
-        rows=1,
-        cols=len(results),
-        subplot_titles=[escape(each.provenance.model) for each in results],
-        horizontal_spacing=0.06,
-    )
-    for column, each in enumerate(results, start=1):
-        own: Kind = kind if kind in each.kinds else "r"
-        _add_map(figure, each, own, positions, column)
-    texts = [result.tokens[t] for t in positions]
-    figure.update_xaxes(title="token", **token_ticks(positions, texts))
+    maps = [
+        _Map(each, kind if kind in each.kinds else "r", each.provenance.model) for each in results
+    ]
     depth, named = _words(result, kind)
+    return _drawn(maps, positions, depth, f"Logit lens: what {named} would predict", _WHAT)
+
+
+def stream_lens_figure(result: LogitLens, position: int) -> go.Figure:
+    """The logit lens of each stream that hyper-connections carry: a map for each.
+
+    Args:
+        result: Of the model in question.
+        position: The last position to show.
+
+    Raises:
+        ValueError: If the sequence has no such position, or the residual is one stream.
+    """
+    check_position(position, len(result.tokens))
+    if not result.carried:
+        raise ValueError(f"the residual of {result.provenance.model} is one stream.")
+    positions = range(max(0, position + 1 - SHOWN), position + 1)
+    maps = [_Map(result, kind, f"stream {kind[1:]}") for kind in result.carried]
+    return _drawn(
+        maps,
+        positions,
+        "in front of block",
+        f"Logit lens of each stream of {result.provenance.model}",
+        f"{_WHAT}, of one stream alone; which stream is which is a matter of names: compare no two "
+        "models by it",
+    )
+
+
+_WHAT = (
+    "the likeliest next token through the final norm and the unembedding, and its probability, "
+    "0..1; red frame: where the model's own answer first leads"
+)
+
+
+class _Map(NamedTuple):
+    """Rows of one kind, and their title."""
+
+    result: LogitLens
+    kind: Kind
+    title: str
+
+
+def _drawn(
+    maps: Sequence[_Map], positions: Sequence[int], depth: str, title: str, what: str
+) -> go.Figure:
+    across = min(2, len(maps))
+    down = -(-len(maps) // across)
+    figure = make_subplots(
+        rows=down,
+        cols=across,
+        subplot_titles=[escape(each.title) for each in maps],
+        horizontal_spacing=0.06,
+        vertical_spacing=0.28 / down,
+    )
+    for number, each in enumerate(maps):
+        row, column = divmod(number, across)
+        _add_map(figure, each, positions, {"row": row + 1, "col": column + 1})
+    results = list(dict.fromkeys(each.result for each in maps))
+    texts = [results[0].tokens[t] for t in positions]
+    figure.update_xaxes(title="token", **token_ticks(positions, texts))
     figure.update_yaxes(title=depth, col=1)
-    rows = max(len(each.rows(kind if kind in each.kinds else "r")) for each in results)
+    rows = max(len(each.result.rows(each.kind)) for each in maps)
     return finish(
         figure,
-        f"Logit lens: what {named} would predict",
-        "the likeliest next token through the final norm and the unembedding, and its probability, "
-        "0..1; red frame: where the model's own answer first leads",
+        title,
+        what,
         source_line([each.provenance for each in results]),
-        width=WIDTH if baseline is None else int(1.4 * WIDTH),
-        height=max(HEIGHT, _ROW * rows + 260),
+        width=WIDTH if across == 1 else int(1.4 * WIDTH),
+        height=down * (max(HEIGHT, _ROW * rows + 260) - 100) + 100,
         coloraxis={
             "colorscale": UNSIGNED,
             "cmin": 0,
@@ -94,9 +146,8 @@ def _words(result: LogitLens, kind: Kind) -> tuple[str, str]:
     return "output X<sub>j</sub>", "every output X_j"
 
 
-def _add_map(
-    figure: go.Figure, result: LogitLens, kind: Kind, positions: Sequence[int], column: int
-) -> None:
+def _add_map(figure: go.Figure, of: _Map, positions: Sequence[int], place: dict[str, int]) -> None:
+    result, kind, _ = of
     rows, columns = result.rows(kind), np.array(positions)
     depths = np.array(result.depths)[rows]
     if kind == "x" and not result.provenance.rows:
@@ -116,10 +167,9 @@ def _add_map(
             customdata=result.answer_probability[np.ix_(rows, columns)],
             hovertemplate="position %{x}, depth %{y}: %{text}<br>probability %{z:.3f}<br>"
             "of the final answer %{customdata:.3f}<extra></extra>",
-            name=escape(result.provenance.model),
+            name=escape(of.title),
         ),
-        row=1,
-        col=column,
+        **place,
     )
     x, y = np.meshgrid(columns, depths)
     figure.add_trace(
@@ -136,11 +186,11 @@ def _add_map(
             hoverinfo="skip",
             showlegend=False,
         ),
-        row=1,
-        col=column,
+        **place,
     )
-    leads = (result.answer_rank[np.ix_(rows, columns)] == 1).argmax(0)
-    for t, depth in zip(columns.tolist(), depths[leads].tolist(), strict=True):
+    leading = result.answer_rank[np.ix_(rows, columns)] == 1
+    leads = zip(columns.tolist(), depths[leading.argmax(0)].tolist(), strict=True)
+    for t, depth in (each for each, led in zip(leads, leading.any(0), strict=True) if led):
         figure.add_shape(
             type="rect",
             x0=t - 0.5,
@@ -148,8 +198,7 @@ def _add_map(
             y0=depth - 0.5,
             y1=depth + 0.5,
             line={"color": _LEADS, "width": 2.5},
-            row=1,
-            col=column,
+            **place,
         )
     final = {int(depths[-1]): "final"} if kind == "x" else {}
     shown_depths = range(0, int(depths[-1]) + 1, -(-len(depths) // 34))
@@ -160,5 +209,5 @@ def _add_map(
         tickmode="array",
         tickvals=list(shown_depths),
         ticktext=[final.get(depth, str(depth)) for depth in shown_depths],
-        col=column,
+        **place,
     )

@@ -13,7 +13,7 @@ from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.request import Request
 from mudd_interp.study import Study
 from tests.bundled import load
-from tests.kinds import OF_IMAGES
+from tests.kinds import OF_IMAGES, OF_STREAMS
 from tests.unit.command import run
 
 SHORT: dict[str, Any] = {"sequences": 1, "context": 16}
@@ -61,11 +61,12 @@ def test_a_figure_says_what_model_it_is_not_for():
     study = Study(request, lambda *_, **__: model)
     both = Study(replace(request, baseline="mudd-tiny"), lambda name, **_: load(name))
     unfit = {name for name, kind in FIGURES.items() if not kind.of_baseline and kind.unfit(study)}
-    assert unfit == OF_NEXT_TOKENS - {"loss_comparison"} | OF_CAUSAL_ATTENTION | {*OF_IMAGES}
-    assert {name for name, kind in FIGURES.items() if kind.unfit(both)} == {*OF_IMAGES}
+    others = {*OF_IMAGES, *OF_STREAMS}
+    assert unfit == OF_NEXT_TOKENS - {"loss_comparison"} | OF_CAUSAL_ATTENTION | others
+    assert {name for name, kind in FIGURES.items() if kind.unfit(both)} == others
     for kind in FIGURES.values():
         if kind.name in unfit:
-            reason = "does not predict the next token|positions see later ones|reads no images"
+            reason = "does not predict the next token|see later ones|reads no images|mixes no|is one stream"
             assert f"{kind.name} is not for sees all, because it" in str(kind.unfit(study))
             with pytest.raises(ValueError, match=reason):
                 kind.check_models(study)

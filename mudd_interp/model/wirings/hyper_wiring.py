@@ -58,7 +58,12 @@ class HyperWiring(SublayerWiring):
     @property
     def traits(self) -> frozenset[Trait]:
         """See :class:`Wiring`."""
-        return super().traits | ({"mixing"} if self.mixes else set())
+        return super().traits | {"streams"}
+
+    @property
+    def mixed(self) -> Mapping[str, str]:
+        """See :class:`Wiring`."""
+        return {self.sites[k].label: axes.hyper(k, "hook_mix") for k in self._mixed}
 
     @property
     def moving(self) -> tuple[str, ...]:
@@ -105,7 +110,7 @@ class HyperWiring(SublayerWiring):
         """
         found: dict[str, float] = {}
         exact = {"columns": (-2,), "rows": (-1,), "both": (-2, -1), "none": ()}[self.exact]
-        mixes = [wide(tape[axes.hyper(k, "hook_mix")]) for k in self._mixed]
+        mixes = [wide(tape[hook]) for hook in self.mixed.values()]
         for dim in exact if mixes else ():
             name = {-2: "columns of T sum to one", -1: "rows of T sum to one"}[dim]
             found[name] = max(float((mix.sum(dim) - 1).abs().max()) for mix in mixes)
