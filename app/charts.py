@@ -98,6 +98,12 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
         _panel(kind, request, notice, table)
 
 
+def chart_if_fit(study: Study, name: str, **values: Any) -> None:
+    """:func:`chart`, of models that have what it shows; nothing at all of others."""
+    if find(name).unfit(study) is None:
+        chart(name, **values)
+
+
 def _why_not(kind: FigureKind, request: Request) -> str:
     assert request.mode is not None
     mode = request.mode.replace("_", " ")

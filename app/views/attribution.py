@@ -26,6 +26,8 @@ charts.chart("logit_attribution")
 
 st.header("What would each output predict?", anchor=False)
 charts.chart("logit_lens")
+for role in study.roles:
+    charts.chart_if_fit(study, "stream_lens", of=role)
 
 st.header("What is in one stream, and how did it get there?", anchor=False)
 st.markdown(

@@ -1,5 +1,6 @@
 """Interventions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -14,7 +15,7 @@ from mudd_interp.edits import ACTIONS, Edit, edits_text
 
 EXAMPLES = ("cut v 7<-2", "cut head 7.2", "static * *<-*", "shuffle q *<-*")
 TARGETS = {"edge": "a connection", "head": "an attention head", "mlp": "an FFN"}
-EVERY = "every"  # the session's note that all edges are to be cut: a click ends it
+EVERY, HELD = "every", "held"  # the session's notes that all edges are to be cut
 CUTS = ("edge_effects", "weight_contribution_cause", "first_order", "static_dynamic")
 
 
@@ -100,9 +101,40 @@ def form(study: Any) -> None:
         st.button("Remove all", on_click=lambda: state.put(edits=None))
 
 
-def ask() -> None:
+def ask(what: str) -> None:
     """Called when all edges are to be cut."""
-    st.session_state[EVERY] = True
+    st.session_state[what] = True
+
+
+def cut_every(what: str, label: str, names: Sequence[str], also: Sequence[str] = ()) -> None:
+    """Figures for which every edge is cut, when they are asked for or there already.
+
+    Args:
+        what: The session's note that they are asked for: a click ends it.
+        label: Of the button.
+        names: The figures.
+        also: Others that are shown beneath.
+    """
+    wanted = state.view()["sequences"] or CUT_SEQUENCES
+    few: dict[str, Any] = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
+    there = all(charts.is_drawn(name, **few) for name in names)
+    if all(charts.is_there(name) for name in names):  # a run on the page Corpus was over all of it
+        few, there = {}, True
+    begins = st.session_state.pop(what, False) and not there
+    if not there:
+        with st.container(horizontal=True):
+            st.button(label, type="primary", disabled=begins, on_click=ask, args=(what,))
+            if begins:
+                st.button("Stop", key=f"stop_{what}", icon=":material/stop:")
+        if begins:
+            st.caption("Anything else that is clicked stops it too.")
+    if there or begins:
+        for name in names:
+            charts.chart(name, **few)
+        for name in also:
+            charts.chart(name)
+    if begins and all(charts.is_drawn(name, **few) for name in names):
+        st.rerun()  # without the buttons
 
 
 study = frame.open_page(
@@ -154,22 +186,11 @@ st.markdown(
     "the page Corpus): that takes a while. A weight is not a contribution, and a contribution is "
     "not a cause; here they stand side by side."
 )
-wanted = state.view()["sequences"] or CUT_SEQUENCES
-few: dict[str, Any] = {"sequences": min(CUT_SEQUENCES, wanted), "batch_size": 1}
-there = all(charts.is_drawn(name, **few) for name in CUTS)
-if all(charts.is_there(name) for name in CUTS):  # a run on the page Corpus was over all of it
-    few, there = {}, True
-begins = st.session_state.pop(EVERY, False) and not there
-if not there:
-    with st.container(horizontal=True):
-        st.button("Cut every edge", type="primary", disabled=begins, on_click=ask)
-        if begins:
-            st.button("Stop", key="stop_every", icon=":material/stop:")
-    if begins:
-        st.caption("Anything else that is clicked stops it too.")
-if there or begins:
-    for name in CUTS:
-        charts.chart(name, **few)
-    charts.chart("in_context_loss")
-if begins and all(charts.is_drawn(name, **few) for name in CUTS):
-    st.rerun()  # without the buttons
+cut_every(EVERY, "Cut every edge", CUTS, ("in_context_loss",))
+st.subheader("With later weights held", anchor=False)
+st.markdown(
+    "A cut moves what follows, and so the weights of later reads: it is *live*. With these held at "
+    "what they are without it, it is *frozen*; what differs between the two went through the "
+    "weights."
+)
+cut_every(HELD, "Cut every edge once more, with later weights held", ("frozen_live",))

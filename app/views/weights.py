@@ -15,6 +15,11 @@ def at_token(statistic: Statistic | None) -> Statistic | None:
     return statistic if statistic in ("static", "dynamic") else None
 
 
+def over_paths(statistic: Statistic | None) -> Statistic | None:
+    """What a statistic is of weights over all paths, which have no static and dynamic part."""
+    return statistic if statistic in ("mean", "std") else None
+
+
 def choose_edge(curve: int, x: float, y: float) -> None:
     """Called when a cell is clicked: each triangle is one stream, of one statistic."""
     wiring = study.models["model"].wiring
@@ -47,6 +52,18 @@ def every_edge() -> None:
 
     st.header("At the chosen token", anchor=False)
     charts.chart("token_weights", statistic=at_token(state.view()["statistic"]))
+
+
+@frame.section
+def every_sublayer() -> None:
+    """W between single sublayers, which any two architectures have in common."""
+    st.header("Between single sublayers", anchor=False)
+    st.markdown(
+        "How much of what each attention and FFN wrote is in what each of them reads, over all "
+        "ways through the connections: the one table that any two architectures have in common."
+    )
+    charts.chart("delta_weights", statistic=over_paths(state.view()["statistic"]))
+    charts.chart_if_fit(study, "stream_mixing")
 
 
 @frame.section
