@@ -147,21 +147,20 @@ def _panel(title: str, frame: pd.DataFrame, writes: Sequence[str], statistic: st
 def _drawn(rows: Sequence[Sequence[_Panel]], results: Sequence[DeltaWeights]) -> go.Figure:
     specs: list[list[Any]] = []
     titles: list[str] = []
-    for panels, result in zip(rows, results, strict=True):
+    for panels in rows:
         wide = _GRID // len(panels)
         specs.append([{"colspan": wide} if i % wide == 0 else None for i in range(_GRID)])
-        name = f"{escape(result.provenance.model)}: " if len(rows) > 1 else ""
-        titles += [f"{name if i == 0 else ''}{panel.title}" for i, panel in enumerate(panels)]
+        titles += [panel.title for panel in panels]
     figure = make_subplots(
         rows=len(rows),
         cols=_GRID,
         specs=specs,
         subplot_titles=titles,
-        horizontal_spacing=0.035,
+        horizontal_spacing=0.055,
         vertical_spacing=0.26 / max(1, len(rows)),
     ).update_annotations(font_size=12.5)
     for row, (panels, result) in enumerate(zip(rows, results, strict=True), start=1):
-        wide = _GRID // len(panels)
+        wide, name = _GRID // len(panels), escape(result.provenance.model)
         for i, panel in enumerate(panels):
             where: dict[str, int] = {"row": row, "col": 1 + i * wide}
             figure.add_trace(_triangle(panel, result.writes), **where)
@@ -169,7 +168,8 @@ def _drawn(rows: Sequence[Sequence[_Panel]], results: Sequence[DeltaWeights]) ->
             figure.update_xaxes(title="written by" if row == len(rows) else None, **ticks, **where)
             names = {"ticktext": [_tick(panel.layers[j]) for j in _shown(panel)]}
             figure.update_yaxes(
-                title="read by block" if i == 0 else None,
+                title=f"{name}<br>read by block" if i == 0 else None,
+                tickfont_size=10,
                 **integer_ticks(len(panel.layers), 9),
                 **where,
             ).update_yaxes(**names, **where)
