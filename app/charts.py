@@ -100,7 +100,7 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
 
 def chart_if_fit(study: Study, name: str, **values: Any) -> None:
     """:func:`chart`, of models that have what it shows; nothing at all of others."""
-    if find(name).unfit(study) is None:
+    if find(name).unfit(study.with_request(replace(study.request, **values))) is None:
         chart(name, **values)
 
 

@@ -291,6 +291,13 @@ class Wiring(ABC):
         """What a read takes of each delta before it, over all paths together."""
         return next(iter(self.deltas_of([read], tape)))[1]
 
+    def by_stream(self, read: Read, tape: Tape) -> Float[Tensor, "*token stream write"]:
+        """:meth:`delta` divided by the stream of the residual that it passes through.
+
+        Which stream is which is a matter of names: compare no two models by it.
+        """
+        return self.delta(read, tape)[..., None, :]
+
     @abstractmethod
     def watch(self, read: Read, see: See) -> list[Hook]:
         """Hooks that show the weights of a read when they are there, after any edit of them.

@@ -64,6 +64,8 @@ def every_sublayer() -> None:
     )
     charts.chart("delta_weights", statistic=over_paths(state.view()["statistic"]))
     charts.chart_if_fit(study, "stream_mixing")
+    for role in study.roles:
+        charts.chart_if_fit(study, "stream_weights", of=role)
 
 
 @frame.section

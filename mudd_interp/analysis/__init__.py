@@ -146,6 +146,8 @@ from mudd_interp.analysis.stream_decomposition import (
 from mudd_interp.analysis.stream_mixing import StreamMixing as StreamMixing
 from mudd_interp.analysis.stream_mixing import StreamMixingAnalysis as StreamMixingAnalysis
 from mudd_interp.analysis.stream_mixing import stream_mixing as stream_mixing
+from mudd_interp.analysis.stream_weights import StreamWeights as StreamWeights
+from mudd_interp.analysis.stream_weights import stream_weights as stream_weights
 from mudd_interp.analysis.sweep import sweep as sweep
 from mudd_interp.analysis.token_weights import TokenWeights as TokenWeights
 from mudd_interp.analysis.token_weights import token_weights as token_weights

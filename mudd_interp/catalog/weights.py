@@ -13,11 +13,12 @@ from mudd_interp.analysis import (
     WeightDistributionAnalysis,
     counterpart,
     delta_difference,
+    stream_weights,
     token_weights,
     token_weights_difference,
     weights_difference,
 )
-from mudd_interp.analysis.inputs import MIXING
+from mudd_interp.analysis.inputs import MIXING, NUMBERS, SEVERAL
 from mudd_interp.catalog.kind import (
     ONE_PICTURE,
     PROMPT,
@@ -38,6 +39,7 @@ from mudd_interp.viz import (
     edge_distribution_figure,
     edge_figure,
     stream_mixing_figure,
+    stream_weights_figure,
     token_weights_difference_figure,
     token_weights_figure,
     token_weights_limit,
@@ -99,6 +101,12 @@ def _stream_mixing(study: Study) -> Drawn:
     found = {role: study.result(role, StreamMixingAnalysis()) for role in _mixing(study)}
     figure = stream_mixing_figure(found["model"], found.get("baseline"))
     return Drawn(figure, of_both(study, lambda role: found[role].frame, found))
+
+
+def _stream_weights(study: Study) -> Drawn:
+    role = study.request.of
+    found = study.of_prompt(role, stream_weights, position=study.position(role))
+    return Drawn(stream_weights_figure(found), found.frame)
 
 
 def _delta_statistic(request: Request) -> Any:
@@ -253,6 +261,17 @@ KINDS = (
         uses=SCOPED,
         modes=("overlay",),
         why_not=ONE_PICTURE,
+    ),
+    FigureKind(
+        name="stream_weights",
+        title="What passes through each stream of hyper-connections, at one token",
+        draw=_stream_weights,
+        uses=(*PROMPT, "position"),
+        why_not=dict.fromkeys(
+            ("overlay", "difference"), "streams of two models have only names in common"
+        ),
+        single=True,
+        requires=NUMBERS | SEVERAL,
     ),
     FigureKind(
         name="token_weights",

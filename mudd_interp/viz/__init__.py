@@ -80,6 +80,7 @@ from mudd_interp.viz.similarity_matrix import similarity_matrix_figure as simila
 from mudd_interp.viz.sinks import sink_sensitivity_figure as sink_sensitivity_figure
 from mudd_interp.viz.state_patch import state_patch_figure as state_patch_figure
 from mudd_interp.viz.stream_mixing import stream_mixing_figure as stream_mixing_figure
+from mudd_interp.viz.stream_weights import stream_weights_figure as stream_weights_figure
 from mudd_interp.viz.theme import shown as shown
 from mudd_interp.viz.theme import source_line as source_line
 from mudd_interp.viz.token_weights import TokenStatistic as TokenStatistic

@@ -1,46 +1,30 @@
 """What every read takes of every write: architectures under each other, on one scale."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float64
-from plotly.subplots import make_subplots
 
 from mudd_interp.analysis import DeltaWeights, delta_difference
+from mudd_interp.viz.read_panels import Panel, PanelRow, panels_figure, panels_layout
 from mudd_interp.viz.theme import (
     SIGNED,
     colorbar,
-    escape,
     finish,
-    integer_ticks,
-    named_ticks,
     robust_limit,
     source_line,
 )
 
 DeltaStatistic = Literal["mean", "std"]
 
-_GRID = 12  # columns that panels share: one, two, three or four of them fill it
-_ROW = 250  # pixels of a model
 _QUANTILE = 0.9
 """Where colours end: the embedding's weights are often ten times those of all else."""
 _WHAT = (
     "weight of a sublayer's write in what a sublayer reads, over all paths together, dimensionless "
     "(one everywhere in a plain Transformer)"
 )
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """The reads of one kind, in the order of depth."""
-
-    title: str
-    layers: tuple[str, ...]
-    values: Float64[np.ndarray, "layer write"]
 
 
 def delta_weights_figure(
@@ -63,9 +47,9 @@ def delta_weights_figure(
     names = [each.provenance.model for each in results]
     values = np.concatenate([each.frame[statistic].to_numpy() for each in results])
     end = robust_limit(values, _QUANTILE)
-    rows = [_panels(each.frame, each, statistic) for each in results]
+    rows = [_row(each, each.frame, statistic) for each in results]
     return _finished(
-        _drawn(rows, results),
+        panels_figure(rows),
         f"What every sublayer reads: {' and '.join(names)}",
         f"{_WHAT}; {statistic} over tokens; colours end at ±{end:.3g} ({_QUANTILE:.0%} of "
         "non-zero values)",
@@ -89,7 +73,7 @@ def delta_difference_figure(
     names = [each.provenance.model for each in (result, baseline)]
     end = robust_limit(frame[statistic].dropna().to_numpy(), _QUANTILE)
     return _finished(
-        _drawn([_panels(frame, of, statistic)], [of]),
+        panels_figure([_row(of, frame, statistic, " − ".join(names))]),
         f"What every sublayer reads: {names[0]} − {names[1]}",
         f"{names[0]} − {names[1]}: {_WHAT}; {statistic} over tokens; colours end at ±{end:.3g} "
         f"({_QUANTILE:.0%} of non-zero values)",
@@ -106,7 +90,7 @@ def _check(statistic: str) -> None:
         )
 
 
-def _panels(frame: pd.DataFrame, of: DeltaWeights, statistic: str) -> list[_Panel]:
+def _row(of: DeltaWeights, frame: pd.DataFrame, statistic: str, title: str = "") -> PanelRow:
     """Attention by stream, and what else reads, of a table of one model."""
     attention = frame["part"] == "attn"
     one = len(of.attention_streams) == 1
@@ -126,10 +110,10 @@ def _panels(frame: pd.DataFrame, of: DeltaWeights, statistic: str) -> list[_Pane
         ends = (others["part"] == "final") & (part == kinds[0])
         title = {"mlp": "FFN"}.get(part, part) + (" and head" if ends.any() else "")
         panels.append(_panel(title, others[rows | ends], of.writes, statistic))
-    return panels
+    return PanelRow(title or of.provenance.model, of.writes, panels)
 
 
-def _panel(title: str, frame: pd.DataFrame, writes: Sequence[str], statistic: str) -> _Panel:
+def _panel(title: str, frame: pd.DataFrame, writes: Sequence[str], statistic: str) -> Panel:
     places = list(dict.fromkeys(zip(frame["part"], frame["layer"], strict=True)))
     values = np.full((len(places), len(writes)), np.nan)
     for part, layer, write, value in frame[["part", "layer", "write", statistic]].itertuples(
@@ -141,59 +125,7 @@ def _panel(title: str, frame: pd.DataFrame, writes: Sequence[str], statistic: st
         f"{part}.{layer}" if part != "final" else "head" if heads == 1 else f"head, norm {i}"
         for i, (part, layer) in enumerate(places, start=heads - len(places))
     ]
-    return _Panel(title, tuple(names), values)
-
-
-def _drawn(rows: Sequence[Sequence[_Panel]], results: Sequence[DeltaWeights]) -> go.Figure:
-    specs: list[list[Any]] = []
-    titles: list[str] = []
-    for panels in rows:
-        wide = _GRID // len(panels)
-        specs.append([{"colspan": wide} if i % wide == 0 else None for i in range(_GRID)])
-        titles += [panel.title for panel in panels]
-    figure = make_subplots(
-        rows=len(rows),
-        cols=_GRID,
-        specs=specs,
-        subplot_titles=titles,
-        horizontal_spacing=0.055,
-        vertical_spacing=0.26 / max(1, len(rows)),
-    ).update_annotations(font_size=12.5)
-    for row, (panels, result) in enumerate(zip(rows, results, strict=True), start=1):
-        wide, name = _GRID // len(panels), escape(result.provenance.model)
-        for i, panel in enumerate(panels):
-            where: dict[str, int] = {"row": row, "col": 1 + i * wide}
-            figure.add_trace(_triangle(panel, result.writes), **where)
-            ticks = named_ticks(result.writes, 12 // len(panels))
-            figure.update_xaxes(title="written by" if row == len(rows) else None, **ticks, **where)
-            names = {"ticktext": [_tick(panel.layers[j]) for j in _shown(panel)]}
-            figure.update_yaxes(
-                title=f"{name}<br>read by block" if i == 0 else None,
-                tickfont_size=10,
-                **integer_ticks(len(panel.layers), 9),
-                **where,
-            ).update_yaxes(**names, **where)
-    return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
-
-
-def _shown(panel: _Panel) -> list[int]:
-    return integer_ticks(len(panel.layers), 9)["tickvals"]
-
-
-def _tick(name: str) -> str:
-    """The number of a block, or a head."""
-    return name.partition(".")[2] or name
-
-
-def _triangle(panel: _Panel, writes: Sequence[str]) -> go.Heatmap:
-    return go.Heatmap(
-        z=panel.values,
-        text=[[f"{read} of {write}" for write in writes] for read in panel.layers],
-        coloraxis="coloraxis",
-        hovertemplate="%{text}: %{z:.4g}<extra>" + panel.title + "</extra>",
-        hoverongaps=False,
-        name=panel.title,
-    )
+    return Panel(title, tuple(names), values)
 
 
 def _finished(
@@ -204,7 +136,6 @@ def _finished(
     end: float,
     bar: str,
 ) -> go.Figure:
-    rows = 1 if bar == "difference" else len(results)
     return finish(
         figure,
         title,
@@ -216,6 +147,5 @@ def _finished(
             "cmax": end,
             "colorbar": colorbar(bar),
         },
-        height=200 + _ROW * rows + 60 * (rows - 1),
-        margin={"l": 75, "r": 30, "t": 125, "b": 75},
+        **panels_layout(1 if bar == "difference" else len(results)),
     )

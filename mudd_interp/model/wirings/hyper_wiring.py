@@ -92,10 +92,7 @@ class HyperWiring(SublayerWiring):
             yield read, rows.read(pre[..., None])[..., 0]
 
     def by_stream(self, read: Read, tape: Tape) -> Float[Tensor, "*token stream write"]:
-        """What a read takes of each write by way of each stream; over streams it sums to W.
-
-        Which stream is which is a matter of names: compare no two models by it.
-        """
+        """See :class:`Wiring`."""
         ((_, rows, pre),) = self._at([read], tape)
         taken = [
             p[..., None] * row[..., 0] for p, row in zip(pre.unbind(-1), rows.rows, strict=True)
