@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
+    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Scalars, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
@@ -45,6 +45,7 @@ _HOMES = {
     "ModelInfo": "protocol",
     "Plain": "model.wirings",
     "PrePost": "model.wirings",
+    "Scalars": "model.wirings",
     "Static": "model.wirings",
 }
 
@@ -62,6 +63,7 @@ __all__ = [
     "Patches",
     "Plain",
     "PrePost",
+    "Scalars",
     "Static",
     "activations",
     "analysis",
