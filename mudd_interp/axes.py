@@ -140,7 +140,7 @@ PRE_SOFTCAP = "unembed.hook_pre_softcap"
 
 
 def value_embed(layer: int) -> str:
-    """Name of the hook on what a value embedding adds to the values: ``[batch pos kv_head d_head]``.
+    """Name of the hook on what a value embedding adds to values: ``[batch pos kv_head d_head]``.
 
     It is the token's own vector times the gate of :func:`value_gate`.
     """

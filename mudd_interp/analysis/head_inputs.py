@@ -40,11 +40,11 @@ INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
 class HeadInputs(Result):
     """Shares of all components in a head's query, key and value, by sequence.
 
-    The share of a component is that of :class:`Composition`: ``c·x / x·x`` with ``x`` what the head
-    projects from its stream (before QK-norm and rotary, norm scale frozen), dimensionless, signed;
+    The share of a component is that of :class:`Composition`: ``c·x / x·x`` with ``x`` the query,
+    key or value (before QK-norm and rotary, norm scale frozen), dimensionless, signed;
     all of them sum to one. Components are the embedding and, of each block below, its heads, the
     output bias of its attention, and its FFN; last comes what no component wrote, the biases of
-    the head's norm and projection.
+    the head's norm and projection, and in a value the block's value embedding.
 
     Attributes:
         direct: Sum over tokens of the share that comes by the stream's own edge on the output of

@@ -229,7 +229,9 @@ class ModelConfig:
                 f"{self.n_layers} blocks, got {windows!r}."
             )
         if self.attention_dir != "causal":
-            raise ValueError("attention_windows are of positions before: attention_dir is not so.")
+            raise ValueError(
+                f"attention_windows need attention_dir 'causal', got {self.attention_dir!r}."
+            )
 
     def _check_ends(self) -> None:
         for name, kind in (("front", FrontConfig), ("task", TaskConfig)):

@@ -10,9 +10,10 @@ from torch import Tensor
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import LayerKeyValues
 from mudd_interp.model.decoding import Decoding, Reader
+from mudd_interp.model.embed import Embed
 from mudd_interp.model.key_values import empty_key_values, reader_of
 from mudd_interp.model.language import LanguageModel
-from mudd_interp.model.layers import Embed, Unembed
+from mudd_interp.model.layers import Unembed
 from mudd_interp.model.named import ELSEWHERE
 from mudd_interp.model.stack import WiredBlocks
 from mudd_interp.model.weights import MUDDEnds
