@@ -39,10 +39,10 @@ class LogitAttribution(SequenceResult):
     In logits, signed. Each is a component's output times its total coefficient, through the final
     norm with its scale frozen. ``constant`` is what no component wrote: the biases of final norm
     and unembedding. Where logits have a softcap, all this is of the logit before it. What a value
-    embedding brings is in the attention that moves it, and in its heads. Three divisions are exact, each with the constant: ``embed + attn + mlp``;
-    the same with ``head + attn_bias`` for ``attn``; and ``source``, the X_j that the last
-    aggregation reads, which contain one another. (Where sublayers read one by one, sources are what
-    they wrote, and say the same as the first division.)
+    embedding brings is in the attention that moves it, and in its heads. Three divisions are exact,
+    each with the constant: ``embed + attn + mlp``; the same with ``head + attn_bias`` for ``attn``;
+    and ``source``, the X_j that the last aggregation reads, which contain one another. (Where
+    sublayers read one by one, sources are what they wrote, and say the same as the first division.)
 
     Attributes:
         position: Whose prediction it is.
@@ -167,6 +167,8 @@ def direct_logit_attribution(
         for token in (answer, against)
     )
     options = {"answer": answer, "against": against, "position": position}
+    if axes.PRE_SOFTCAP in model.hook_dict:
+        options["softcap"] = True
     found = run_pass(model, tokens, _names(model), data, options, position, logits=True)
     cache, logits = found.cache, _at(found, position)
     target = int(logits.argmax()) if answer is None else token_id(model, answer)

@@ -162,9 +162,9 @@ def refuse_older(names: Collection[str]) -> None:
         return
     if OLDER.keys() & names:
         raise ValueError(
-            f"the checkpoint has no {' and no '.join(lacking)}: an earlier nanochat wrote it, whose "
-            "code differed in more than its files say (the scale of queries and keys, the base of "
-            "rotary positions, gates), so it is not read here. Take one of today's nanochat."
+            f"the checkpoint has no {' and no '.join(lacking)}: it is of an earlier nanochat, "
+            "whose code differed in more than its files say (the scale of queries and keys, the "
+            "base of rotary positions, gates), so it is not read here. Take a newer one."
         )
     raise ValueError(
         f"the checkpoint has no {' and no '.join([*lacking, 'residual scalars'])}: it is a plain "
