@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
     use_fused: bool = True
 
-    def __init__(self, cfg: ModelConfig, layer: int = 0):
+    def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
         self.n_heads, self.kv_heads, self.d_head = cfg.n_heads, cfg.kv_heads, cfg.head_width
         self.W_Q = head_weight(cfg.n_heads, cfg.head_width, cfg.d_model)

@@ -82,7 +82,7 @@ class HookedMUDDTransformer(LanguageModel, WiredBlocks):
         return self.run_blocks([x] * (start + 1), stop_at_layer=stop)
 
     def embed_ids(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """X_0: a row of ``W_E`` for each token."""
+        """X_0 of token ids."""
         return self.embed(tokens)
 
     def positions_seen(self, past: Any) -> int:
