@@ -22,7 +22,7 @@ and the norms that a plain twin has not.
 PARTS = {
     "dense": {"W_1": WEIGHT_MLPS, "W_2": WEIGHT_MLPS, "a": STATIC},
     "hyper": {"W": WEIGHT_MLPS, "a": WEIGHT_MLPS, "b": STATIC},
-    "scalars": dict.fromkeys(("resid_lambdas", "x0_lambdas", "backout_lambda"), STATIC),
+    "scalars": {"resid_lambdas": STATIC, "x0_lambdas": STATIC, "backout_lambda": STATIC},
 }
 """Which part a parameter belongs to, by its module's and its own name; others are norms."""
 

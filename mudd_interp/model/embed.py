@@ -48,12 +48,11 @@ class Embed(nn.Module):
         self, smear: "Smear", x: Float[Tensor, "batch pos d_model"], past: LayerKeyValues | None
     ) -> Float[Tensor, "batch pos d_model"]:
         x = enter(self.hook_pre_smear, x)
-        first = past is None or past.embedding is None
-        before = torch.zeros_like(x[:, :1]) if first else past.embedding
+        gate, before = smear(x), None if past is None else past.embedding
         if past is not None:
             past.embedding = x[:, -1:].clone()
-        gate = smear(x)
-        if first:
+        if before is None:  # nothing is before the first token
+            before = torch.zeros_like(x[:, :1])
             gate = torch.cat([torch.zeros_like(gate[:, :1]), gate[:, 1:]], dim=1)
         return x + self.hook_smear(gate) * torch.cat([before, x[:, :-1]], dim=1)
 

@@ -19,8 +19,13 @@ from mudd_interp.model.wirings import Hyper, Scalars, Static
 Weights = dict[str, Tensor]
 
 
-def rms(x: Tensor, eps: float) -> Tensor:
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+def rms(x: Tensor, eps: float | None) -> Tensor:
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + step(eps))
+
+
+def step(eps: float | None) -> float:
+    """An epsilon; without one, the smallest step from 1 to the next number in float64."""
+    return 2.0**-52 if eps is None else eps
 
 
 def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
@@ -28,7 +33,9 @@ def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
         return rms(x, cfg.eps) * weights[f"{name}.w"]
     centred = x - x.mean(-1, keepdim=True)
     variance = (centred * centred).mean(-1, keepdim=True)
-    return centred / torch.sqrt(variance + cfg.eps) * weights[f"{name}.w"] + weights[f"{name}.b"]
+    return (
+        centred / torch.sqrt(variance + step(cfg.eps)) * weights[f"{name}.w"] + weights[f"{name}.b"]
+    )
 
 
 def gelu(x: Tensor) -> Tensor:
