@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mudd_interp import axes
 from mudd_interp.analysis import (
     composition,
     composition_table,
@@ -94,7 +95,8 @@ def test_all_that_a_head_reads_was_written_by_a_component_or_is_a_bias(
     """Shares of the whole stream are one where nothing is added on the way to the head."""
     for stream in ("q", "k", "v"):
         found = composition(model, SEQUENCE, (0, 1), (2, 0), stream)
-        added = has_biases(model) or (stream == "v" and model.config.value_embeddings)
+        embeds = stream == "v" and axes.value_embed(2) in model.hook_dict
+        added = has_biases(model) or embeds
         assert bool((np.abs(found.constant) > tolerance).any()) == added
 
 

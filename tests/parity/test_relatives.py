@@ -407,6 +407,28 @@ def test_windows() -> None:
     assert windows("s", 2, 1025) == (385, 1025)
 
 
+def test_a_text_that_is_longer_than_a_short_window(tmp_path: Path) -> None:
+    """A short window of a length of 512 goes back 128 tokens: the 129th still sees the first."""
+    models: list[Any] = []
+    for pattern in ("L", "SL"):
+        folder = copied(NANOCHAT, tmp_path / pattern)
+        values = json.loads((folder / "config.json").read_text())
+        values |= {"sequence_len": 512, "window_pattern": pattern}
+        (folder / "config.json").write_text(json.dumps(values))
+        models.append(load_model(folder, dtype=torch.float64, check=False))
+    assert models[1].config.attention_windows == (129, 512, 129, 512, 512)
+    tokens = torch.arange(140)[None] * 31 % 89
+    whole, short = (model.run_with_cache(tokens)[1] for model in models)
+    names = [axes.resid_post(0), axes.RESID_FINAL]
+    for name in names:
+        close(short[name][:, :129], whole[name][:, :129], 1e-12)
+        assert (short[name] - whole[name])[0, 129:].abs().amax(-1).min() > 1e-6
+    scores = whole["blocks.0.attn.hook_attn_scores"].clone()
+    back = torch.arange(140)[:, None] - torch.arange(140)
+    expected = scores.masked_fill(back > 128, -torch.inf).softmax(-1)
+    close(short[axes.pattern(0)], expected, 1e-12)
+
+
 def copied(name: str, to: Path) -> Path:
     return Path(shutil.copytree(GOLDEN / name, to / name))
 
