@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, frozen, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
+    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Scalars, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
@@ -46,6 +46,7 @@ _HOMES = {
     "ModelInfo": "protocol",
     "Plain": "model.wirings",
     "PrePost": "model.wirings",
+    "Scalars": "model.wirings",
     "Static": "model.wirings",
 }
 
@@ -63,6 +64,7 @@ __all__ = [
     "Patches",
     "Plain",
     "PrePost",
+    "Scalars",
     "Static",
     "activations",
     "analysis",

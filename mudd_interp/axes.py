@@ -62,9 +62,17 @@ def normed_source(source: int) -> str:
     return f"dense_pre_norms.{source}.hook_out"
 
 
+FIRST_ROW = "first"
+"""The place of what block 0 takes of X_0 among aggregations, where that is not one."""
+
+
 def dense_weights(aggregation: int, stream: Stream) -> str:
-    """Name of the hook on the weights that multiply the sources: ``[batch pos source]``."""
-    return f"dense.{aggregation}.hook_weights_{stream}"
+    """Name of the hook on the weights that multiply the sources: ``[batch pos source]``.
+
+    Aggregation -1 is that in front of block 0: :data:`FIRST_ROW`.
+    """
+    place = FIRST_ROW if aggregation == -1 else aggregation
+    return f"dense.{place}.hook_weights_{stream}"
 
 
 def source_scale(source: int) -> str:
@@ -121,6 +129,29 @@ def hyper(sublayer: int, name: str) -> str:
     return f"hyper.{sublayer // 2}.{'mlp' if sublayer % 2 else 'attn'}.{name}"
 
 
+PRE_SMEAR = "embed.hook_pre_smear"
+"""``[batch pos d_model]``: each token's embedding by itself, where smear adds of the one before."""
+
+SMEAR = "embed.hook_smear"
+"""``[batch pos 1]``: how much is added of the embedding of the token before; 0 at the first."""
+
+PRE_SOFTCAP = "unembed.hook_pre_softcap"
+"""``[batch pos d_vocab]``: logits before their softcap, where they have one."""
+
+
+def value_embed(layer: int) -> str:
+    """Name of the hook on what a value embedding adds to values: ``[batch pos kv_head d_head]``.
+
+    It is the token's own vector times the gate of :func:`value_gate`.
+    """
+    return attn(layer, "hook_value_embed")
+
+
+def value_gate(layer: int) -> str:
+    """Name of the hook on the gate of a value embedding: ``[batch pos kv_head]``."""
+    return attn(layer, "hook_value_gate")
+
+
 def attn(layer: int, name: str) -> str:
     """Name of a hook inside the attention of a block, e.g. ``attn(3, "hook_pattern")``."""
     return block(layer, f"attn.{name}")
@@ -142,7 +173,7 @@ _IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms|hyper)\.(\d+)\.")
 def blocks_needed(name: str) -> int | None:
     """How many blocks have run when a hook has fired; ``None`` for all, and the final norm."""
     # X_0 may be hooked where it enters block 0: a bridged model's positions are added there.
-    if name == EMBED:
+    if name in (EMBED, PRE_SMEAR, SMEAR, dense_weights(-1, "r")):
         return 1
     found = _IN_BLOCKS.match(name)
     if found is None:
@@ -155,6 +186,7 @@ _TWO_BEHIND = (
     "hook_q",
     "hook_k",
     "hook_v",
+    "hook_value_embed",
     "hook_z",
     "hook_result",
     "hook_rot_q",

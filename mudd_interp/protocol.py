@@ -258,7 +258,12 @@ class HookedModel(Protocol):
 
 @runtime_checkable
 class ResumableModel(Protocol):
-    """A model that can go on from the outputs of its first blocks."""
+    """A model that may go on from the outputs of its first blocks."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it can."""
+        ...
 
     def logits_from(
         self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
@@ -323,7 +328,7 @@ class ClassModel(DecomposableModel, Protocol):
 
 def resumable(model: HookedModel) -> ResumableModel | None:
     """A model that can go on from the states that its first blocks left; else ``None``."""
-    return model if "states" in model.traits and isinstance(model, ResumableModel) else None
+    return model if isinstance(model, ResumableModel) and model.resumes else None
 
 
 def why_not(model: HookedModel, required: Collection[Trait]) -> str | None:

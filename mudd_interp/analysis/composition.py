@@ -25,11 +25,11 @@ InputStream = Literal["q", "k", "v"]
 class Composition(SequenceResult):
     """The share of one head's query, key or value that an earlier head wrote, token by token.
 
-    With ``x`` the vector that the head projects from its stream (before QK-norm and rotary, norm
-    scale frozen) and ``c`` the earlier head's part of it, the share is ``c·x / x·x``:
-    dimensionless, signed; over all components, and the biases, shares sum to one. ``direct`` is
-    what the stream reads from the earlier block's output by its own dense edge, ``chain`` what
-    reaches it in later outputs. In a plain Transformer only the block just below has such an edge.
+    With ``x`` the head's query, key or value (before QK-norm and rotary, norm scale frozen) and
+    ``c`` the earlier head's part of it, the share is ``c·x / x·x``: dimensionless, signed; over all
+    components, and the biases, shares sum to one. ``direct`` is what the stream reads from the
+    earlier block's output by its own dense edge, ``chain`` what reaches it in later outputs. In a
+    plain Transformer only the block just below has such an edge.
 
     Attributes:
         from_head: The earlier head.
@@ -37,7 +37,8 @@ class Composition(SequenceResult):
         stream: Which of its inputs.
         direct: See above.
         chain: See above.
-        constant: The share of the norm's bias and the projection's.
+        constant: The share of the norm's bias and the projection's; of stream v that of a value
+            embedding too, where there is one.
     """
 
     from_head: Head

@@ -34,17 +34,19 @@ from mudd_interp.protocol import CachedModel, HookedModel
 from mudd_interp.schema import validated
 
 INPUTS: tuple[InputStream, ...] = ("q", "k", "v")
+VALUE_EMBED = "value_embed"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadInputs(Result):
     """Shares of all components in a head's query, key and value, by sequence.
 
-    The share of a component is that of :class:`Composition`: ``c·x / x·x`` with ``x`` what the head
-    projects from its stream (before QK-norm and rotary, norm scale frozen), dimensionless, signed;
+    The share of a component is that of :class:`Composition`: ``c·x / x·x`` with ``x`` the query,
+    key or value (before QK-norm and rotary, norm scale frozen), dimensionless, signed;
     all of them sum to one. Components are the embedding and, of each block below, its heads, the
-    output bias of its attention, and its FFN; last comes what no component wrote, the biases of
-    the head's norm and projection.
+    output bias of its attention, and its FFN; then, where the block has one, its value embedding,
+    which adds to values; last comes what no component wrote, the biases of the head's norm and
+    projection.
 
     Attributes:
         direct: Sum over tokens of the share that comes by the stream's own edge on the output of
@@ -65,9 +67,9 @@ class HeadInputs(Result):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        per_block(self.layer, self.total.shape[1])
         names: Any = self.provenance.options["components"]
         validated(list[str], names, "`components` of the options")
+        per_block(self.layer, self.total.shape[1] - names.count(VALUE_EMBED))
         if len(names) != self.total.shape[1]:
             raise ValueError(f"{len(names)} names for {self.total.shape[1]} components.")
 
@@ -86,9 +88,9 @@ class HeadInputs(Result):
         """A row for each input and component, in the order of depth; means over tokens.
 
         Columns ``stream``, ``component`` (``embed``, ``head 3.1``, ``attn_bias 3``, ``mlp 3``,
-        ``constant``), ``direct``, ``chain`` (by later outputs), ``total``, and the ends of its 95%
-        interval, ``total_low`` and ``total_high`` (bootstrap over sequences). In each row direct
-        and chain sum to the total; the totals of one stream sum to one.
+        ``value_embed``, ``constant``), ``direct``, ``chain`` (by later outputs), ``total``, and the
+        ends of its 95% interval, ``total_low`` and ``total_high`` (bootstrap over sequences). In
+        each row direct and chain sum to the total; the totals of one stream sum to one.
         """
         n_inputs, n_components, _ = self.total.shape
         rows = (n_inputs * n_components, len(self.tokens))
@@ -138,13 +140,13 @@ def per_block(layer: int, n_components: int) -> int:
     return below // layer if layer else 0
 
 
-def component_names(layer: int, n_heads: int) -> list[str]:
+def component_names(layer: int, n_heads: int, value_embed: bool = False) -> list[str]:
     """What can write the inputs of a head of a layer, in the order of depth."""
     names = ["embed"]
     for below in range(layer):
         names += [f"head {below}.{head}" for head in range(n_heads)]
         names += [f"attn_bias {below}", f"mlp {below}"]
-    return [*names, "constant"]
+    return [*names, *([VALUE_EMBED] if value_embed else []), "constant"]
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ class HeadInputSums(Accumulator[HeadInputs]):
 
     def __init__(self, model: CachedModel, layer: int, head: int):
         self._model, self._layer, self._head = model, layer, head
-        names = component_names(layer, model.cfg.n_heads)
+        embeds = axes.value_embed(layer) in model.hook_dict
+        names = component_names(layer, model.cfg.n_heads, embeds)
         self.options: Mapping[str, Any] = {"layer": layer, "head": head, "components": names}
         self._found: list[tuple[Float64[np.ndarray, "2 input component"], float]] = []
         self._lengths: list[int] = []
@@ -242,6 +245,7 @@ def _shares_of(
     names = {*written_hooks(layer), *(axes.attn(below, "hook_z") for below in range(layer))}
     for stream in INPUTS:
         names |= {axes.stream_input(layer, stream), *reader_hooks(model, layer, stream)}
+    names.add(axes.value_embed(layer))
     found = run_pass(model, row, names, "", {})
     parts, wiring = list(_written(model, found, layer)), model.wiring
     sources = [wiring.source_of(write) for write in range(len(parts))]
@@ -249,7 +253,8 @@ def _shares_of(
     errors: list[float] = []
     for stream in INPUTS:
         every = reading_directions(model, found, layer, stream)
-        reads = every[head * len(every) // model.cfg.n_heads]
+        reader = head * len(every) // model.cfg.n_heads
+        reads = every[reader]
         direct = found.weights(layer, stream)[:, sources]
         coefficients = found.cache.delta_coefficients(layer, stream)
         shares = [
@@ -264,10 +269,24 @@ def _shares_of(
         ]
         whole = (found.cache[axes.stream_input(layer, stream)] * reads).sum(-1)
         errors.append(float((shares[1].sum(1) - whole).abs().max()))
-        constant = (1 - whole)[:, None]
-        both = [torch.cat([share, constant], dim=1).double().sum(0) for share in shares]
+        others = _others(found, layer, stream, reader, 1 - whole)
+        both = [torch.cat([share, others], dim=1).double().sum(0) for share in shares]
         sums.append(as_float64(torch.stack(both)))
     return np.stack(sums, axis=1), max(errors)
+
+
+def _others(
+    found: Pass, layer: int, stream: InputStream, reader: int, left: Float[Tensor, " pos"]
+) -> Float[Tensor, "pos component"]:
+    """The share of a value embedding, if the block has one, and what is then left: of biases."""
+    hook = axes.value_embed(layer)
+    if hook not in found.cache:
+        return left[:, None]
+    share = torch.zeros_like(left)
+    if stream == "v":
+        value = found.cache[axes.attn(layer, "hook_v")][:, reader]
+        share = (found.cache[hook][:, reader] * value).sum(-1) / value.square().sum(-1)
+    return torch.stack([share, left - share], dim=1)
 
 
 def _written(

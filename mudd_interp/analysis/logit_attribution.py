@@ -13,6 +13,7 @@ from mudd_interp import axes
 from mudd_interp.analysis.inputs import NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.sequence import (
+    Pass,
     SequenceResult,
     last_position,
     run_pass,
@@ -37,17 +38,18 @@ class LogitAttribution(SequenceResult):
 
     In logits, signed. Each is a component's output times its total coefficient, through the final
     norm with its scale frozen. ``constant`` is what no component wrote: the biases of final norm
-    and unembedding. Three divisions are exact, each with the constant: ``embed + attn + mlp``;
-    the same with ``head + attn_bias`` for ``attn``; and ``source``, the X_j that the last
-    aggregation reads, which contain one another. (Where sublayers read one by one, sources are what
-    they wrote, and say the same as the first division.)
+    and unembedding. Where logits have a softcap, all this is of the logit before it. What a value
+    embedding brings is in the attention that moves it, and in its heads. Three divisions are exact,
+    each with the constant: ``embed + attn + mlp``; the same with ``head + attn_bias`` for ``attn``;
+    and ``source``, the X_j that the last aggregation reads, which contain one another. (Where
+    sublayers read one by one, sources are what they wrote, and say the same as the first division.)
 
     Attributes:
         position: Whose prediction it is.
         answer_id: The token.
         answer: Its text.
         against: The token whose logit is subtracted, or ``None``.
-        logit: The model's own, or its difference.
+        logit: The model's own, or its difference; before the softcap where there is one.
         constant: See above.
         embed: Of the embedding.
         attn: Of the attention of each layer.
@@ -165,17 +167,18 @@ def direct_logit_attribution(
         for token in (answer, against)
     )
     options = {"answer": answer, "against": against, "position": position}
+    if axes.PRE_SOFTCAP in model.hook_dict:
+        options["softcap"] = True
     found = run_pass(model, tokens, _names(model), data, options, position, logits=True)
-    cache, logits = found.cache, found.logits
-    assert logits is not None
-    target = int(logits[position].argmax()) if answer is None else token_id(model, answer)
+    cache, logits = found.cache, _at(found, position)
+    target = int(logits.argmax()) if answer is None else token_id(model, answer)
     other = None if against is None else token_id(model, against)
     direction, constant = model.tokens_to_residual_directions(target), model.logit_constant(target)
-    logit = logits[position, target]
+    logit = logits[target]
     if other is not None:
         direction = direction - model.tokens_to_residual_directions(other)
         constant = constant - model.logit_constant(other)
-        logit = logit - logits[position, other]
+        logit = logit - logits[other]
 
     def shares(normed: Float[Tensor, "..."]) -> Float64[np.ndarray, "..."]:
         """Behind the frozen norm; the result has no axis for the one position."""
@@ -215,7 +218,16 @@ def _names(model: DecomposableModel) -> set[str]:
         *(write.hook for write in (*wiring.deltas, *wiring.sources)),
         *(axes.attn(layer, "hook_z") for layer in layers),
         *(str(read.norm_hook) for read in wiring.finals),
+        axes.PRE_SOFTCAP,
     }
+
+
+def _at(found: Pass, position: int) -> Float[Tensor, " d_vocab"]:
+    """The logits at the one position that a pass has kept, before a softcap."""
+    if axes.PRE_SOFTCAP in found.cache:
+        return found.cache[axes.PRE_SOFTCAP][0]
+    assert found.logits is not None
+    return found.logits[position]
 
 
 def token_id(model: DecomposableModel, token: Any) -> int:

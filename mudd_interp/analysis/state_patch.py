@@ -110,8 +110,9 @@ def state_patch(
 ) -> StatePatch:
     """Put the state of a clean run back into a corrupted one, layer by layer and token by token.
 
-    With all positions of X_0..X_l put back the run is the clean one, at every layer. The estimate,
-    attribution patching, takes one backward pass for all layers and positions.
+    With all positions of X_0..X_l put back the run is the clean one, at every layer; but value
+    embeddings, which are of tokens and not of states, stay those of the corrupted prompt. The
+    estimate, attribution patching, takes one backward pass for all layers and positions.
 
     Args:
         model: A hooked model in evaluation mode.

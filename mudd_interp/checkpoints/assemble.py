@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mudd_interp.axes import short
-from mudd_interp.checkpoints.layout import Layout, Placed, Shape
+from mudd_interp.checkpoints.layout import Layout, Placed, Shape, StoredWeight
 from mudd_interp.checkpoints.weight_files import FLOATS, Weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.model import FamilyModel, HookedMUDDTransformer, build_model
@@ -67,12 +67,12 @@ def assemble(
     for name, source in placed.items():
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        if source is None:
-            values = torch.zeros(shapes[name])
-        else:
+        if isinstance(source, StoredWeight):
             stored = weights.tensor(source.name)
             check(source.name, stored, dtype)
             values = source.view(stored)
+        else:
+            values = torch.full(shapes[name], source, dtype=torch.float64)
         filled = fill(getattr(module, leaf), values, device, dtype)
         setattr(module, leaf, nn.Parameter(filled))
     if isinstance(model, HookedMUDDTransformer):  # it has none in its checkpoints
@@ -102,7 +102,8 @@ def usual_dtype(weights: Weights) -> torch.dtype:
 
 def check_fit(placed: Placed, weights: Weights, never_read: Callable[[str], bool]) -> None:
     """Refuse a checkpoint whose names, shapes or kinds of numbers are not those expected."""
-    expected = {source.name: source.shape for source in placed.values() if source is not None}
+    stored = [source for source in placed.values() if isinstance(source, StoredWeight)]
+    expected = {source.name: source.shape for source in stored}
     found = {n: entry for n, entry in weights.entries.items() if not never_read(n) or n in expected}
     problems = [
         f"missing parameter `{name}`, expected with shape {list(shape)}"

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.marks import refuse_marks
 from mudd_interp.checkpoints.names import Location, complete
+from mudd_interp.checkpoints.unknown import unknown_type
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model.bridge import BridgeModel, build_bridge
 from mudd_interp.protocol import ModelInfo
@@ -105,17 +106,8 @@ def _silent() -> Generator[None]:
 def _refuse_code(folder: Path, config: dict[str, Any]) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if config["model_type"] in CONFIG_MAPPING:
-        return
-    if "auto_map" in config:
-        raise ValueError(
-            f"the model in {folder} needs code that comes with it (auto_map in its config.json), "
-            "and mudd-interp never runs such code."
-        )
-    raise ValueError(
-        f"the config.json in {folder} has model_type {config['model_type']!r}, which the installed "
-        "transformers does not know."
-    )
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(unknown_type(folder, config, CONFIG_MAPPING))
 
 
 def _check_parameters(folder: Path, module: Any, loading: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import unknown_name
-from mudd_interp.checkpoints.layouts import LAYOUTS, MARKS
+from mudd_interp.checkpoints.layouts import LAYOUTS, MARKS, SHARED
 from mudd_interp.checkpoints.names import BUNDLED, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE
 from mudd_interp.config import ModelConfig
@@ -27,10 +27,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} holds no model: expected a config.json, with the weights beside it."
         )
     config = read_object(path)
-    if "model_type" not in config:
-        for mark, kind in MARKS.items():
-            if mark in config:
-                config["model_type"] = kind
+    for mark, kind in MARKS.items():
+        if mark in config and config.get("model_type") in (None, SHARED.get(kind)):
+            config["model_type"] = kind
     if not isinstance(config.get("model_type"), str):
         raise ValueError(
             f"{path} has no model_type: expected {', '.join(RELEASED_TYPES)} (the released "

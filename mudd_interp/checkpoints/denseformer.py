@@ -95,7 +95,7 @@ def places(cfg: ModelConfig, shapes: Mapping[str, Shape], available: Collection[
     found = {name: _stored(cfg, name, shape, training) for name, shape in shapes.items()}
     # Norms and projections without bias have none in the checkpoint.
     return {
-        name: None if name.endswith(".b") and not cfg.attn_bias else stored
+        name: 0.0 if name.endswith(".b") and not cfg.attn_bias else stored
         for name, stored in found.items()
     }
 

@@ -29,8 +29,8 @@ class StoredWeight:
     view: View
 
 
-Placed = Mapping[str, StoredWeight | None]
-"""Where each of our parameters is stored; ``None`` for one that the layout does not have: zeros."""
+Placed = Mapping[str, StoredWeight | float]
+"""Where each of our parameters is stored; of one that the layout has not, each of its numbers."""
 
 
 def all_read(cfg: ModelConfig, name: str) -> bool:  # noqa: ARG001 (a layout's)

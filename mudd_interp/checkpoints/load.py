@@ -38,10 +38,10 @@ def load_model(
     Args:
         name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair, or ``"mudd-vit-tiny"``
             or ``"vit-tiny"``, that of images; a folder, in the released MUDD layout, from
-            :func:`save_model`, of a DenseFormer, of transformers' ViT or DeiT, or of any
-            Transformer that TransformerBridge takes; a released model's short name
-            (``"MUDDPythia-1.4B"``); a Pythia name (``"pythia-160m"``); or a hub id. A folder takes
-            precedence over a hub id of the same name.
+            :func:`save_model`, of a DenseFormer, of mHC-lite's code, of nanochat, of transformers'
+            ViT or DeiT, or of any Transformer that TransformerBridge takes; a released model's
+            short name (``"MUDDPythia-1.4B"``); a Pythia name (``"pythia-160m"``); or a hub id. A
+            folder takes precedence over a hub id of the same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
             the checkpoint, but float32 for bundled and bridged models.

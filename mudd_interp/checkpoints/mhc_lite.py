@@ -114,9 +114,9 @@ def places(cfg: ModelConfig, shapes: Mapping[str, Shape], available: Collection[
 
 def _stored(
     cfg: ModelConfig, name: str, shape: Shape, available: Collection[str]
-) -> StoredWeight | None:
+) -> StoredWeight | float:
     if name.endswith(".b") and name.startswith(("blocks.", "ln_final.")) and not cfg.attn_bias:
-        return None  # norms without bias have none in the checkpoint
+        return 0.0  # norms without bias have none in the checkpoint
     if name in ENDS:
         return StoredWeight(_one_of(ENDS[name], available), *as_linear(name, shape))
     if name.startswith("ln_final."):

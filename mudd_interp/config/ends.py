@@ -1,5 +1,6 @@
 """What a model reads and what it is for, as values: its front and its task, each by its kind."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
@@ -34,9 +35,28 @@ class TaskConfig(EndConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenInput(FrontConfig):
-    """Token ids ``[batch pos]``."""
+    """Token ids ``[batch pos]``.
+
+    Attributes:
+        normed: RMSNorm without a gain on each token's embedding, before all else.
+        smear: Each token's embedding has some of the one before added to it, by a gate that reads
+            the first 24 channels: ``lambda * sigmoid(x W)`` (nanochat).
+
+    Raises:
+        ValueError: If one of them is neither true nor false.
+    """
 
     kind = "tokens"
+
+    normed: bool = False
+    smear: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the flags."""
+        for name in ("normed", "smear"):
+            given: Any = getattr(self, name)
+            if not isinstance(given, bool):
+                raise ValueError(f"{name} must be true or false, got {given!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +144,26 @@ class Patches(FrontConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NextTokenTask(TaskConfig):
-    """Every position predicts the token that follows it."""
+    """Every position predicts the token that follows it.
+
+    Attributes:
+        softcap: The bound of logits, ``c * tanh(logits / c)``; ``None`` for none. What components
+            contribute is of the logits before it.
+
+    Raises:
+        ValueError: If it is not a positive number.
+    """
 
     kind = "next_token"
+
+    softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bound."""
+        given: Any = self.softcap
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if given is not None and not (number and math.isfinite(given) and given > 0):
+            raise ValueError(f"softcap must be a positive number, or none, got {given!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,15 +31,18 @@ from mudd_interp.config.wiring import (
 )
 from mudd_interp.files import parse_json
 
-RotaryRounding = Literal["none", "float32", "bfloat16", "float16"]
+RotaryRounding = Literal["none", "float32", "float32_tables", "bfloat16", "float16"]
 AttentionDir = Literal["causal", "bidirectional"]
-ActFn = Literal["silu", "gelu", "gelu_pytorch_tanh"]
+ActFn = Literal["silu", "gelu", "gelu_pytorch_tanh", "relu2"]
 
 UNSAID: Mapping[str, Any] = {
     "attention_dir": "causal",
     "learned_positions": False,
     "front": TokenInput(),
     "task": NextTokenTask(),
+    "rotary_before_qk_norm": False,
+    "attention_windows": None,
+    "value_embeddings": False,
 }
 """What goes without saying in a saved configuration: version 0.1 had nothing else, and digests are
 over what is said."""
@@ -60,10 +63,12 @@ class ModelConfig:
         n_key_value_heads: Heads of keys and values; ``None`` means ``n_heads``.
         d_mlp: FFN width of each block; one number stands for the same width everywhere.
         normalization_type: ``"RMS"`` (MUDDFormer) or ``"LN"`` with bias (MUDDPythia, GPT-NeoX).
-        eps: Epsilon of every norm, of QK-norm and of the dense weights' norm too.
+        eps: Epsilon of every norm, of QK-norm and of the dense weights' norm too; ``None`` for the
+            smallest step of the precision that a norm is computed in, at least float32.
         gated_mlp: ``act(x W_gate) * (x W_in)`` instead of ``act(x W_in)``.
-        act_fn: ``"silu"``, ``"gelu"`` (the exact one), or ``"gelu_pytorch_tanh"`` (the usual
-            approximation, which Vision Transformers are trained with).
+        act_fn: ``"silu"``, ``"gelu"`` (the exact one), ``"gelu_pytorch_tanh"`` (the usual
+            approximation, which Vision Transformers are trained with), or ``"relu2"``, the square
+            of ReLU.
         attn_bias: Biases on the four attention projections.
         mlp_bias: Biases on the FFN projections.
         parallel_attn_mlp: Parallel residual: attention and FFN both read the block's R input.
@@ -74,14 +79,21 @@ class ModelConfig:
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
-            ``"float32"`` rounds the frequencies only, as DenseFormer's does.
+            ``"float32"`` rounds the frequencies only, as DenseFormer's does, and
+            ``"float32_tables"`` angles and tables too, as nanochat's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)``, ``Hyper(...)`` or ``Plain()``, each with fields of its own.
+            ``Static(...)``, ``Hyper(...)``, ``Scalars()`` or ``Plain()``, with fields of their own.
         front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
         task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
             sqrt(2 / (5 d_model)). The paper does not say. Output projections get 1/sqrt(2 L) of it.
         learned_positions: A learned vector for each position is part of X_0, as in GPT-2.
+        rotary_before_qk_norm: With QK-norm, whether what is normed has been rotated already.
+        attention_windows: How many positions, its own and those before it, a position sees in each
+            block; ``None`` for all of them.
+        value_embeddings: In every other block, the last one among them, each token has a vector of
+            its own that is added to the values of attention, times a gate of each key-value head
+            that reads the first 12 channels: ``3 * sigmoid(x W)`` (nanochat).
 
     Fields left at ``None`` stay so, and :func:`dataclasses.replace` derives them again; read
     ``head_width``, ``kv_heads`` and ``rotated`` for the actual values.
@@ -99,7 +111,7 @@ class ModelConfig:
     d_head: int | None = None
     n_key_value_heads: int | None = None
     normalization_type: Literal["RMS", "LN"] = "RMS"
-    eps: float = 1e-6
+    eps: float | None = 1e-6
     gated_mlp: bool = True
     act_fn: ActFn = "silu"
     attn_bias: bool = False
@@ -115,6 +127,9 @@ class ModelConfig:
     task: TaskConfig = UNSAID["task"]
     init_std: float | None = None
     learned_positions: bool = False
+    rotary_before_qk_norm: bool = False
+    attention_windows: tuple[int, ...] | None = None
+    value_embeddings: bool = False
 
     def __post_init__(self) -> None:
         """Spell out widths and order streams, then check the whole."""
@@ -123,11 +138,12 @@ class ModelConfig:
         self._normalise()
         self._check_choices()
         self._check_widths()
+        self._check_attention()
         given: Any = self.wiring
         if not isinstance(given, WiringConfig):
             raise ValueError(
-                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...) or "
-                f"Plain(), got {given!r}."
+                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...), "
+                f"Scalars() or Plain(), got {given!r}."
             )
         given.check(self)
         self._check_ends()
@@ -175,8 +191,9 @@ class ModelConfig:
             if isinstance(each.default, bool) and not isinstance(value, bool):
                 raise ValueError(f"{each.name} must be true or false, got {value!r}.")
         for name in ("eps", "rotary_base"):
-            if not (_is_number(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if (name, value) != ("eps", None) and not (_is_number(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value!r}.")
         if self.init_std is not None and not (_is_number(self.init_std) and self.init_std >= 0):
             raise ValueError(f"init_std must be a number from 0, got {self.init_std!r}.")
 
@@ -199,6 +216,23 @@ class ModelConfig:
                 f"got {self.rotary_dim}."
             )
 
+    def _check_attention(self) -> None:
+        if self.rotary_before_qk_norm and not self.use_qk_norm:
+            raise ValueError("rotary_before_qk_norm needs use_qk_norm: there is nothing to norm.")
+        windows: Any = self.attention_windows
+        if windows is None:
+            return
+        listed = isinstance(windows, tuple) and len(windows) == self.n_layers
+        if not listed or not all(type(window) is int and window >= 1 for window in windows):
+            raise ValueError(
+                f"attention_windows must be a whole number of at least 1 for each of the "
+                f"{self.n_layers} blocks, got {windows!r}."
+            )
+        if self.attention_dir != "causal":
+            raise ValueError(
+                f"attention_windows need attention_dir 'causal', got {self.attention_dir!r}."
+            )
+
     def _check_ends(self) -> None:
         for name, kind in (("front", FrontConfig), ("task", TaskConfig)):
             if not isinstance(getattr(self, name), kind):
@@ -211,6 +245,8 @@ class ModelConfig:
                 f"{self.front!r} does not go with {self.task!r}: tokens predict the next token, "
                 "images have classes."
             )
+        if self.value_embeddings and not isinstance(self.front, TokenInput):
+            raise ValueError("value_embeddings are of tokens, and this model reads images.")
         if isinstance(self.front, Patches) and self.n_ctx != self.front.n_positions:
             raise ValueError(
                 f"n_ctx must be the number of patches of an image, and of what stands before them, "

@@ -22,6 +22,7 @@ and the norms that a plain twin has not.
 PARTS = {
     "dense": {"W_1": WEIGHT_MLPS, "W_2": WEIGHT_MLPS, "a": STATIC},
     "hyper": {"W": WEIGHT_MLPS, "a": WEIGHT_MLPS, "b": STATIC},
+    "scalars": {"resid_lambdas": STATIC, "x0_lambdas": STATIC, "backout_lambda": STATIC},
 }
 """Which part a parameter belongs to, by its module's and its own name; others are norms."""
 
@@ -109,7 +110,7 @@ def _pass(model: FamilyModel, tokens: int) -> tuple[int, int]:
         x: Float[Tensor, "batch pos d_model"] = torch.empty(1, tokens, model.config.d_model)
         saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with torch.enable_grad(), saved, flops:
-            model.run_blocks([x])
+            model.run_blocks([x], batch=torch.zeros(1, tokens, dtype=torch.int64))
         own = {_memory_of(parameter) for parameter in model.parameters()}
     held = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in own)
     return flops.get_total_flops(), held

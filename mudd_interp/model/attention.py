@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.layers import RMSNorm, position_encoding
+from mudd_interp.model.layers import RMSNorm, linear_weight, position_encoding
 from mudd_interp.model.masks import make_mask
 from mudd_interp.model.points import has_hooks
 from mudd_interp.precision import wide
@@ -24,11 +24,13 @@ class LayerKeyValues:
         keys: ``[batch pos kv_head d_head]``, filled up to ``length``.
         values: The same for values.
         length: Number of positions filled.
+        embedding: Of block 0, the newest token's embedding by itself, where smear needs it.
     """
 
     keys: Float[Tensor, "batch pos kv_head d_head"]
     values: Float[Tensor, "batch pos kv_head d_head"]
     length: int = 0
+    embedding: Float[Tensor, "batch 1 d_model"] | None = None
 
     def append(
         self,
@@ -65,6 +67,7 @@ class Attention(nn.Module):
     """Multi-head attention, MHA(X^Q, X^K, X^V) of the paper's section 2.4.
 
     What a position sees is its ``mask``'s to say, and where queries and keys are, ``positions``'.
+    With a value embedding, values (``hook_v``) have it in them.
     The fused kernel is used unless a hook asks for scores or pattern; ``hook_result`` (the output
     of each head, before their sum) is computed only when it is hooked. With ``use_fused`` off all
     of them are computed always.
@@ -72,7 +75,7 @@ class Attention(nn.Module):
 
     use_fused: bool = True
 
-    def __init__(self, cfg: ModelConfig):
+    def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
         self.n_heads, self.kv_heads, self.d_head = cfg.n_heads, cfg.kv_heads, cfg.head_width
         self.W_Q = head_weight(cfg.n_heads, cfg.head_width, cfg.d_model)
@@ -90,7 +93,11 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(cfg.head_width, cfg.eps)
             self.hook_q_normed, self.hook_k_normed = HookPoint(), HookPoint()
         self.use_qk_norm = cfg.use_qk_norm
-        self.mask, self.positions = make_mask(cfg), position_encoding(cfg)
+        self.rotary_first = cfg.rotary_before_qk_norm
+        self.value_embed = ValueEmbed(cfg) if has_value_embedding(cfg, layer) else None
+        if self.value_embed is not None:
+            self.hook_value_embed, self.hook_value_gate = HookPoint(), HookPoint()
+        self.mask, self.positions = make_mask(cfg, layer), position_encoding(cfg)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
@@ -102,19 +109,58 @@ class Attention(nn.Module):
         key_input: Float[Tensor, "batch pos d_model"],
         value_input: Float[Tensor, "batch pos d_model"],
         past: LayerKeyValues | None = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Attend with normed inputs; ``past`` holds the positions before these, when decoding."""
+        """Attend with normed inputs.
+
+        Args:
+            query_input: What queries are projected from.
+            key_input: The same of keys.
+            value_input: The same of values.
+            past: The positions before these, when decoding.
+            tokens: The ids at these positions, which value embeddings are of.
+        """
         start = 0 if past is None else past.length
         q = self.hook_q(project(query_input, self.W_Q, self.b_Q))
         k = self.hook_k(project(key_input, self.W_K, self.b_K))
-        v = self.hook_v(project(value_input, self.W_V, self.b_V))
-        if self.use_qk_norm:
-            q, k = self.hook_q_normed(self.q_norm(q)), self.hook_k_normed(self.k_norm(k))
-        q = self.hook_rot_q(self.positions(q, start))
-        k = self.hook_rot_k(self.positions(k, start))
+        v = project(value_input, self.W_V, self.b_V)
+        if self.value_embed is not None:
+            v = v + self._embedded(self.value_embed, value_input, tokens)
+        v = self.hook_v(v)
+        q, k = self._placed(q, k, start)
         if past is not None:
             k, v = past.append(k, v)
         return self._output(self.hook_z(self._mix_values(q, k, v)))
+
+    def _placed(
+        self,
+        q: Float[Tensor, "batch pos head d_head"],
+        k: Float[Tensor, "batch pos kv_head d_head"],
+        start: int,
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, "batch pos kv_head d_head"]]:
+        """Queries and keys, rotated and normed in the order of the configuration."""
+        if self.use_qk_norm and not self.rotary_first:
+            q, k = self.hook_q_normed(self.q_norm(q)), self.hook_k_normed(self.k_norm(k))
+        q = self.hook_rot_q(self.positions(q, start))
+        k = self.hook_rot_k(self.positions(k, start))
+        if self.use_qk_norm and self.rotary_first:
+            q, k = self.hook_q_normed(self.q_norm(q)), self.hook_k_normed(self.k_norm(k))
+        return q, k
+
+    def _embedded(
+        self,
+        embed: "ValueEmbed",
+        x: Float[Tensor, "batch pos d_model"],
+        tokens: Int[Tensor, "batch pos"] | None,
+    ) -> Float[Tensor, "batch pos kv_head d_head"]:
+        """What the value embedding adds."""
+        if tokens is None:
+            raise ValueError(
+                "value embeddings are of tokens, and a pass that begins with streams has none: run "
+                "the model on token ids, from the first block on."
+            )
+        gate = self.hook_value_gate(embed.gate(x))
+        return self.hook_value_embed(gate[..., None] * embed(tokens))
 
     def _mix_values(
         self,
@@ -148,6 +194,33 @@ class Attention(nn.Module):
         result = torch.einsum("bphe,hed->bphd", z, self.W_O)
         out = self.hook_result(result).sum(2)
         return out if self.b_O is None else out + self.b_O
+
+
+class ValueEmbed(nn.Module):
+    """A vector of each token for the values, ``W_E`` of shape ``[d_vocab kv_head d_head]``."""
+
+    channels = 12
+    """How many channels the gate reads."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.kv_heads, cfg.head_width))
+        self.W_gate = linear_weight(min(self.channels, cfg.d_model), cfg.kv_heads)
+
+    def gate(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos kv_head"]:
+        """``3 sigmoid(x W)``, of what values are projected from."""
+        return 3 * torch.sigmoid(x[..., : len(self.W_gate)] @ self.W_gate)
+
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch pos kv_head d_head"]:
+        """The vectors, before the gate."""
+        return F.embedding(tokens, self.W_E.flatten(1)).unflatten(-1, self.W_E.shape[1:])
+
+
+def has_value_embedding(cfg: ModelConfig, layer: int) -> bool:
+    """Whether a block has a value embedding: every other one, the last among them."""
+    return cfg.value_embeddings and (cfg.n_layers - 1 - layer) % 2 == 0
 
 
 def project(

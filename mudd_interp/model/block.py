@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -50,7 +50,7 @@ class Block(NearestNames):
         for stream in ATTENTION_STREAMS:
             norm = SharedNorm(self.ln1) if self.single_input else make_norm(cfg)
             self.add_module(f"ln1_{stream}", norm)
-        self.attn = Attention(cfg)
+        self.attn = Attention(cfg, layer)
         self.ln2 = make_norm(cfg)
         self.mlp = MLP(cfg, cfg.mlp_widths[layer])
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
@@ -61,16 +61,21 @@ class Block(NearestNames):
             self.hook_resid_post = HookPoint()
 
     def forward(
-        self, flow: Flow, past: LayerKeyValues | None = None
+        self,
+        flow: Flow,
+        past: LayerKeyValues | None = None,
+        tokens: Int[Tensor, "batch pos"] | None = None,
     ) -> Float[Tensor, "batch pos *stream d_model"]:
         """X_{l+1}, of what the block reads; with hyper-connections the streams behind it.
 
         Args:
             flow: What has been written so far.
             past: Earlier keys and values, when decoding.
+            tokens: What value embeddings are of.
         """
         residual, normed = self.inputs(flow.streams())
-        attn_out = self.hook_attn_out(self.attn(normed["q"], normed["k"], normed["v"], past))
+        attended = self.attn(normed["q"], normed["k"], normed["v"], past, tokens)
+        attn_out = self.hook_attn_out(attended)
         read = flow.ffn_input(residual, attn_out)
         if not self.parallel:
             read = self.hook_resid_mid(read)

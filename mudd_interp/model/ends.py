@@ -62,7 +62,8 @@ class Ends:
         """The directions of the final stream, before the norm's gain, that raise tokens' logits.
 
         They are ``w * W_U[:, t]`` with ``w`` the gain of the final norm, so that a component
-        divided by the norm's scale gives its exact share of the logit. The norm's bias and the
+        divided by the norm's scale gives its exact share of the logit (of that before the softcap,
+        where there is one). The norm's bias and the
         unembedding's belong to no component.
 
         Args:

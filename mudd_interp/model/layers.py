@@ -1,4 +1,4 @@
-"""Norms, rotary position embedding, MLPs, and the two ends of the model."""
+"""Norms, rotary position embedding, MLPs, and the unembedding."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,21 +6,27 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from mudd_interp.config import ModelConfig, RotaryRounding
+from mudd_interp.config import ModelConfig, NextTokenTask, RotaryRounding
 from mudd_interp.model.points import has_hooks
 from mudd_interp.precision import wide
 
 
-def rms_scale(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape 1"]:
+def epsilon(eps: float | None, dtype: torch.dtype) -> float:
+    """What a norm in a precision adds; ``None`` is the precision's smallest step."""
+    return torch.finfo(dtype).eps if eps is None else eps
+
+
+def rms_scale(x: Float[Tensor, "*shape d"], eps: float | None) -> Float[Tensor, "*shape 1"]:
     """Root mean square over the last axis, the divisor of RMSNorm; same unit as ``x``."""
-    return (wide(x).square().mean(-1, keepdim=True) + eps).sqrt()
+    x = wide(x)
+    return (x.square().mean(-1, keepdim=True) + epsilon(eps, x.dtype)).sqrt()
 
 
-def rms_norm(x: Float[Tensor, "*shape d"], eps: float) -> Float[Tensor, "*shape d"]:
+def rms_norm(x: Float[Tensor, "*shape d"], eps: float | None) -> Float[Tensor, "*shape d"]:
     """RMSNorm without a gain; the mean square of the result is one."""
     return F.rms_norm(wide(x), x.shape[-1:], eps=eps).to(x.dtype)
 
@@ -34,7 +40,7 @@ class Norm(nn.Module):
 
     use_fused: bool = True
 
-    def __init__(self, width: int, eps: float, gain: float = 1.0):
+    def __init__(self, width: int, eps: float | None, gain: float = 1.0):
         super().__init__()
         self.eps, self.initial_gain = eps, gain
         self.w = nn.Parameter(torch.full((width,), gain))
@@ -112,13 +118,14 @@ class LayerNorm(Norm):
     In half precision the hooked path rounds before the gain, the fused one after it.
     """
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float | None):
         super().__init__(width, eps)
         self.b = nn.Parameter(torch.zeros(width))
 
     def fused(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         """See :class:`Norm`."""
-        return F.layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
+        eps = epsilon(self.eps, wide(x).dtype)
+        return F.layer_norm(x, x.shape[-1:], self.w, self.b, eps)
 
     def centred(self, x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         """See :class:`Norm`."""
@@ -161,7 +168,7 @@ def rotary_tables(
     With a ``rounding`` to half precision the angles are computed in float32 and the tables rounded
     to that precision before they are used in ``dtype``, as in the released code. ``"float32"``
     rounds the frequencies only, as DenseFormer's checkpoints hold them, and the rest is computed in
-    ``dtype``; ``"none"`` computes in float64.
+    ``dtype``; with ``"float32_tables"`` all is computed in float32; ``"none"`` computes in float64.
     """
     exact = torch.float64 if rounding == "none" else torch.float32
     exponents = torch.arange(0, rotary_dim, 2).to(exact) / rotary_dim
@@ -169,8 +176,10 @@ def rotary_tables(
     if rounding == "float32":
         exact = dtype
     angles = torch.outer(torch.arange(n_ctx).to(exact), frequencies.to(exact))
-    rotation = torch.polar(torch.ones_like(angles), angles)
     stored = getattr(torch, rounding) if rounding in ("bfloat16", "float16") else exact
+    if rounding == "float32_tables":  # of a complex number the last bit may be another
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+    rotation = torch.polar(torch.ones_like(angles), angles)
     return rotation.real.to(stored).to(dtype), rotation.imag.to(stored).to(dtype)
 
 
@@ -231,10 +240,16 @@ def position_encoding(cfg: ModelConfig) -> Rotary | NoPositions:
     return Rotary(cfg) if cfg.rotated else NoPositions()
 
 
+def relu2(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The square of ReLU."""
+    return F.relu(x).square()
+
+
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu2": relu2,
 }
 
 
@@ -274,32 +289,11 @@ def linear_weight(d_in: int, d_out: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(d_out, d_in).T)
 
 
-class Embed(nn.Module):
-    """Token embedding, ``W_E`` of shape ``[d_vocab d_model]``.
-
-    With learned positions ``W_pos`` of shape ``[n_ctx d_model]`` is added to it.
-    """
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_model))
-        table = torch.empty(cfg.n_ctx, cfg.d_model) if cfg.learned_positions else None
-        self.W_pos = None if table is None else nn.Parameter(table)
-
-    def forward(
-        self, tokens: Int[Tensor, "batch pos"], start: int = 0
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """X_0 of tokens whose first position is ``start``."""
-        embedded = F.embedding(tokens, self.W_E)
-        if self.W_pos is None:
-            return embedded
-        return embedded + self.W_pos[start : start + tokens.shape[1]]
-
-
 class Unembed(nn.Module):
     """Logits from the normed final stream: ``x W_U``, with ``W_U`` of shape ``[d_model d_vocab]``.
 
-    The family has no output bias; ``b_U`` is a vector of zeros for tools that read one.
+    With a softcap they are bounded: ``c tanh(x W_U / c)``. The family has no output bias; ``b_U``
+    is a vector of zeros for tools that read one.
     """
 
     b_U: Float[Tensor, " d_vocab"]  # noqa: N815 (the field's name)
@@ -308,10 +302,17 @@ class Unembed(nn.Module):
         super().__init__()
         self.W_U = linear_weight(cfg.d_model, cfg.d_vocab)
         self.register_buffer("b_U", torch.zeros(cfg.d_vocab), persistent=False)
+        self.softcap = cfg.task.softcap if isinstance(cfg.task, NextTokenTask) else None
+        if self.softcap is not None:
+            self.hook_pre_softcap = HookPoint()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_vocab"]:
         """Logits, in nats up to a constant per position."""
-        return F.linear(x, self.W_U.T)
+        logits = F.linear(x, self.W_U.T)
+        if self.softcap is None:
+            return logits
+        logits = self.hook_pre_softcap(logits)
+        return (self.softcap * torch.tanh(wide(logits) / self.softcap)).to(logits.dtype)
 
 
 def init_weights(module: nn.Module, cfg: ModelConfig) -> None:

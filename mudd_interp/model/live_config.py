@@ -7,7 +7,8 @@ import torch
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig
-from mudd_interp.model.layers import Norm
+from mudd_interp.model.layers import Norm, epsilon
+from mudd_interp.precision import wide
 from mudd_interp.protocol import ModelInfo
 
 FLAGS = {
@@ -172,6 +173,16 @@ class LiveConfig(ConfigView):
     def rotary_dim(self) -> int:
         """Rotated dimensions per head, also where the configuration leaves them to ``d_head``."""
         return self._model[0].config.rotated
+
+    @property
+    def eps(self) -> float:
+        """Epsilon of the norms, also where the configuration leaves it to the precision."""
+        return epsilon(self._model[0].config.eps, wide(self._model[0].ln_final.w).dtype)
+
+    @property
+    def output_logits_soft_cap(self) -> float:
+        """The bound of logits; -1 without one."""
+        return getattr(self._model[0].config.task, "softcap", None) or -1.0
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from mudd_interp import axes
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.arguments import check_return_type
 from mudd_interp.model.attention import Attention, LayerKeyValues
@@ -103,8 +104,13 @@ class WiredBlocks(HookedCore):
 
         ``X̄_0 = X_0``, ``X_{l+1} = B_l(X̄_l)``, ``X̄_{l+1} = DA_{l+1}(X_0..X_{l+1})`` (paper, 2.1).
         """
-        embedded = self.embed(batch) if past is None else self.embed(batch, past[0].length)
-        return self.run_blocks([self.hook_embed(embedded)], past, stop_at_layer)
+        embedded = self.embed(batch) if past is None else self.embed(batch, past[0])
+        return self.run_blocks([self.hook_embed(embedded)], past, stop_at_layer, batch)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether :meth:`logits_from` can go on: not where blocks read tokens besides."""
+        return self.config.wiring.states and not self.config.value_embeddings
 
     def logits_from(
         self, outputs: Sequence[Float[Tensor, "batch pos d_model"]]
@@ -119,7 +125,8 @@ class WiredBlocks(HookedCore):
                 ``0 <= l <= n_layers``.
 
         Raises:
-            ValueError: If there are none, or more than the model has; or it keeps no states.
+            ValueError: If there are none, or more than the model has; or it keeps no states, or
+                has value embeddings.
         """
         require_traits(self, "a pass that goes on from states", ["states"])
         if not 0 < len(outputs) <= self.config.n_layers + 1:
@@ -134,15 +141,20 @@ class WiredBlocks(HookedCore):
         outputs: Sequence[Float[Tensor, "batch pos d_model"]],
         past: Sequence[LayerKeyValues] | None = None,
         stop_at_layer: int | None = None,
+        batch: Inputs | None = None,
     ) -> Float[Tensor, "batch pos *stream d_model"]:
-        """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``."""
+        """What :meth:`final_stream` returns, from X_0..X_l on; ``stop_at_layer`` is from ``l``.
+
+        ``batch`` is what was read: value embeddings need it.
+        """
+        tokens = batch if self.config.value_embeddings else None
         flow, start = self.connections.begin(), len(outputs) - 1
         for x in outputs:
             flow.write(x)
         for layer in range(start, self.config.n_layers):
             if layer == stop_at_layer:
                 return flow.streams()["r"]
-            flow.write(self.blocks[layer](flow, None if past is None else past[layer]))
+            flow.write(self.blocks[layer](flow, None if past is None else past[layer], tokens))
         return enter(self.hook_resid_final, flow.final())
 
     # --- What analyses ask (protocol.HookedModel) -----------------------------------------------
@@ -155,11 +167,12 @@ class WiredBlocks(HookedCore):
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook fires only when it is named.
 
-        Per-head results do; and in a block with one norm the three norms of one stream, or with
-        gradients the one norm: each stream's gradient is its own, so all three are run.
+        Per-head results and logits before a softcap do; and in a block with one norm the three
+        norms of one stream, or with gradients the one norm: each stream's gradient is its own, so
+        all three are run.
         """
         block, _, rest = name.removeprefix("blocks.").partition(".")
-        if rest == "attn.hook_result":
+        if rest == "attn.hook_result" or name == axes.PRE_SOFTCAP:
             return True
         one_norm = rest.startswith("ln1") and cast(Block, self.blocks[int(block)]).single_input
         return one_norm and rest.startswith("ln1.") == incl_bwd

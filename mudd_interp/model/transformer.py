@@ -10,9 +10,10 @@ from torch import Tensor
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.attention import LayerKeyValues
 from mudd_interp.model.decoding import Decoding, Reader
+from mudd_interp.model.embed import Embed
 from mudd_interp.model.key_values import empty_key_values, reader_of
 from mudd_interp.model.language import LanguageModel
-from mudd_interp.model.layers import Embed, Unembed
+from mudd_interp.model.layers import Unembed
 from mudd_interp.model.named import ELSEWHERE
 from mudd_interp.model.stack import WiredBlocks
 from mudd_interp.model.weights import MUDDEnds
@@ -81,7 +82,7 @@ class HookedMUDDTransformer(LanguageModel, WiredBlocks):
         return self.run_blocks([x] * (start + 1), stop_at_layer=stop)
 
     def embed_ids(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        """X_0: a row of ``W_E`` for each token."""
+        """X_0 of token ids."""
         return self.embed(tokens)
 
     def positions_seen(self, past: Any) -> int:

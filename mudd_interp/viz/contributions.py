@@ -65,12 +65,14 @@ def logit_attribution_figure(
     if result.against is not None:
         what += f" − “{shown(result.against)}”"
     sums = "; ".join(f"{each.provenance.model}: {each.logit:.3f}" for each in results)
+    capped = any(each.provenance.options.get("softcap") for each in results)
+    logit = "logit before its softcap" if capped else "logit"
     figure, height = _bars_and_heads(parts, "contribution (logits)", "logits")
     return finish(
         figure,
         f"What wrote the logit of {what} after {_token(result, result.position)}",
         "output × total coefficient over all paths, through the final norm with its scale frozen; "
-        f"bars sum to the logit ({sums}); constant: biases of final norm and unembedding; head "
+        f"bars sum to the {logit} ({sums}); constant: biases of final norm and unembedding; head "
         f"colours end at {ROBUST_QUANTILE:.0%} of non-zero values",
         source_line([each.provenance for each in results]),
         **height,

@@ -49,10 +49,10 @@ def head_inputs_figure(result: HeadInputs, shown: int = 12) -> go.Figure:
     return finish(
         figure,
         f"What writes the inputs of head {name} of {result.provenance.model}",
-        "share of each component in what the head projects (before QK-norm and rotary, norm scale "
-        "frozen): c·x / x·x, dimensionless, signed, all of them sum to one; means over tokens, "
-        "both routes together with the 95% interval (bootstrap over sequences); constant: biases "
-        "of norm and projection",
+        "share of each component in the query, key or value (before QK-norm and rotary, norm "
+        "scale frozen): c·x / x·x, dimensionless, signed, all of them sum to one; means over "
+        "tokens, both routes together with the 95% interval (bootstrap over sequences); constant: "
+        "biases of norm and projection",
         source_line([result.provenance]),
         barmode="relative",
         bargap=0.3,

@@ -81,7 +81,10 @@ def test_the_plain_residual_everywhere_is_the_plain_twin(name):
     state = model.state_dict()
     renamed = {n.replace("ln1_q", "ln1"): v for n, v in state.items()} | state
     twin.load_state_dict({n: renamed[n] for n in twin.state_dict()})
-    close(mi.run(model, "plain * *<-*", tokens), twin(tokens))
+    first = axes.dense_weights(-1, "r")  # what block 0 takes of X_0 is no edge between two states
+    ones = [(first, lambda w, hook: torch.ones_like(w))] if first in model.hook_dict else []
+    with model.hooks(ones):
+        close(mi.run(model, "plain * *<-*", tokens), twin(tokens))
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -7,9 +7,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mudd_interp.config import Classes, ModelConfig, Patches, reallocate
+from mudd_interp.config import Classes, ModelConfig, Patches, TokenInput, reallocate
 from mudd_interp.model import HookedMUDDTransformer, HookedViT
-from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
+from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Scalars, Static
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -59,8 +59,28 @@ FAMILY: dict[str, ModelConfig] = {
     ),
     "DenseFormer, dilation 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(dilation=2)),
     "DenseFormer, period 2": ModelConfig(**SMALL, **PYTHIA, wiring=Static(period=2, dilation=2)),
+    "nanochat's scalars": ModelConfig(**SMALL, wiring=Scalars()),
 }
 """Every kind of model, tiny, by the name it has in Table 5 where it has one."""
+
+BODY: dict[str, Any] = {
+    **SMALL,
+    "n_key_value_heads": 1,
+    "eps": None,
+    "gated_mlp": False,
+    "act_fn": "relu2",
+    "use_qk_norm": True,
+    "rotary_before_qk_norm": True,
+    "rotary_rounding": "float32_tables",
+    "attention_windows": (4, 3, 24),
+    "value_embeddings": True,
+    "front": TokenInput(normed=True, smear=True),
+}
+NANOCHAT: dict[str, ModelConfig] = {
+    "nanochat without its softcap": ModelConfig(**BODY, wiring=Scalars()),
+    "nanochat's body, MUDD connections": ModelConfig(**BODY, wiring=MUDD()),
+}
+"""Models with all that nanochat has besides its scalars."""
 
 HYPER: dict[str, ModelConfig] = {
     "HC, static": ModelConfig(**SMALL, wiring=Hyper(n_streams=2, gates="static", mixing="free")),

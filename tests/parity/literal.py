@@ -14,13 +14,18 @@ from torch import Tensor
 from mudd_interp.axes import STREAMS
 from mudd_interp.config import Classes, ModelConfig, Patches
 from mudd_interp.config.wiring import flags_of_wiring
-from mudd_interp.model.wirings import Hyper, Static
+from mudd_interp.model.wirings import Hyper, Scalars, Static
 
 Weights = dict[str, Tensor]
 
 
-def rms(x: Tensor, eps: float) -> Tensor:
-    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+def rms(x: Tensor, eps: float | None) -> Tensor:
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + step(eps))
+
+
+def step(eps: float | None) -> float:
+    """An epsilon; without one, the smallest step from 1 to the next number in float64."""
+    return 2.0**-52 if eps is None else eps
 
 
 def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
@@ -28,7 +33,9 @@ def norm(x: Tensor, weights: Weights, name: str, cfg: ModelConfig) -> Tensor:
         return rms(x, cfg.eps) * weights[f"{name}.w"]
     centred = x - x.mean(-1, keepdim=True)
     variance = (centred * centred).mean(-1, keepdim=True)
-    return centred / torch.sqrt(variance + cfg.eps) * weights[f"{name}.w"] + weights[f"{name}.b"]
+    return (
+        centred / torch.sqrt(variance + step(cfg.eps)) * weights[f"{name}.w"] + weights[f"{name}.b"]
+    )
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -122,13 +129,29 @@ def average(outputs: list[Tensor], w: Weights, index: int, static: Static) -> Te
     return sum((a * x for a, x in zip(weights, read, strict=True)), torch.zeros_like(read[0]))
 
 
+def rescaled(outputs: list[Tensor], w: Weights, cfg: ModelConfig) -> Tensor:
+    """nanochat: r x + lambda x_0 in front of a block, and backout at the head."""
+    newest, layer = outputs[-1], len(outputs) - 1
+    if layer == cfg.n_layers:
+        return newest - w["scalars.backout_lambda"] * outputs[cfg.n_layers // 2 + 1]
+    r, x0 = w["scalars.resid_lambdas"][layer], w["scalars.x0_lambdas"][layer]
+    return r * newest + x0 * outputs[0]
+
+
+def learned(outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig) -> Tensor:
+    """What is read of X_0 .. X_{index+1} by learned numbers."""
+    if isinstance(cfg.wiring, Static):
+        return average(outputs, w, index, cfg.wiring)
+    return rescaled(outputs, w, cfg)
+
+
 def aggregate(
     outputs: list[Tensor], w: Weights, index: int, cfg: ModelConfig
 ) -> Mapping[str, Tensor]:
     """DA after block ``index``: every stream from X_0 .. X_{index+1}."""
     newest, name = outputs[-1], f"dense.{index}"
-    if isinstance(cfg.wiring, Static):
-        return dict.fromkeys(STREAMS, average(outputs, w, index, cfg.wiring))
+    if isinstance(cfg.wiring, (Static, Scalars)):
+        return dict.fromkeys(STREAMS, learned(outputs, w, index, cfg))
     flags = flags_of_wiring(cfg.wiring)
     if flags["dense"] == "none":
         return dict.fromkeys(STREAMS, newest)
@@ -202,7 +225,8 @@ def _run(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
     is_image = isinstance(cfg.front, Patches)
     outputs = [embed_patches(tokens, w, cfg) if is_image else w["embed.W_E"][tokens]]
     found = {"X.0": outputs[0]}
-    streams: Mapping[str, Tensor] = dict.fromkeys(STREAMS, outputs[0])
+    first = rescaled(outputs, w, cfg) if isinstance(cfg.wiring, Scalars) else outputs[0]
+    streams: Mapping[str, Tensor] = dict.fromkeys(STREAMS, first)
     for layer in range(cfg.n_layers):
         for c in STREAMS:
             found[f"stream.{layer}.{c}"] = streams[c]

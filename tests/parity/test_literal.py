@@ -62,7 +62,8 @@ def test_fresh_hyper_connections_are_the_plain_twin(name: str):
     torch.testing.assert_close(model(tokens), twin(tokens), rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+# nanochat's scalars begin at numbers of its own, by design.
+@pytest.mark.parametrize("name", [n for n, cfg in FAMILY.items() if cfg.wiring.kind != "scalars"])
 def test_a_fresh_model_is_its_plain_twin(name: str):
     cfg = FAMILY[name]
     torch.manual_seed(0)

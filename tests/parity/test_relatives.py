@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis import read_weights
 from mudd_interp.checkpoints import load_model
+from mudd_interp.checkpoints.nanochat import windows
 from mudd_interp.checkpoints.sums import check_sums
-from mudd_interp.model.wirings import Hyper, Plain, Static
+from mudd_interp.model.wirings import Hyper, Plain, Scalars, Static
 
 GOLDEN = Path(__file__).parent / "golden-relatives"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 DENSEFORMERS = [name for name in FOLDERS if name.startswith("denseformer")]
 MHC_LITES = [name for name in FOLDERS if name.startswith("mhclite")]
+NANOCHAT = "nanochat-tiny"
 HYPERS = [name for name in MHC_LITES if "residual" not in name]
 
 REFERENCES = {
@@ -50,6 +52,8 @@ def hooked(name: str) -> str | None:
         "mlp_out": axes.mlp_out(at),
         "block_out": axes.resid_post(at),
         "final_in": axes.RESID_FINAL,
+        "embed_pre_smear": axes.PRE_SMEAR,
+        "ve_gate": axes.value_gate(at),
     }.get(kind)
 
 
@@ -95,7 +99,7 @@ def test_the_averages_are_of_the_same_states(folder: str) -> None:
         assert list(model.wiring.columns(read)) == states
 
 
-@pytest.mark.parametrize("folder", [*DENSEFORMERS, "mhclite-residual-tiny"])
+@pytest.mark.parametrize("folder", [*DENSEFORMERS, "mhclite-residual-tiny", NANOCHAT])
 def test_what_reads_take_of_writes(folder: str) -> None:
     expected = load_file(GOLDEN / folder / "expected_f64.safetensors")
     found = read_weights(loaded(folder, torch.float64), expected["tokens"], basis="delta")
@@ -250,6 +254,179 @@ def test_a_wrong_orientation_is_refused_with_the_sum_that_drifted() -> None:
             point.add_hook(lambda mix, hook: mix.transpose(-1, -2).contiguous())
     with pytest.raises(ValueError, match=r"columns of T sum to one only to \d"):
         check_sums(model)
+
+
+# --- nanochat -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", REFERENCES, ids=str)
+def test_every_tensor_of_nanochat_is_that_of_the_reference(dtype: torch.dtype) -> None:
+    file, largest = REFERENCES[dtype]
+    expected, model = load_file(GOLDEN / NANOCHAT / file), loaded(NANOCHAT, dtype)
+    with torch.no_grad():
+        fused = model(expected["tokens"])
+        logits, cache = model.run_with_cache(expected["tokens"])
+        close(fused, expected["logits"], largest)
+        close(logits, expected["logits"], largest)
+        close(model.W_E[expected["tokens"]], expected["wte_out"], 0)
+        close(cache[axes.SMEAR][..., 0], expected["smear_gate"], largest)
+    compared = {name: hook for name in expected if (hook := hooked(name)) is not None}
+    for name, hook in compared.items():
+        close(cache[hook], expected[name], largest)
+    left = {"tokens", "logits", "greedy_tokens", "W", "wte_out", "smear_gate"}
+    assert compared.keys() | left == expected.keys()
+
+
+def test_what_nanochat_is() -> None:
+    cfg = loaded(NANOCHAT, torch.float32).config
+    assert cfg.wiring == Scalars()
+    assert (cfg.d_vocab, cfg.kv_heads, cfg.eps) == (89, 2, None)
+    assert cfg.attention_windows is None  # a short one would be of 129 positions, of 64
+    static = loaded(NANOCHAT, torch.float32).wiring.static
+    reads = loaded(NANOCHAT, torch.float32).wiring.rows
+    assert any((static(read) < 0).any() for read in reads)
+
+
+def test_decoding_with_a_cache_gives_the_same_logits() -> None:
+    """Of the token before, smear needs the embedding: it is kept with keys and values."""
+    model = loaded(NANOCHAT, torch.float64)
+    tokens = load_file(GOLDEN / NANOCHAT / "expected.safetensors")["tokens"]
+    with torch.no_grad():
+        past = model.new_kv_cache(*tokens.shape)
+        parts = [model(part, past_kv_cache=past) for part in tokens.split([5, 1, 8, 3], dim=1)]
+        close(torch.cat(parts, dim=1), model(tokens), 1e-12)
+
+
+@pytest.mark.parametrize("kind", [None, "nanochat"])
+def test_nanochats_own_configuration_is_told_from_that_of_transformers(
+    kind: str | None, tmp_path: Path
+) -> None:
+    folder = copied(NANOCHAT, tmp_path)
+    written = json.loads((folder / "config.json").read_text()) | {"model_type": kind}
+    if kind is None:
+        del written["model_type"]
+    (folder / "config.json").write_text(json.dumps(written))
+    assert load_model(folder, check=False).config == loaded(NANOCHAT, torch.float32).config
+
+
+def test_transformers_nanochat_goes_to_transformers(tmp_path: Path) -> None:
+    from transformers import NanoChatConfig, NanoChatForCausalLM
+
+    torch.manual_seed(0)
+    config = NanoChatConfig(
+        vocab_size=29,
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=24,
+    )
+    NanoChatForCausalLM(config).save_pretrained(tmp_path / "theirs")
+    model = load_model(tmp_path / "theirs", check=False)
+    assert type(model).__name__ == "BridgeModel"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"window_pattern": "SX"}, "window_pattern must be of the letters S and L, got 'SX'"),
+        ({"window_pattern": ""}, "window_pattern must be of the letters S and L, got ''"),
+        ({"logit_softcap": -1}, "`logit_softcap` must be a positive number, got -1"),
+        ({"n_kv_head": 3}, "n_heads 4 is not divisible by n_key_value_heads 3"),
+        ({"n_head": 5, "n_kv_head": 5}, "d_model 32 is not divisible by n_heads 5"),
+        ({"n_kv_heads": 2}, "no field of a nanochat configuration `n_kv_heads`.*`n_kv_head`"),
+        (
+            {"vocab_size": 64},
+            r"`transformer.wte.weight` has shape \[128, 32\], expected \[64, 32\]",
+        ),
+        ({"n_layer": 4}, r"missing parameter `transformer.h.1.attn.ve_gate.weight`"),
+    ],
+)
+def test_a_nanochat_configuration_of_other_weights_is_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    folder = copied(NANOCHAT, tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        load_model(folder)
+
+
+def without(folder: Path, *names: str) -> Path:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: w for name, w in weights.items() if not any(part in name for part in names)}
+    save_file(kept, folder / "model.safetensors")
+    return folder
+
+
+def test_an_older_checkpoint_without_scalars_is_read_as_nanochat_does(tmp_path: Path) -> None:
+    folder = without(copied(NANOCHAT, tmp_path), "resid_lambdas", "x0_lambdas")
+    model: Any = load_model(folder, dtype=torch.float64)
+    assert [float(w) for w in model.wiring.static(model.wiring.row("r", 2))] == [0, 1]
+    assert float(model.wiring.static(model.wiring.at("attn.0"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["smear"], "has no smear: it is of an earlier nanochat"),
+        (["backout"], "has no backout: it is of an earlier nanochat"),
+        (
+            ["smear", "backout", "value_embeds", "ve_gate"],
+            "has no smear and no backout and no value embeddings: it is of an earlier nanochat",
+        ),
+        (
+            ["smear", "backout", "value_embeds", "ve_gate", "_lambdas"],
+            r"no residual scalars: .*nanochat's first versions. Convert it to transformers' nano",
+        ),
+    ],
+)
+def test_an_older_checkpoint_is_told_what_it_lacks(
+    names: list[str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        load_model(without(copied(NANOCHAT, tmp_path), *names))
+
+
+def test_names_that_a_compiled_model_has(tmp_path: Path) -> None:
+    folder = copied(NANOCHAT, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"_orig_mod.{n}": w for n, w in weights.items()}, folder / "model.safetensors")
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        found = load_model(folder, check=False)(tokens)
+        assert torch.equal(found, loaded(NANOCHAT, torch.float32)(tokens))
+
+
+def test_windows() -> None:
+    """A quarter of the length, up to a multiple of 128, and the position; the last sees all."""
+    assert windows("L", 3, 2048) is None
+    assert windows("SL", 3, 128) is None
+    assert windows("SSL", 5, 2048) == (513, 513, 2048, 513, 2048)
+    assert windows("s", 2, 1025) == (385, 1025)
+
+
+def test_a_text_that_is_longer_than_a_short_window(tmp_path: Path) -> None:
+    """A short window of a length of 512 goes back 128 tokens: the 129th still sees the first."""
+    models: list[Any] = []
+    for pattern in ("L", "SL"):
+        folder = copied(NANOCHAT, tmp_path / pattern)
+        values = json.loads((folder / "config.json").read_text())
+        values |= {"sequence_len": 512, "window_pattern": pattern}
+        (folder / "config.json").write_text(json.dumps(values))
+        models.append(load_model(folder, dtype=torch.float64, check=False))
+    assert models[1].config.attention_windows == (129, 512, 129, 512, 512)
+    tokens = torch.arange(140)[None] * 31 % 89
+    whole, short = (model.run_with_cache(tokens)[1] for model in models)
+    names = [axes.resid_post(0), axes.RESID_FINAL]
+    for name in names:
+        close(short[name][:, :129], whole[name][:, :129], 1e-12)
+        assert (short[name] - whole[name])[0, 129:].abs().amax(-1).min() > 1e-6
+    scores = whole["blocks.0.attn.hook_attn_scores"].clone()
+    back = torch.arange(140)[:, None] - torch.arange(140)
+    expected = scores.masked_fill(back > 128, -torch.inf).softmax(-1)
+    close(short[axes.pattern(0)], expected, 1e-12)
 
 
 def copied(name: str, to: Path) -> Path:

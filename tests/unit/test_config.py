@@ -7,7 +7,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mudd_interp.config import ModelConfig, reallocate, swiglu_width
+from mudd_interp.config import (
+    ModelConfig,
+    NextTokenTask,
+    TokenInput,
+    reallocate,
+    swiglu_width,
+)
 from mudd_interp.config.presets import SIZES, preset_names
 from mudd_interp.config.released import DEFAULTS, OWN_DEFAULTS
 from mudd_interp.config.wiring import WiringConfig, flags_of_wiring, wiring_of_flags
@@ -261,7 +267,7 @@ def test_json_round_trip(name: str):
         ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
         (
             {"wiring": "mudd"},
-            r"wiring must be an object with a kind \(plain, mudd, prepost, static, hyper\)",
+            r"object with a kind \(plain, mudd, prepost, static, hyper, scalars\)",
         ),
         ({"wiring": {"kind": "mud"}}, r"no wiring `mud`; did you mean `mudd`"),
         ({"wiring": {"kind": "mudd", "way": "q"}}, r"kind mudd `way`; did you mean `ways`"),
@@ -277,6 +283,55 @@ def test_bad_values_in_a_file_of_our_own(change: dict[str, Any], words: str):
     values = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_vocab=10, d_mlp=64).to_dict()
     with pytest.raises(ValueError, match=f"{words}|of the wrong type"):
         ModelConfig.from_dict(values | change)
+
+
+BODY: dict[str, Any] = {
+    "eps": None,
+    "rotary_before_qk_norm": True,
+    "attention_windows": (4, 5, 24),
+    "value_embeddings": True,
+    "front": TokenInput(normed=True, smear=True),
+    "task": NextTokenTask(softcap=15.0),
+}
+
+
+def test_what_nanochat_has_goes_without_saying_where_it_is_not():
+    plain = ModelConfig(**SMALL)
+    assert not (BODY.keys() - {"eps"}) & {**plain.to_dict(), **plain.identity()}.keys()
+    cfg = replace(plain, use_qk_norm=True, **BODY)
+    assert cfg.to_dict().keys() >= BODY.keys()
+    assert ModelConfig.from_json(cfg.to_json()) == cfg
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"eps": 0.0}, "eps must be a positive number, got 0.0"),
+        ({"rotary_before_qk_norm": True}, "rotary_before_qk_norm needs use_qk_norm"),
+        ({"attention_windows": [3]}, "a whole number of at least 1 for each of the 3 blocks, got"),
+        ({"attention_windows": [3, 3, 0]}, "attention_windows must be a whole number of at least"),
+        (
+            {"attention_windows": [3, 3, 3], "attention_dir": "bidirectional"},
+            "attention_windows need attention_dir 'causal', got 'bidirectional'",
+        ),
+        ({"value_embeddings": 1}, "value_embeddings must be true or false, got 1"),
+        (
+            {
+                "value_embeddings": True,
+                "front": {"kind": "patches", "image_size": 4, "patch_size": 4},
+                "task": {"kind": "classes"},
+                "n_ctx": 1,
+            },
+            "value_embeddings are of tokens, and this model reads images",
+        ),
+        ({"front": {"kind": "tokens", "smear": 1}}, "smear must be true or false, got 1"),
+        ({"task": {"kind": "next_token", "softcap": 0.0}}, "softcap must be a positive number"),
+        ({"task": {"kind": "next_token", "softcap": True}}, "softcap must be a positive number"),
+    ],
+)
+def test_what_makes_no_sense_of_it_is_refused(change: dict[str, Any], words: str):
+    with pytest.raises(ValueError, match=f"{words}|of the wrong type"):
+        ModelConfig.from_dict(ModelConfig(**SMALL).to_dict() | change)
 
 
 def test_causal_attention_goes_without_saying_and_so_digests_stay():

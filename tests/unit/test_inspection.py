@@ -173,7 +173,9 @@ def test_every_parameter_of_ours_has_a_part(name: str) -> None:
     assert "other" not in counts
     assert tied == {}
     assert counts.get("dense connections", 0) == sum(
-        parameter.numel() for n, parameter in model.named_parameters() if n.startswith("dense")
+        parameter.numel()
+        for n, parameter in model.named_parameters()
+        if n.startswith(("dense", "scalars"))
     )
 
 

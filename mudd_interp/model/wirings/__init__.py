@@ -7,4 +7,5 @@ from mudd_interp.model.wirings.hyper import Hyper as Hyper
 from mudd_interp.model.wirings.mudd import MUDD as MUDD
 from mudd_interp.model.wirings.plain import Plain as Plain
 from mudd_interp.model.wirings.prepost import PrePost as PrePost
+from mudd_interp.model.wirings.scalars import Scalars as Scalars
 from mudd_interp.model.wirings.static import Static as Static

@@ -1,6 +1,6 @@
 """Static connections with a period and a dilation: DenseFormer (arXiv 2402.02622)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -71,11 +71,20 @@ class Average(nn.Module):
         self, states: list[Float[Tensor, "batch pos d_model"]]
     ) -> Float[Tensor, "batch pos d_model"]:
         """What the next block reads, of all states so far."""
-        stacked = torch.stack([states[j] for j in self.states], dim=2)
-        weights = self.a.expand(*stacked.shape[:3])
-        if has_hooks(self.hook_weights_r):
-            weights = enter(self.hook_weights_r, weights.clone())  # a hook never has the parameter
-        return (weights[..., None, :] @ stacked).squeeze(2)
+        return averaged(self.hook_weights_r, self.a, [states[j] for j in self.states])
+
+
+def averaged(
+    hook: nn.Module,
+    weights: Float[Tensor, " source"],
+    states: Sequence[Float[Tensor, "batch pos d_model"]],
+) -> Float[Tensor, "batch pos d_model"]:
+    """``sum_j a_j X_j``, with weights that no token changes but by a hook on them."""
+    stacked = torch.stack(list(states), dim=2)
+    at_tokens = weights.expand(*stacked.shape[:3])
+    if has_hooks(hook):
+        at_tokens = enter(hook, at_tokens.clone())  # a hook never has the parameter
+    return (at_tokens[..., None, :] @ stacked).squeeze(2)
 
 
 class StaticConnections(Connections):

@@ -187,9 +187,43 @@ def test_code_that_comes_with_a_model_is_refused(folder: Path) -> None:
     assert not marker.exists()
 
 
-def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
-    change_config(folder, model_type="warp_drive")
-    with pytest.raises(ValueError, match="'warp_drive', which the installed transformers"):
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [
+        ("deepseek_v5", ["deepseek_v4"]),
+        ("kimi_k3", ["kimi_linear"]),
+        ("hy_v5", ["hy_v4"]),
+        ("nanochat2", ["nanochat", "nanochat_karpathy"]),
+        ("muddformer2", ["muddformer"]),
+        ("mhc_lite", ["mhc_lite_gpt"]),
+        ("gptneox", ["gpt_neox"]),
+    ],
+)
+def test_an_unknown_kind_of_model_is_told_the_nearest(
+    kind: str, near: list[str], folder: Path
+) -> None:
+    change_config(folder, model_type=kind)
+    with pytest.raises(ValueError, match=f"'{kind}', which the installed transformers") as caught:
+        load_bridged(folder)
+    _, _, rest = str(caught.value).partition("known by its name: ")
+    assert set(near) <= set(rest.partition(".")[0].split(", "))
+    assert "Give a folder of a model that is known, or install a newer transformers" in rest
+
+
+@pytest.mark.parametrize("kind", ["warp_drive", "openpangu", "4", "K" * 300])
+def test_an_unknown_kind_that_resembles_none_is_told_what_there_is(kind: str, folder: Path) -> None:
+    change_config(folder, model_type=kind)
+    with pytest.raises(ValueError, match="which the installed transformers does not kn") as caught:
+        load_bridged(folder)
+    assert "nearest" not in str(caught.value)
+    assert "mudd-interp itself reads mudd-interp, muddformer" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_unknown_kind_is_told_by_its_fields_how_it_is_wired(folder: Path) -> None:
+    change_config(folder, model_type="openpangu", hc_mult=4, auto_map={"AutoConfig": "x.y"})
+    words = r"never runs such code.* `hc_mult` is of hyper-connections, which deepseek_v4, hy_v4, "
+    with pytest.raises(ValueError, match=words):
         load_bridged(folder)
 
 
