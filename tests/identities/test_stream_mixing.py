@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import mudd_interp as mi
-from mudd_interp.analysis import Result, logit_lens, stream_mixing
-from tests.identities.errors import TOKENS
+from mudd_interp.analysis import Result, logit_lens, read_weights, stream_mixing, stream_weights
+from tests.identities.errors import EXACT, TOKENS
 from tests.parity.family import FAMILY, HYPER, NORMED_HEADS, random_model
 
 EVERY = HYPER | NORMED_HEADS
@@ -87,3 +87,20 @@ def test_the_lens_of_one_stream_is_its_logits(name: str) -> None:
                 np.testing.assert_array_equal(found.top_id[row], best.indices)
                 np.testing.assert_allclose(found.top_probability[row], best.values, atol=1e-12)
     assert logit_lens(random_model(FAMILY["MUDDFormer"]), TOKENS[0]).carried == ()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_passes_through_the_streams_sums_to_w(name: str) -> None:
+    model = random_model(EVERY[name])
+    found, whole = stream_weights(model, TOKENS[0], 4), read_weights(model, TOKENS[:1])
+    assert found.completeness_error < EXACT
+    assert found.reads == whole.reads
+    assert found.weights.shape[1] == EVERY[name].wiring.to_dict()["n_streams"]
+    summed = np.nan_to_num(found.weights.sum(1))
+    np.testing.assert_allclose(summed, whole.weights[:, 0, 4], atol=1e-12)
+    assert len(found.frame) == np.isfinite(found.weights).sum()
+
+
+def test_who_has_one_stream_is_told() -> None:
+    with pytest.raises(ValueError, match="because its residual is one stream"):
+        stream_weights(random_model(FAMILY["MUDDFormer"]), TOKENS[0])

@@ -9,7 +9,7 @@ import torch
 from mudd_interp import axes
 from mudd_interp.model.front import TokenFront
 from mudd_interp.model.tokens import Tokens
-from mudd_interp.protocol import DECODER, ModelInfo
+from mudd_interp.protocol import DECODER, ModelInfo, Trait
 from mudd_interp.states import StateWiring
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ class FakeModel:
     """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
 
     training = False
-    traits = DECODER | {"states", "numbers"}
+    traits: frozenset[Trait] = DECODER | {"states", "numbers"}
 
     def __init__(
         self,
