@@ -337,7 +337,7 @@ def train(
     preset: Annotated[
         str,
         typer.Argument(
-            help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair; or vit-pair, ladder, scaling."
+            help="tiny-pair, mudd-tiny, tfm-tiny; toy-pair; or vit-pair, ladder, scaling, zoo."
         ),
     ],
     out: Annotated[str, _path(help="Folder of the runs; one that is there continues.")],
@@ -362,8 +362,9 @@ def train(
     """Train the bundled pairs, or an experiment of the paper.
 
     Text is that of the Python sources installed here; images are Fashion-MNIST. ``ladder`` (Table
-    5), ``ladder-128`` (larger: for a GPU), ``scaling`` and ``vit-pair`` are many runs, each in a
-    folder of its own; the same command continues where it was stopped.
+    5), ``ladder-128`` (larger: for a GPU), ``scaling``, ``zoo`` (relatives of MUDDFormer) and
+    ``vit-pair`` are many runs, each in a folder of its own; the same command continues where it was
+    stopped.
     """
     from mudd_interp.experiments.plan import PLANS, Scale
     from mudd_interp.experiments.run import How, run_plan

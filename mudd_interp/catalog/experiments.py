@@ -6,12 +6,12 @@ These are drawn from results that ship, whatever the models of the request.
 from typing import Any
 
 from mudd_interp.catalog.kind import Drawn, FigureKind
-from mudd_interp.experiments.gaps import ladder_table
+from mudd_interp.experiments.gaps import ladder_table, zoo_table
 from mudd_interp.experiments.scaling import scaling_table
 from mudd_interp.experiments.tables import Tables, read_tables
 from mudd_interp.request import Mode
 from mudd_interp.study import Study
-from mudd_interp.viz import ladder_figure, scaling_figure
+from mudd_interp.viz import ladder_figure, scaling_figure, zoo_figure
 
 
 def _ladder(_: Study) -> Drawn:
@@ -24,6 +24,12 @@ def _scaling(_: Study) -> Drawn:
     tables = read_tables()
     table = scaling_table(tables)
     return Drawn(scaling_figure(table, _source(tables)), table)
+
+
+def _zoo(_: Study) -> Drawn:
+    tables = read_tables()
+    table = zoo_table(tables)
+    return Drawn(zoo_figure(table, _source(tables)), table)
 
 
 def _source(tables: Tables) -> str:
@@ -55,6 +61,14 @@ KINDS = (
         name="scaling",
         title="Figures 3 and 5: loss against compute, and the compute that MUDD is worth",
         draw=_scaling,
+        uses=(),
+        why_not=_WHY_NOT,
+        of_models=False,
+    ),
+    FigureKind(
+        name="zoo",
+        title="What relatives of MUDDFormer are worth: DenseFormer, mHC, Attention Residuals",
+        draw=_zoo,
         uses=(),
         why_not=_WHY_NOT,
         of_models=False,

@@ -1,7 +1,7 @@
 """Gaps between rungs: how large, how sure over seeds and over files, and beside the paper's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from mudd_interp.experiments.plan import Run
-from mudd_interp.experiments.rungs import RUNGS
+from mudd_interp.experiments.rungs import RUNGS, ZOO
 from mudd_interp.experiments.student import t_quantile, t_two_sided
 from mudd_interp.experiments.tables import FIRST_OF_BIN, Tables, planned
 from mudd_interp.training.evaluate import paired_bootstrap
@@ -31,6 +31,13 @@ CONTRASTS = (
 BESIDES = (("plain", "muddformer"), ("without-k", "without-q"), ("without-r", "without-v"))
 """The whole way, and two comparisons of single ways; each stands by itself."""
 
+ZOO_PAIRS = (
+    *(("plain", rung) for rung in ZOO if rung != "plain"),
+    *(("muddformer", rung) for rung in ZOO if rung not in ("plain", "muddformer")),
+)
+"""Each relative against the plain model, and against MUDDFormer."""
+
+COLUMNS = ["quantity", "of", "source", "seeds", "position", "value", "low", "high", "note"]
 _PAIRS = (*CONTRASTS, *BESIDES)
 
 LEVEL = 0.05
@@ -118,8 +125,37 @@ def ladder_table(tables: Tables) -> pd.DataFrame:
     for name in LADDERS:
         if runs := planned(name, tables):
             rows += _gaps(runs, tables) + _positions(runs, tables) + _scores(runs, tables)
-    columns = ["quantity", "of", "source", "seeds", "position", "value", "low", "high", "note"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def zoo_table(tables: Tables) -> pd.DataFrame:
+    """What each relative of MUDDFormer is worth against Transformer++ and against MUDDFormer.
+
+    Returns:
+        The columns of :func:`ladder_table`; ``source`` says what its interval is over: the paired
+        seeds, where there are two or more, or the held-out files, the seeds as they are.
+    """
+    runs, rows = planned("zoo", tables), list[Row]()
+    for pair in ZOO_PAIRS:
+        if both := _paired(runs, pair):
+            rows += _zoo_gaps(pair, both, tables)
+    rows += _positions(runs, tables) + _scores(runs, tables)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _zoo_gaps(
+    pair: tuple[str, str], both: Sequence[tuple[Run, Run]], tables: Tables
+) -> Iterator[Row]:
+    loss, (before, after) = tables.by_run("loss"), zip(*both, strict=True)
+    where = before[0].size.name
+    if len(both) > 1:
+        gap = paired_gap(np.array([loss[b.name] - loss[a.name] for a, b in both]))
+        over_seeds = gap.mean, gap.mean - gap.half_width, gap.mean + gap.half_width
+        note = f"p = {gap.p:.2g}, alone"
+        yield _row("gap", title(pair), f"{where}, over seeds", len(both), over_seeds, note)
+    files = paired_bootstrap(tables.losses(after), tables.losses(before))
+    over_files = files.difference, files.low, files.high
+    yield _row("gap", title(pair), f"{where}, over files", len(both), over_files, "")
 
 
 def _gaps(runs: Sequence[Run], tables: Tables) -> list[Row]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from mudd_interp.experiments.rungs import N_CTX, TABLE_5, Size
+from mudd_interp.experiments.rungs import N_CTX, TABLE_5, ZOO, Size
 from mudd_interp.training.schedule import Recipe
 
 LADDER = Size(12, 64, 4)
@@ -130,6 +130,14 @@ def large_ladder_plan(
         yield Stage([replace(at, rung=rung, seed=seed) for rung in TABLE_5])
 
 
+def zoo_plan(scale: Scale, losses: Losses[Run]) -> Plan:
+    """Relatives of MUDDFormer at the ladder's size and rate, 3 seeds; it shares runs with it."""
+    at = Run(LADDER, "plain", 0, scale.steps_at(LADDER), RATES[0])
+    peak_lr = best_rate((yield from sweep(at, losses)))
+    for seed in scale.seeds_of(3):
+        yield Stage([replace(at, rung=rung, seed=seed, peak_lr=peak_lr) for rung in ZOO])
+
+
 def scaling_plan(scale: Scale, losses: Losses[Run]) -> Plan:
     """Loss against compute, four widths and two architectures; then depth for width.
 
@@ -155,6 +163,7 @@ PLANS: Mapping[str, Callable[[Scale, Losses[Run]], Plan]] = {
     "ladder": ladder_plan,
     "ladder-128": large_ladder_plan,
     "scaling": scaling_plan,
+    "zoo": zoo_plan,
 }
 
 

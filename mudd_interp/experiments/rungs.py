@@ -22,7 +22,7 @@ N_CTX = 256
 
 @dataclass(frozen=True)
 class Rung:
-    """A row of Table 5, or the deep model of Figure 5.
+    """A row of Table 5, the deep model of Figure 5, or a relative of MUDDFormer.
 
     Attributes:
         title: As the paper calls it.
@@ -48,6 +48,10 @@ def _mudd(title: str, paper: float, realloc: bool = False, **values: Any) -> Run
     return Rung(title, "mudd", MappingProxyType(values), realloc, paper)
 
 
+def _relative(title: str, kind: str, **values: Any) -> Rung:
+    return Rung(title, kind, MappingProxyType(values))
+
+
 RUNGS: Mapping[str, Rung] = MappingProxyType(
     {
         "plain": _plain("Transformer++", 11.68),
@@ -62,11 +66,17 @@ RUNGS: Mapping[str, Rung] = MappingProxyType(
         "without-v": _mudd("MUDDFormer - V", 11.05, realloc=True, ways="qkr"),
         "without-r": _mudd("MUDDFormer - R", 11.14, realloc=True, ways="qkv"),
         "prepost": Rung("MUDDFormer, PrePostDANorm", "prepost", MappingProxyType({}), True),
+        "denseformer": _relative("DenseFormer", "static", period=2, dilation=2),
+        "hyper": _relative("mHC", "hyper", exact="rows", head="gate"),
+        "attnres": _relative("Attention Residuals", "attnres"),
     }
 )
-"""By name, in the paper's order; the last is not of Table 5."""
+"""By name: those of Table 5 in the paper's order, the deep model of Figure 5, and relatives."""
 
-TABLE_5 = tuple(name for name in RUNGS if name != "prepost")
+TABLE_5 = tuple(name for name, rung in RUNGS.items() if rung.paper is not None)
+
+ZOO = ("plain", "muddformer", "denseformer", "hyper", "attnres")
+"""Relatives of MUDDFormer, with what they are held against."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from mudd_interp.viz.interventions import first_order_figure as first_order_figu
 from mudd_interp.viz.interventions import in_context_figure as in_context_figure
 from mudd_interp.viz.interventions import static_dynamic_figure as static_dynamic_figure
 from mudd_interp.viz.ladder import ladder_figure as ladder_figure
+from mudd_interp.viz.ladder import zoo_figure as zoo_figure
 from mudd_interp.viz.lens import logit_lens_figure as logit_lens_figure
 from mudd_interp.viz.lens import stream_lens_figure as stream_lens_figure
 from mudd_interp.viz.loss_comparison import loss_comparison_figure as loss_comparison_figure

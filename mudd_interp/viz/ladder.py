@@ -14,14 +14,38 @@ _DASHES = ("solid", "dash", "dot")
 
 
 def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
-    """Three panels: the gap of each contrast by source, induction, and the gap by position.
+    """:func:`gaps_figure` of Table 5, with the paper's gaps; below, the largest of our ladders."""
+    return gaps_figure(
+        table,
+        source,
+        "Table 5: what each step is worth",
+        "gap: second model minus first, below 0 where the second is better; ours with 95% "
+        "intervals of Student's t over paired seeds, the paper's with what the rounding of its "
+        "perplexities allows; below, means over seeds, and the bars from the least to the largest",
+    )
 
-    The two last are of the largest of our ladders.
+
+def zoo_figure(table: pd.DataFrame, source: str) -> go.Figure:
+    """:func:`gaps_figure` of relatives of MUDDFormer."""
+    return gaps_figure(
+        table,
+        source,
+        "What each architecture is worth",
+        "gap: second model minus first, below 0 where the second is better; 95% intervals of "
+        "Student's t over paired seeds, and of held-out files drawn anew; below, means over seeds, "
+        "and the bars from the least to the largest",
+    )
+
+
+def gaps_figure(table: pd.DataFrame, source: str, title: str, what: str) -> go.Figure:
+    """Three panels: the gap of each contrast by source, induction, and the gap by position.
 
     Args:
         table: Columns ``quantity``, ``of``, ``source``, ``seeds``, ``position``, ``value``,
             ``low``, ``high``, ``note``.
         source: What was measured and where; written below the title.
+        title: Of the figure.
+        what: The definition of what is drawn.
     """
     figure = make_subplots(
         rows=2,
@@ -57,10 +81,8 @@ def ladder_figure(table: pd.DataFrame, source: str) -> go.Figure:
     figure.update_yaxes(title="nats per token", row=2, col=2)
     return finish(
         figure,
-        "Table 5: what each step is worth",
-        "gap: second model minus first, below 0 where the second is better; ours with 95% "
-        "intervals of Student's t over paired seeds, the paper's with what the rounding of its "
-        "perplexities allows; below, means over seeds, and the bars from the least to the largest",
+        title,
+        what,
         source,
         height=900,
     )
