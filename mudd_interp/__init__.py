@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Static
+    from mudd_interp.model.wirings import MUDD, AttnRes, Hyper, Plain, PrePost, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
 _HOMES = {
+    "AttnRes": "model.wirings",
     "activations": "analysis",
     "open_activations": "analysis",
     "save_activations": "analysis",
@@ -50,6 +51,7 @@ _HOMES = {
 
 __all__ = [
     "MUDD",
+    "AttnRes",
     "Classes",
     "Edit",
     "HookedMUDDTransformer",

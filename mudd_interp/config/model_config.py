@@ -76,7 +76,8 @@ class ModelConfig:
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
             ``"float32"`` rounds the frequencies only, as DenseFormer's does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)``, ``Hyper(...)`` or ``Plain()``, each with fields of its own.
+            ``Static(...)``, ``Hyper(...)``, ``AttnRes(...)`` or ``Plain()``, each with fields of its
+            own.
         front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
         task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
@@ -126,8 +127,8 @@ class ModelConfig:
         given: Any = self.wiring
         if not isinstance(given, WiringConfig):
             raise ValueError(
-                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...) or "
-                f"Plain(), got {given!r}."
+                f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...), "
+                f"AttnRes(...) or Plain(), got {given!r}."
             )
         given.check(self)
         self._check_ends()

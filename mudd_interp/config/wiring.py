@@ -13,6 +13,7 @@ HOMES = {
     "prepost": "prepost.PrePost",
     "static": "static.Static",
     "hyper": "hyper.Hyper",
+    "attnres": "attnres.AttnRes",
 }
 """Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it. These modules
 load torch, so a kind is imported only when a configuration of it is made.

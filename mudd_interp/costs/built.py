@@ -22,6 +22,7 @@ and the norms that a plain twin has not.
 PARTS = {
     "dense": {"W_1": WEIGHT_MLPS, "W_2": WEIGHT_MLPS, "a": STATIC},
     "hyper": {"W": WEIGHT_MLPS, "a": WEIGHT_MLPS, "b": STATIC},
+    "attnres": {"q": WEIGHT_MLPS, "b": WEIGHT_MLPS},
 }
 """Which part a parameter belongs to, by its module's and its own name; others are norms."""
 
