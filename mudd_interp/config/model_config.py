@@ -31,7 +31,7 @@ from mudd_interp.config.wiring import (
 )
 from mudd_interp.files import parse_json
 
-RotaryRounding = Literal["none", "float32", "bfloat16", "float16"]
+RotaryRounding = Literal["none", "float32", "float32_tables", "bfloat16", "float16"]
 AttentionDir = Literal["causal", "bidirectional"]
 ActFn = Literal["silu", "gelu", "gelu_pytorch_tanh"]
 
@@ -74,7 +74,8 @@ class ModelConfig:
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
-            ``"float32"`` rounds the frequencies only, as DenseFormer's does.
+            ``"float32"`` rounds the frequencies only, as DenseFormer's does;
+            ``"float32_tables"`` computes the whole tables in float32, as transformers does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
             ``Static(...)``, ``Hyper(...)``, ``AttnRes(...)`` or ``Plain()``, each with fields of its
             own.

@@ -159,7 +159,8 @@ def rotary_tables(
     """Cosines and sines of the rotation of each pair, by position.
 
     With a ``rounding`` to half precision the angles are computed in float32 and the tables rounded
-    to that precision before they are used in ``dtype``, as in the released code. ``"float32"``
+    to that precision before they are used in ``dtype``, as in the released code. With
+    ``"float32_tables"`` they stay as they are in float32, as transformers has them. ``"float32"``
     rounds the frequencies only, as DenseFormer's checkpoints hold them, and the rest is computed in
     ``dtype``; ``"none"`` computes in float64.
     """
@@ -169,6 +170,8 @@ def rotary_tables(
     if rounding == "float32":
         exact = dtype
     angles = torch.outer(torch.arange(n_ctx).to(exact), frequencies.to(exact))
+    if rounding == "float32_tables":  # torch.polar differs from these in the last bit
+        return angles.cos().to(dtype), angles.sin().to(dtype)
     rotation = torch.polar(torch.ones_like(angles), angles)
     stored = getattr(torch, rounding) if rounding in ("bfloat16", "float16") else exact
     return rotation.real.to(stored).to(dtype), rotation.imag.to(stored).to(dtype)

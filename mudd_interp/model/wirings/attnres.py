@@ -134,7 +134,10 @@ class Query(nn.Module):
     def __init__(self, cfg: ModelConfig, recency_bias: bool):
         super().__init__()
         self.eps = cfg.eps
-        self.q, self.w = nn.Parameter(torch.zeros(cfg.d_model)), nn.Parameter(torch.ones(cfg.d_model))
+        self.q, self.w = (
+            nn.Parameter(torch.zeros(cfg.d_model)),
+            nn.Parameter(torch.ones(cfg.d_model)),
+        )
         self.b = nn.Parameter(torch.full((), RECENCY_BIAS)) if recency_bias else None
         self.hook_alpha = HookPoint()
 
