@@ -37,7 +37,7 @@ class SublayerWiring(Wiring):
 
     An architecture says how W is composed (:meth:`composed`), and of what (:meth:`needs`).
 
-    Rows are all reads behind the first, in which there is one source only.
+    Rows are all inputs behind the first, in which there is one source only.
 
     Args:
         n_layers: Number of blocks.
@@ -66,8 +66,11 @@ class SublayerWiring(Wiring):
             else tuple(_final(each, n_layers) for each in range(finals))
         )
         self.reads = (*self.sites, *self.finals)
-        self.rows = self.reads[1:]
-        self._by_row = {(read.stream, read.row): read for read in self.reads}
+        self.rows = self.inputs[1:]
+        self._by_row = {(read.stream, read.row): read for read in self.inputs}
+        self._by_place = {
+            (r.layer, r.stream): r for r in self.sites if not r.label.startswith("mlp")
+        }
 
     def read(self, layer: int, stream: Stream = "r") -> Read:
         """See :class:`Wiring`: what the attention of a block reads.
@@ -76,7 +79,7 @@ class SublayerWiring(Wiring):
             ValueError: If the head reads several streams, which are meant.
         """
         if layer < self.n_layers:
-            return self.row(stream if layer else "r", 2 * layer - 1)
+            return self._by_place.get((layer, stream)) or self._by_place[layer, "r"]
         only, *others = self.finals
         if others:
             names = ", ".join(read.label for read in self.finals)

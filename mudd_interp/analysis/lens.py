@@ -27,8 +27,8 @@ class LogitLens(SequenceResult):
 
     A row is an output X_j (kind ``x``, depth ``j``), or a stream as it enters block ``depth``; the
     last, stream r at depth n_layers, is the model's own prediction. The norm takes each row's own
-    scale. Of hyper-connections kind ``x`` is what their head makes of all streams in front of a
-    block, and at depth n_layers the model's own prediction.
+    scale. Where sublayers read and write one by one, kind ``x`` is what the head makes of all that
+    was written before a block, and at depth n_layers the model's own prediction.
 
     Attributes:
         kinds: Of each row.

@@ -208,12 +208,13 @@ def _kind(mode: str, names: Collection[str]) -> Mapping[str, Any]:
     routed = "model.final_res_proj.weight" in names
     kind = KINDS.get((mode, biased, routed))
     if kind is None:
-        found = [name for name, is_there in (("attn_res_bias", biased), ("final_res_proj", routed))]
-        there = {True: "with", False: "without"}
+        parts = {"attn_res_bias": biased, "final_res_proj": routed}
+        found = " and ".join(
+            f"{'with' if is_there else 'without'} {p}" for p, is_there in parts.items()
+        )
         raise ValueError(
-            f"no code that is known has attnres_mode {mode!r} {there[biased]} parameters "
-            f"{found[0]} and {there[routed]} {found[1]}: config.json and weights are of two models, "
-            "or of a code that computes something else."
+            f"no code that is known has attnres_mode {mode!r} {found}: config.json and weights are "
+            "of two models, or of a code that computes something else."
         )
     return kind
 

@@ -77,8 +77,8 @@ class ModelConfig:
             ``"float32"`` rounds the frequencies only, as DenseFormer's does;
             ``"float32_tables"`` computes the whole tables in float32, as transformers does.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)``, ``Hyper(...)``, ``AttnRes(...)`` or ``Plain()``, each with fields of its
-            own.
+            ``Static(...)``, ``Hyper(...)``, ``AttnRes(...)`` or ``Plain()``, each with fields of
+            its own.
         front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
         task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means

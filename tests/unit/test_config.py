@@ -261,7 +261,7 @@ def test_json_round_trip(name: str):
         ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
         (
             {"wiring": "mudd"},
-            r"wiring must be an object with a kind \(plain, mudd, prepost, static, hyper, attnres\)",
+            r"wiring must be an object with a kind \(plain, mudd, prepost, static, hyper, attnres",
         ),
         ({"wiring": {"kind": "mud"}}, r"no wiring `mud`; did you mean `mudd`"),
         ({"wiring": {"kind": "mudd", "way": "q"}}, r"kind mudd `way`; did you mean `ways`"),

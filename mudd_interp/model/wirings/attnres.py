@@ -228,7 +228,7 @@ class AttnResConnections(Connections):
         return stack[..., -1, :] + query(stack[..., :-1, :])
 
     def reduced(
-        self, x: Float[Tensor, "batch pos *row d_model"]
+        self, x: Float[Tensor, "batch pos *candidate d_model"]
     ) -> Float[Tensor, "batch pos *row d_model"]:
         """See :class:`Connections`: of candidates, what the head makes of them."""
         if x.ndim == 3:
