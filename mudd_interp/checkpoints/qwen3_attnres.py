@@ -65,6 +65,8 @@ OTHERS = (
     "attnres_num_blocks",
 )
 UNUSED = (
+    "attnres_init_bias",
+    "attnres_gate_init",
     "attention_dropout",
     "initializer_range",
     "max_window_layers",

@@ -1,5 +1,6 @@
 """W composed of softmax weights over depth: what it is, what edits do, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mudd_interp.analysis import (
 )
 from mudd_interp.edits import every_edge
 from mudd_interp.model.wirings import AttnRes
+from mudd_interp.viz import edge_figure
 from tests.identities.errors import EXACT, TOKENS
 from tests.parity.family import APART, ATTNRES, SMALL, random_model
 
@@ -54,7 +56,7 @@ def planted() -> Any:
     axis 1.
     """
     biased: dict[str, Any] = {"attn_bias": True, "mlp_bias": True, "gated_mlp": False}
-    sizes = {**SMALL, **biased, "n_layers": 2}
+    sizes: dict[str, Any] = {**SMALL, **biased, "n_layers": 2}
     cfg = mi.ModelConfig(**sizes, wiring=AttnRes(block_size=2))
     torch.manual_seed(0)
     model: Any = mi.HookedMUDDTransformer(cfg, dtype=torch.float64)
@@ -116,7 +118,7 @@ def test_what_is_in_one_candidate_has_one_weight(model: Any) -> None:
 
 def test_kimi_k3_has_eight_blocks_and_an_open_one_at_its_head() -> None:
     """93 layers with attn_res_block_size 12, which counts layers."""
-    cfg = mi.ModelConfig(**SMALL | {"n_layers": 93}, wiring=AttnRes(block_size=24))
+    cfg = replace(ATTNRES["AttnRes"], n_layers=93, d_mlp=24, wiring=AttnRes(block_size=24))
     with torch.device("meta"):
         wiring: Any = mi.HookedMUDDTransformer(cfg).wiring
     counts = {read.label: len(wiring.candidates(read)) for read in wiring.reads}
@@ -324,6 +326,8 @@ def test_values_are_read_apart(name: str) -> None:
         mi.run(model, "cut q 2<-0", TOKENS)
     with pytest.raises(ValueError, match=r"layer of stream v must be one of \[1, 3\], got 2"):
         dense_weights(model, [TOKENS]).edge("v", 2, 0)
+    figure: Any = edge_figure(token_weights(model, SEQUENCE), "v", 3, 1)
+    assert "attn.0 in what attn.2.v reads" in figure.layout.title.text
 
 
 @pytest.mark.parametrize("name", APART)

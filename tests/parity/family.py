@@ -101,7 +101,7 @@ ATTNRES: dict[str, ModelConfig] = {
     ),
     "AttnRes, states": ModelConfig(**SMALL, wiring=AttnRes(**OPEN)),
     "AttnRes, states of blocks": ModelConfig(
-        **SMALL, wiring=AttnRes(**OPEN | {"head": "softmax"}, block_size=2)
+        **SMALL, wiring=AttnRes(block_size=2, candidates="states", recency_bias=True)
     ),
     "AttnRes, delta": ModelConfig(**SMALL, wiring=AttnRes(residual=True, recency_bias=True)),
     "AttnRes, delta of blocks": ModelConfig(

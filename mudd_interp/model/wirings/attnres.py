@@ -98,7 +98,9 @@ class AttnRes(Architecture):
             )
         if not self.residual and (self.embedding == "none" or self.candidates == "differences"):
             which = "candidates='differences'" if self.embedding == "block" else "embedding='none'"
-            raise ValueError(f"with {which} the first reads have no candidate: residual=True.")
+            raise ValueError(
+                f"with {which} the first reads have no candidate: give residual=True too."
+            )
 
     @property
     def streams(self) -> tuple[Stream, ...]:
