@@ -136,10 +136,8 @@ class Query(nn.Module):
     def __init__(self, cfg: ModelConfig, recency_bias: bool):
         super().__init__()
         self.eps = cfg.eps
-        self.q, self.w = (
-            nn.Parameter(torch.zeros(cfg.d_model)),
-            nn.Parameter(torch.ones(cfg.d_model)),
-        )
+        self.q = nn.Parameter(torch.zeros(cfg.d_model))
+        self.w = nn.Parameter(torch.ones(cfg.d_model))
         self.b = nn.Parameter(torch.full((), RECENCY_BIAS)) if recency_bias else None
         self.hook_alpha = HookPoint()
 
@@ -259,10 +257,9 @@ class AttnResFlow(Flow):
 
     def streams(self) -> Streams:
         """See :class:`Flow`."""
-        layer = self._number // 2
+        values = self._connections.query(str(self._number // 2), "v")
         site, stack = self._stack("attn")
         read = self._read(site, stack)
-        values = self._connections.query(str(layer), "v")
         if values is None:
             return same_streams(read)
         self._joined = self._held.joined.to(self._dtype)
