@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from mudd_interp.costs import cost
     from mudd_interp.edits import Edit, edited, frozen, run
     from mudd_interp.model import HookedMUDDTransformer, HookedViT, MUDDActivationCache
-    from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Scalars, Static
+    from mudd_interp.model.wirings import MUDD, AttnRes, Hyper, Plain, PrePost, Scalars, Static
     from mudd_interp.protocol import HookedModel, ModelInfo
 
 _MODULES = ("analysis", "axes", "data", "viz")
 _HOMES = {
+    "AttnRes": "model.wirings",
     "activations": "analysis",
     "open_activations": "analysis",
     "save_activations": "analysis",
@@ -52,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "MUDD",
+    "AttnRes",
     "Classes",
     "Edit",
     "HookedMUDDTransformer",

@@ -126,7 +126,31 @@ def hyper(sublayer: int, name: str) -> str:
     ``hook_post`` are ``[batch pos stream]``, what the sublayer reads of each stream and writes to
     it; ``hook_mix`` is ``[batch pos new old]``, what becomes of the streams beside it.
     """
-    return f"hyper.{sublayer // 2}.{'mlp' if sublayer % 2 else 'attn'}.{name}"
+    return f"hyper.{_sublayer(sublayer)}.{name}"
+
+
+ATTNRES_HEAD = "attnres.head"
+"""Where the hooks are of what the head reads by a softmax over depth."""
+
+
+def attnres(sublayer: int, name: str) -> str:
+    """Name of a hook on what a sublayer reads by a softmax over depth.
+
+    Sublayers are counted in the order of depth: ``attnres(3, "hook_alpha")`` is
+    ``attnres.1.mlp.hook_alpha``. ``hook_candidates`` is ``[batch pos candidate d_model]``, what the
+    softmax is over, the newest last, with the running state behind it where that is added;
+    ``hook_alpha`` is ``[batch pos candidate]``, its weights, which sum to one.
+    """
+    return f"attnres.{_sublayer(sublayer)}.{name}"
+
+
+def attnres_values(layer: int) -> str:
+    """Name of the hook on the weights by which the values of a block are read, where apart."""
+    return f"attnres.{layer}.v.hook_alpha"
+
+
+def _sublayer(number: int) -> str:
+    return f"{number // 2}.{'mlp' if number % 2 else 'attn'}"
 
 
 PRE_SMEAR = "embed.hook_pre_smear"
@@ -167,7 +191,7 @@ def block(layer: int, name: str) -> str:
     return f"blocks.{layer}.{name}"
 
 
-_IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms|hyper)\.(\d+)\.")
+_IN_BLOCKS = re.compile(r"(blocks|dense|dense_pre_norms|hyper|attnres)\.(\d+)\.")
 
 
 def blocks_needed(name: str) -> int | None:
@@ -195,8 +219,9 @@ _TWO_BEHIND = (
     "hook_k_normed",
     "hook_streams",
     "hook_mix",
+    "hook_candidates",
 )
-"""Hooks with two axes behind that of positions: heads, or streams, and what each of them has."""
+"""Hooks with two axes behind that of positions: heads, streams or candidates, and what each has."""
 
 
 def position_axis(name: str) -> int:

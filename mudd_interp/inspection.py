@@ -22,7 +22,7 @@ PARTS = {
     "embedding": r"(\w+_)?embed",
     "attention": r"(\w+_)?attn",
     "FFN": r"(\w+_)?(mlp|experts?|router)",
-    "dense connections": r"dense(_pre_norms)?|hyper|scalars",
+    "dense connections": r"dense(_pre_norms)?|hyper|scalars|attnres",
     "unembedding": "unembed",
     "norms": r"(\w+_)?ln(\d|_\w+)*|\w*norm\w*",
 }

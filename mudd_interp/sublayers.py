@@ -1,4 +1,6 @@
-"""The wiring of models whose sublayers read and write one by one: hyper-connections.
+"""The wiring of models whose sublayers read and write one by one.
+
+These have hyper-connections, or attention residuals.
 
 The writes are the embedding and what each attention and FFN wrote: no state is kept that contains
 what it read, so W is composed, and the architecture's own basis is the delta basis.
@@ -35,7 +37,12 @@ class SublayerWiring(Wiring):
 
     An architecture says how W is composed (:meth:`composed`), and of what (:meth:`needs`).
 
-    Rows are all reads behind the first, in which there is one source only.
+    Rows are all inputs behind the first, in which there is one source only.
+
+    Args:
+        n_layers: Number of blocks.
+        finals: How many streams the head norms.
+        streams: The inputs of a block that are read apart; then stream r is what is not normed.
 
     Attributes:
         n_layers: Number of blocks.
@@ -44,32 +51,43 @@ class SublayerWiring(Wiring):
 
     basis: Basis = "delta"
 
-    def __init__(self, n_layers: int, finals: int = 1):
-        self.n_layers = n_layers
-        self.streams: tuple[Stream, ...] = ("r",)
+    def __init__(self, n_layers: int, finals: int = 1, streams: tuple[Stream, ...] = ("r",)):
+        self.n_layers, self.streams = n_layers, streams
         wrote = (axes.attn_out, axes.mlp_out)
         self.deltas = (
             Write("embed", axes.EMBED),
             *(Write(_site(k), wrote[k % 2](k // 2)) for k in range(2 * n_layers)),
         )
         self.writes = self.sources = self.deltas
-        self.sites = tuple(_read(k) for k in range(2 * n_layers))
+        self.sites = tuple(read for k in range(2 * n_layers) for read in _reads(k, streams))
         self.finals: tuple[Read, ...] = (
             (Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r", 2 * n_layers - 1),)
             if finals == 1
             else tuple(_final(each, n_layers) for each in range(finals))
         )
         self.reads = (*self.sites, *self.finals)
-        self.rows = self.reads[1:]
+        self.rows = self.inputs[1:]
+        self._by_row = {(read.stream, read.row): read for read in self.inputs}
+        self._by_place = {
+            (r.layer, r.stream): r for r in self.sites if not r.label.startswith("mlp")
+        }
 
-    def read(self, layer: int, stream: Stream = "r") -> Read:  # noqa: ARG002 (all streams are one)
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """See :class:`Wiring`: all that W is composed of."""
+        if self.gates == "static":
+            return ()
+        needed = dict.fromkeys(name for read in self.reads for name in self.needs(read))
+        return tuple(name for name in needed if name != axes.EMBED)
+
+    def read(self, layer: int, stream: Stream = "r") -> Read:
         """See :class:`Wiring`: what the attention of a block reads.
 
         Raises:
             ValueError: If the head reads several streams, which are meant.
         """
         if layer < self.n_layers:
-            return self.sites[2 * layer]
+            return self._by_place.get((layer, stream)) or self._by_place[layer, "r"]
         only, *others = self.finals
         if others:
             names = ", ".join(read.label for read in self.finals)
@@ -79,9 +97,17 @@ class SublayerWiring(Wiring):
             )
         return only
 
-    def row(self, stream: Stream, row: int) -> Read:  # noqa: ARG002 (all streams are one)
-        """See :class:`Wiring`."""
-        return self.reads[row + 1]
+    def row(self, stream: Stream, row: int) -> Read:
+        """See :class:`Wiring`.
+
+        Raises:
+            ValueError: If a stream has no such row: only attention reads q, k and v.
+        """
+        stream = stream if len(self.streams) > 1 else "r"
+        if (stream, row) not in self._by_row:
+            there = ", ".join(str(read.row) for read in self.rows if read.stream == stream)
+            raise ValueError(f"stream {stream} has no row {row}: it has {there or 'none'}.")
+        return self._by_row[stream, row]
 
     def seen(self, read: Read) -> tuple[Write, ...]:
         """All that was written before."""
@@ -179,13 +205,20 @@ def _site(k: int) -> str:
     return f"{'mlp' if k % 2 else 'attn'}.{k // 2}"
 
 
-def _read(k: int) -> Read:
-    layer = k // 2
+def _reads(k: int, streams: tuple[Stream, ...]) -> Iterator[Read]:
+    """What a sublayer reads, in the order in which a block asks for it."""
+    layer, label, scale = k // 2, _site(k), axes.norm_scale
     if k % 2:
-        hook, norm = axes.block(layer, "hook_resid_mid"), axes.norm_scale(layer, "ln2")
+        hook = axes.block(layer, "hook_resid_mid")
+        yield Read(label, hook, scale(layer, "ln2"), layer, "r", k - 1)
+    elif layer == 0 or len(streams) == 1:
+        yield Read(label, axes.resid_pre(layer), scale(layer, "ln1"), layer, "r", k - 1)
     else:
-        hook, norm = axes.resid_pre(layer), axes.norm_scale(layer, "ln1")
-    return Read(_site(k), hook, norm, layer, "r", k - 1)
+        yield Read(f"resid.{layer}", axes.resid_pre(layer), None, layer, "r", k - 1)
+        for stream in streams:
+            if stream != "r":
+                hook, norm = axes.stream_input(layer, stream), scale(layer, f"ln1_{stream}")
+                yield Read(f"{label}.{stream}", hook, norm, layer, stream, k - 1)
 
 
 def _final(each: int, n_layers: int) -> Read:

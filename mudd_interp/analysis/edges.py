@@ -91,6 +91,9 @@ def edge_index(
         only = "" if stream == "r" else " (the last aggregation feeds stream r only)"
         raise ValueError(f"layer of stream {stream} must lie in 0..{last}{only}, got {layer}.")
     there: list[int] = np.flatnonzero(present[row, layer]).tolist()
+    if not there:
+        rows = np.flatnonzero(present[row].any(-1)).tolist()
+        raise ValueError(f"layer of stream {stream} must be one of {rows}, got {layer}.")
     if source not in there:
         newest = there[-1]
         where = f"lie in 0..{newest}" if len(there) > newest else f"be one of {there}"

@@ -29,10 +29,10 @@ class LogitLens(SequenceResult):
 
     A row is an output X_j (kind ``x``, depth ``j``), or a stream as it enters block ``depth``; the
     last, stream r at depth n_layers, is the model's own prediction. The norm takes each row's own
-    scale. Of hyper-connections kind ``x`` is what their head makes of all streams in front of a
-    block, and at depth n_layers the model's own prediction; kinds ``x0``, ``x1``, ... are what it
-    would make of one stream alone. (Which stream is which is a matter of names: compare no two
-    models by it.)
+    scale. Where sublayers read and write one by one, kind ``x`` is what the head makes of all that
+    was written before a block, and at depth n_layers the model's own prediction; kinds ``x0``,
+    ``x1``, ... are what it would make of one stream of hyper-connections alone. (Which stream is
+    which is a matter of names: compare no two models by it.)
 
     Attributes:
         kinds: Of each row.

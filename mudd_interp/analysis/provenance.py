@@ -179,7 +179,7 @@ def _labels(model: HookedModel) -> dict[str, tuple[str, ...]]:
     if "states" in model.traits:
         return {}
     wiring = model.wiring
-    rows = {read.row: read.label for read in wiring.rows}
+    rows = {read.row: read.label.removesuffix(f".{read.stream}") for read in wiring.rows}
     return {
         "rows": tuple(rows[row] for row in sorted(rows)),
         "sources": tuple(write.label for write in wiring.sources),

@@ -167,7 +167,8 @@ def edge_place(study: Study, role: Role = "model") -> tuple[int, int]:
     stream = counterpart(request.stream, wiring.streams)
     layer = study.row(role)
     if request.layer is None:
-        layer = min(layer, max(read.row for read in wiring.rows if read.stream == stream))
+        rows = [read.row for read in wiring.rows if read.stream == stream]
+        layer = max((row for row in rows if row <= layer), default=rows[0])
     if request.source is not None:
         return layer, request.source
     read = wiring.columns(wiring.row(stream, layer))

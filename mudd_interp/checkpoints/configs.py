@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mudd_interp.axes import unknown_name
+from mudd_interp.checkpoints.layout import Names
 from mudd_interp.checkpoints.layouts import LAYOUTS, MARKS, SHARED
 from mudd_interp.checkpoints.names import BUNDLED, locate
 from mudd_interp.checkpoints.own import MODEL_TYPE
+from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.config import ModelConfig
 from mudd_interp.config.presets import preset_names
 from mudd_interp.config.released import RELEASED_TYPES
@@ -39,12 +41,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def config_of(values: dict[str, Any], path: Path) -> ModelConfig:
+def config_of(values: dict[str, Any], path: Path, names: Names | None = None) -> ModelConfig:
     """The configuration in a ``config.json``, of any layout that is read here.
 
     Args:
         values: Its contents.
         path: Where it is, for the message.
+        names: The names of the parameters; by default those of the weights beside it.
 
     Raises:
         ValueError: If it is of a model of another kind, or something is wrong with a field.
@@ -56,7 +59,7 @@ def config_of(values: dict[str, Any], path: Path) -> ModelConfig:
             f"{path}: model_type must be one of {', '.join(LAYOUTS)}, got {shown(found)}."
         )
     try:
-        return layout.config(values)
+        return layout.config(values, names or (lambda: open_weights(path.parent).entries))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -137,7 +137,7 @@ def never_read(cfg: ModelConfig, name: str) -> bool:  # noqa: ARG001 (a layout's
 
 
 DENSEFORMER_LAYOUT = Layout(
-    config=config_of,
+    config=lambda values, _: config_of(values),
     weights=places,
     never_read=never_read,
     identity=lambda _, cfg: cfg.identity(),

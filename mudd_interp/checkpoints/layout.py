@@ -29,6 +29,11 @@ class StoredWeight:
     view: View
 
 
+Names = Callable[[], Collection[str]]
+"""The names in a checkpoint, where a ``config.json`` does not say all; those of the hub are
+downloaded for it.
+"""
+
 Placed = Mapping[str, StoredWeight | float]
 """Where each of our parameters is stored; of one that the layout has not, each of its numbers."""
 
@@ -43,14 +48,15 @@ class Layout:
     """How the folders of one ``model_type`` are read as models of this project.
 
     Attributes:
-        config: The contents of ``config.json`` as a configuration.
+        config: The contents of ``config.json`` as a configuration; the names in the checkpoint are
+            asked for after all that can be refused without them.
         weights: Where each of our parameters is, from the configuration, the shapes of our
             parameters, and the names in the checkpoint.
         never_read: Whether a name of the checkpoint is a parameter that its own code never reads.
         identity: What the model's digest is over besides its weights.
     """
 
-    config: Callable[[Mapping[str, Any]], ModelConfig]
+    config: Callable[[Mapping[str, Any], Names], ModelConfig]
     weights: Callable[[ModelConfig, Mapping[str, Shape], Collection[str]], Placed]
     never_read: Callable[[ModelConfig, str], bool] = all_read
     identity: Callable[[Mapping[str, Any], ModelConfig], Mapping[str, Any]]

@@ -11,6 +11,8 @@ from mudd_interp.checkpoints.nanochat import MARK as NANOCHAT_MARK
 from mudd_interp.checkpoints.nanochat import MODEL_TYPE as NANOCHAT
 from mudd_interp.checkpoints.nanochat import NANOCHAT_LAYOUT, TRANSFORMERS_TYPE
 from mudd_interp.checkpoints.own import MODEL_TYPE, OWN_LAYOUT
+from mudd_interp.checkpoints.qwen3_attnres import MODEL_TYPE as QWEN3_ATTNRES
+from mudd_interp.checkpoints.qwen3_attnres import QWEN3_ATTNRES_LAYOUT
 from mudd_interp.checkpoints.released import RELEASED_LAYOUT
 from mudd_interp.checkpoints.vit import VIT_LAYOUTS
 from mudd_interp.config.released import RELEASED_TYPES
@@ -22,6 +24,7 @@ LAYOUTS: Mapping[str, Layout] = {
     **VIT_LAYOUTS,
     MHC_LITE: MHC_LITE_LAYOUT,
     NANOCHAT: NANOCHAT_LAYOUT,
+    QWEN3_ATTNRES: QWEN3_ATTNRES_LAYOUT,
 }
 """Any other ``model_type`` is for transformers to read."""
 

@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -38,10 +38,11 @@ def load_model(
     Args:
         name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair, or ``"mudd-vit-tiny"``
             or ``"vit-tiny"``, that of images; a folder, in the released MUDD layout, from
-            :func:`save_model`, of a DenseFormer, of mHC-lite's code, of nanochat, of transformers'
-            ViT or DeiT, or of any Transformer that TransformerBridge takes; a released model's
-            short name (``"MUDDPythia-1.4B"``); a Pythia name (``"pythia-160m"``); or a hub id. A
-            folder takes precedence over a hub id of the same name.
+            :func:`save_model`, of a DenseFormer, of mHC-lite's code, of nanochat, of Qwen3 with
+            attention residuals, of transformers' ViT or DeiT, or of any Transformer that
+            TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a Pythia
+            name (``"pythia-160m"``); or a hub id. A folder takes precedence over a hub id of the
+            same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
             the checkpoint, but float32 for bundled and bridged models.
@@ -77,10 +78,11 @@ def _load(
     local_files_only: bool,
     check: bool,
 ) -> FamilyModel:
-    cfg = config_of(config, location.folder / "config.json")
+    opened = cache(lambda: open_weights(complete(location, local_files_only)))
+    cfg = config_of(config, location.folder / "config.json", lambda: opened().entries)
     if location.name in BUNDLED and dtype is None:
         dtype = torch.float32
-    weights = open_weights(complete(location, local_files_only))
+    weights = opened()
     with ThreadPoolExecutor(1) as beside:  # hashing takes as long as reading
         digest = beside.submit(model_digest, layout.identity(config, cfg), weights)
         model = assemble(cfg, weights, layout, device, dtype)

@@ -201,7 +201,7 @@ def never_read(cfg: ModelConfig, name: str) -> bool:  # noqa: ARG001 (a layout's
 
 
 MHC_LITE_LAYOUT = Layout(
-    config=config_of,
+    config=lambda values, _: config_of(values),
     weights=places,
     never_read=never_read,
     identity=lambda _, cfg: cfg.identity(),

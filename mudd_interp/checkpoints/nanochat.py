@@ -216,7 +216,7 @@ def _mirrored(view: View, stored: Float[Tensor, "..."]) -> Float[Tensor, "head d
 
 
 NANOCHAT_LAYOUT = Layout(
-    config=config_of,
+    config=lambda values, _: config_of(values),
     weights=places,
     identity=lambda _, cfg: cfg.identity(),
 )

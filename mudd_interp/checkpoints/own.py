@@ -107,7 +107,9 @@ def own_layout(
 
 
 OWN_LAYOUT = Layout(
-    config=own_config, weights=own_layout, identity=lambda config, _: fields_of(config)
+    config=lambda values, _: own_config(values),
+    weights=own_layout,
+    identity=lambda config, _: fields_of(config),
 )
 
 

@@ -91,7 +91,7 @@ def _fused(cfg: ModelConfig, name: str, released: str, shape: Shape) -> StoredWe
 
 
 RELEASED_LAYOUT = Layout(
-    config=ModelConfig.from_released,
+    config=lambda values, _: ModelConfig.from_released(values),
     weights=released_layout,
     never_read=never_read,
     identity=lambda _, cfg: cfg.identity(),

@@ -11,6 +11,7 @@ from mudd_interp.checkpoints.layouts import LAYOUTS
 
 WIRED_LIKE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "hc_mult": ("hyper-connections", ("deepseek_v4", "hy_v4", "mhc_lite_gpt")),
+    "attn_res_block_size": ("attention residuals", ("qwen3_attnres",)),
 }
 """Fields that tell how a model is wired, whatever it is called: in words, and who is wired so."""
 

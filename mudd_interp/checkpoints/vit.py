@@ -169,7 +169,9 @@ def _stored(kind: str, cfg: ModelConfig, name: str, shape: Shape) -> StoredWeigh
 
 VIT_LAYOUTS: Mapping[str, Layout] = {
     kind: Layout(
-        config=config_of, weights=partial(places, kind), identity=lambda _, cfg: cfg.identity()
+        config=lambda values, _: config_of(values),
+        weights=partial(places, kind),
+        identity=lambda _, cfg: cfg.identity(),
     )
     for kind in PREFIX
 }

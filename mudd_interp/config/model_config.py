@@ -79,10 +79,12 @@ class ModelConfig:
         rotary_base: Base of the rotary frequencies.
         rotary_rounding: Precision to which the cos/sin tables are rounded before use. The released
             code rounds them (bfloat16 for MUDDFormer, float16 for MUDDPythia) in every dtype;
-            ``"float32"`` rounds the frequencies only, as DenseFormer's does, and
-            ``"float32_tables"`` angles and tables too, as nanochat's does.
+            ``"float32"`` rounds the frequencies only, as DenseFormer's does;
+            ``"float32_tables"`` computes the whole tables in float32, as transformers and nanochat
+            do.
         wiring: How blocks are connected: ``mudd_interp.MUDD(...)``, ``PrePost(...)``,
-            ``Static(...)``, ``Hyper(...)``, ``Scalars()`` or ``Plain()``, with fields of their own.
+            ``Static(...)``, ``Hyper(...)``, ``AttnRes(...)``, ``Scalars()`` or ``Plain()``, with
+            fields of their own.
         front: What is read: ``TokenInput()``, or ``Patches(...)`` of images.
         task: What is predicted: ``NextTokenTask()``, or ``Classes(...)``.
         init_std: Standard deviation of weight matrices at initialisation; ``None`` means
@@ -143,7 +145,7 @@ class ModelConfig:
         if not isinstance(given, WiringConfig):
             raise ValueError(
                 f"wiring must be mudd_interp.MUDD(...), Static(...), PrePost(...), Hyper(...), "
-                f"Scalars() or Plain(), got {given!r}."
+                f"AttnRes(...), Scalars() or Plain(), got {given!r}."
             )
         given.check(self)
         self._check_ends()

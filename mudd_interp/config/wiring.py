@@ -14,6 +14,7 @@ HOMES = {
     "static": "static.Static",
     "hyper": "hyper.Hyper",
     "scalars": "scalars.Scalars",
+    "attnres": "attnres.AttnRes",
 }
 """Where each kind is: a module of ``mudd_interp.model.wirings``, and the class in it. These modules
 load torch, so a kind is imported only when a configuration of it is made.

@@ -23,6 +23,7 @@ PARTS = {
     "dense": {"W_1": WEIGHT_MLPS, "W_2": WEIGHT_MLPS, "a": STATIC},
     "hyper": {"W": WEIGHT_MLPS, "a": WEIGHT_MLPS, "b": STATIC},
     "scalars": {"resid_lambdas": STATIC, "x0_lambdas": STATIC, "backout_lambda": STATIC},
+    "attnres": {"q": WEIGHT_MLPS, "b": WEIGHT_MLPS},
 }
 """Which part a parameter belongs to, by its module's and its own name; others are norms."""
 

@@ -175,6 +175,8 @@ def _check_ranges(model: HookedModel, edit: Edit) -> None:
             f"`{edit}`: the streams of this model are {', '.join(wiring.streams)}"
             + (", which all four inputs of a block read." if len(wiring.streams) == 1 else ".")
         )
+    if edit.part == "edge" and edit.stream is not None and edit.layer is not None:
+        wiring.row(edit.stream, edit.layer)
 
 
 def _of_edges(model: HookedModel, edit: Edit, means: Means | None) -> list[tuple[Target, Step]]:

@@ -168,7 +168,8 @@ def rotary_tables(
     With a ``rounding`` to half precision the angles are computed in float32 and the tables rounded
     to that precision before they are used in ``dtype``, as in the released code. ``"float32"``
     rounds the frequencies only, as DenseFormer's checkpoints hold them, and the rest is computed in
-    ``dtype``; with ``"float32_tables"`` all is computed in float32; ``"none"`` computes in float64.
+    ``dtype``; with ``"float32_tables"`` all is computed in float32, as by transformers and nanochat;
+    ``"none"`` computes in float64.
     """
     exact = torch.float64 if rounding == "none" else torch.float32
     exponents = torch.arange(0, rotary_dim, 2).to(exact) / rotary_dim

@@ -123,7 +123,8 @@ def edge_limits(
 def edge_name(of: Provenance, stream: Stream, layer: int, source: int) -> str:
     """An edge in the words of a title."""
     if of.rows:
-        return f"{of.sources[source]} in what {of.rows[layer]} reads"
+        apart = "" if stream == "r" else f".{stream}"
+        return f"{of.sources[source]} in what {of.rows[layer]}{apart} reads"
     return f"source {source} in stream {stream.upper()} of layer {layer}"
 
 

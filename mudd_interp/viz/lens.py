@@ -142,7 +142,7 @@ def _words(result: LogitLens, kind: Kind) -> tuple[str, str]:
     if kind != "x":
         return f"{stream_title(kind)} of block", f"stream {kind.upper()} of every block"
     if result.provenance.rows:
-        return "all streams in front of block", "all streams in front of every block"
+        return "all that was written before block", "all that was written before every block"
     return "output X<sub>j</sub>", "every output X_j"
 
 

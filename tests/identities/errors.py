@@ -24,7 +24,7 @@ from transformers import (
 from mudd_interp import axes
 from mudd_interp.axes import STREAMS, Stream
 from mudd_interp.model.bridge import BridgeModel
-from tests.parity.family import FAMILY, HYPER, NANOCHAT, random_model
+from tests.parity.family import APART, ATTNRES, FAMILY, HYPER, NANOCHAT, random_model
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 EXACT = 1e-9
@@ -69,7 +69,8 @@ BRIDGED: dict[str, Callable[[], Any]] = {
     "bridge: Llama": llama,
     "bridge: GPT-2": gpt2,
 }
-MODELS = [*FAMILY, *NANOCHAT, *HYPER, *BRIDGED]
+OWN = FAMILY | NANOCHAT | HYPER | ATTNRES | APART
+MODELS = [*OWN, *BRIDGED]
 
 
 def random_bridged(name: str) -> BridgeModel:
@@ -84,8 +85,7 @@ def random_bridged(name: str) -> BridgeModel:
 
 def model_of(name: str) -> Any:
     """A random model of a backbone, in float64."""
-    ours = FAMILY | NANOCHAT | HYPER
-    return random_bridged(name) if name in BRIDGED else random_model(ours[name])
+    return random_bridged(name) if name in BRIDGED else random_model(OWN[name])
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -14,9 +14,9 @@ from mudd_interp.analysis import (
     read_weights,
 )
 from tests.identities.errors import BRIDGED, TOKENS, model_of
-from tests.parity.family import FAMILY, HYPER, NORMED_HEADS, random_model
+from tests.parity.family import APART, ATTNRES, FAMILY, HYPER, NORMED_HEADS, random_model
 
-EVERY = FAMILY | HYPER | NORMED_HEADS
+EVERY = FAMILY | HYPER | NORMED_HEADS | ATTNRES | APART
 NUMBERS = [name for name, cfg in EVERY.items() if cfg.wiring.kind != "prepost"]
 
 

@@ -11,9 +11,9 @@ import mudd_interp as mi
 from mudd_interp.analysis import ablation_sweep, edge_sizes, read_weights, weight_contribution_cause
 from mudd_interp.edits import every_edge
 from tests.identities.errors import EXACT, TOKENS, relative
-from tests.parity.family import FAMILY, HYPER, NORMED_HEADS, random_model
+from tests.parity.family import APART, ATTNRES, FAMILY, HYPER, NORMED_HEADS, random_model
 
-MODELS = FAMILY | HYPER | NORMED_HEADS
+MODELS = FAMILY | HYPER | NORMED_HEADS | ATTNRES | APART
 
 
 @cache

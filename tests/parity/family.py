@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mudd_interp.config import Classes, ModelConfig, Patches, TokenInput, reallocate
 from mudd_interp.model import HookedMUDDTransformer, HookedViT
-from mudd_interp.model.wirings import MUDD, Hyper, Plain, PrePost, Scalars, Static
+from mudd_interp.model.wirings import MUDD, AttnRes, Hyper, Plain, PrePost, Scalars, Static
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -109,6 +109,37 @@ NORMED_HEADS: dict[str, ModelConfig] = {
     ),
 }
 """Hyper-connections whose head norms every stream: there is no one final stream."""
+
+DELTA: dict[str, Any] = {"residual": True, "head": "sum"}
+OPEN: dict[str, Any] = {"candidates": "states", "recency_bias": True, "head": "sum"}
+
+ATTNRES: dict[str, ModelConfig] = {
+    "AttnRes": ModelConfig(**SMALL, wiring=AttnRes()),
+    "AttnRes, blocks": ModelConfig(**SMALL, **PYTHIA, wiring=AttnRes(block_size=4)),
+    "AttnRes, blocks that cut layers": ModelConfig(
+        **SMALL, wiring=AttnRes(block_size=3, embedding="both", recency_bias=True, head="sum")
+    ),
+    "AttnRes, states": ModelConfig(**SMALL, wiring=AttnRes(**OPEN)),
+    "AttnRes, states of blocks": ModelConfig(
+        **SMALL, wiring=AttnRes(block_size=2, candidates="states", recency_bias=True)
+    ),
+    "AttnRes, delta": ModelConfig(**SMALL, wiring=AttnRes(residual=True, recency_bias=True)),
+    "AttnRes, delta of blocks": ModelConfig(
+        **SMALL, wiring=AttnRes(**DELTA, block_size=2, candidates="differences")
+    ),
+}
+"""Attention residuals, every choice of candidates and head."""
+
+APART: dict[str, ModelConfig] = {
+    "AttnRes, V apart": ModelConfig(**SMALL, wiring=AttnRes(block_size=4, value_apart=True)),
+    "AttnRes, states, V apart": ModelConfig(
+        **SMALL, **PYTHIA, wiring=AttnRes(**OPEN, value_apart=True)
+    ),
+    "AttnRes, delta, V apart": ModelConfig(
+        **SMALL, wiring=AttnRes(**DELTA, embedding="none", value_apart=True)
+    ),
+}
+"""Attention residuals whose values are read by a query of their own."""
 
 BIDIRECTIONAL: dict[str, ModelConfig] = {
     "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),

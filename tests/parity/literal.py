@@ -14,7 +14,7 @@ from torch import Tensor
 from mudd_interp.axes import STREAMS
 from mudd_interp.config import Classes, ModelConfig, Patches
 from mudd_interp.config.wiring import flags_of_wiring
-from mudd_interp.model.wirings import Hyper, Scalars, Static
+from mudd_interp.model.wirings import AttnRes, Hyper, Scalars, Static
 
 Weights = dict[str, Tensor]
 
@@ -276,13 +276,14 @@ def mixing(logits: Tensor, hyper: Hyper) -> Tensor:
     return logits
 
 
-def run_hyper(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+def run_sublayers(tokens: Tensor, state: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
     """Logits and the input of every sublayer and of the head, of one sequence, in float64."""
     w = {name: value.double() for name, value in state.items()}
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return _run_hyper(tokens, w, cfg)
+        run = _run_hyper if cfg.wiring.kind == "hyper" else _run_attnres
+        return run(tokens, w, cfg)
     finally:
         torch.set_default_dtype(default)
 
@@ -352,3 +353,78 @@ def head(x: Tensor, last: list[Tensor], w: Weights, cfg: ModelConfig) -> dict[st
     }
     final = taken(x, weights[hyper.head])
     return {"final": final, "logits": norm(final, w, "ln_final", cfg) @ w["unembed.W_U"]}
+
+
+# --- Attention residuals --------------------------------------------------------------------------
+
+
+def groups(attnres: AttnRes, k: int) -> list[dict[int, int]]:
+    """The candidates of sublayer k: how often each write is in them. Write 0 is the embedding."""
+    size = attnres.block_size
+    if attnres.residual and k == 0:
+        return []
+    if attnres.candidates == "states":
+        ends = [*(end for end in range(0, k + 1, size)), k]
+        return [dict.fromkeys(range(end + 1), 1) for end in ends]
+    starts = range(0, k, size)  # the sublayers that begin a block and have written
+    if attnres.candidates == "differences":
+        entries: list[dict[int, int]] = []
+        for start in starts:
+            last = entries[-1] if entries else {}
+            entries.append({j: 1 - last.get(j, 0) for j in range(start + 1)})
+        return [{j: n for j, n in entry.items() if n} for entry in entries]
+    blocks = [dict.fromkeys(range(start + 1, min(start + size, k) + 1), 1) for start in starts]
+    if attnres.embedding == "both" and blocks:
+        blocks[0][0] = 1
+    first = {"block": [{0: 1}], "both": [{0: 1}], "none": []}[attnres.embedding]
+    if attnres.embedding == "both" and not blocks:
+        return [{0: 1}, {0: 1}]
+    return [*first, *blocks]
+
+
+def depth_softmax(
+    writes: list[Tensor], sums: list[dict[int, int]], w: Weights, name: str, cfg: ModelConfig
+) -> Tensor:
+    """``sum_j alpha_j v_j`` at every token, of candidates given by what is in them."""
+    attnres, read = cfg.wiring, torch.zeros_like(writes[0])
+    assert isinstance(attnres, AttnRes)
+    for t in range(len(read)):
+        values = [sum(n * writes[j][t] for j, n in each.items()) for each in sums]
+        keys = [rms(torch.as_tensor(value), cfg.eps) * w[f"{name}.w"] for value in values]
+        logits = [w[f"{name}.q"] @ key for key in keys]
+        if attnres.recency_bias:
+            logits[-1] = logits[-1] + w[f"{name}.b"]
+        total = sum(torch.exp(logit) for logit in logits)
+        for logit, value in zip(logits, values, strict=True):
+            read[t] += torch.exp(logit) / total * value
+    return read
+
+
+def _run_attnres(tokens: Tensor, w: Weights, cfg: ModelConfig) -> dict[str, Tensor]:
+    attnres = cfg.wiring
+    assert isinstance(attnres, AttnRes)
+    writes, found = [w["embed.W_E"][tokens]], dict[str, Tensor]()
+
+    def read(name: str) -> Tensor:
+        sums, state = groups(attnres, len(writes) - 1), torch.stack(writes).sum(0)
+        if not sums:
+            return state
+        chosen = depth_softmax(writes, sums, w, name, cfg)
+        return state + chosen if attnres.residual else chosen
+
+    for layer in range(cfg.n_layers):
+        streams = dict.fromkeys("qkv", read(f"attnres.{layer}.attn"))
+        split = attnres.value_apart and layer > 0
+        if split:
+            streams["v"] = read(f"attnres.{layer}.v")
+        for c in streams:
+            found[f"attn.{layer}.{c}" if split else f"attn.{layer}"] = streams[c]
+        names = {c: f"blocks.{layer}.ln1_{c}" if split else f"blocks.{layer}.ln1" for c in "qkv"}
+        normed = {c: norm(streams[c], w, names[c], cfg) for c in "qkv"}
+        writes.append(attention(normed, w, f"blocks.{layer}.attn", cfg))
+        found[f"mlp.{layer}"] = read(f"attnres.{layer}.mlp")
+        fed = norm(found[f"mlp.{layer}"], w, f"blocks.{layer}.ln2", cfg)
+        writes.append(mlp(fed, w, f"blocks.{layer}.mlp", cfg))
+    whole = torch.stack(writes).sum(0)
+    found["final"] = read("attnres.head") if attnres.head == "softmax" else whole
+    return found | {"logits": norm(found["final"], w, "ln_final", cfg) @ w["unembed.W_U"]}

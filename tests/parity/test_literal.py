@@ -9,6 +9,8 @@ from mudd_interp.model import HookedMUDDTransformer
 from tests.parity import literal
 from tests.parity.agreement import assert_states_agree
 from tests.parity.family import (
+    APART,
+    ATTNRES,
     BIDIRECTIONAL,
     FAMILY,
     HYPER,
@@ -18,7 +20,7 @@ from tests.parity.family import (
 )
 
 EVERY = FAMILY | BIDIRECTIONAL
-STREAMED = HYPER | NORMED_HEADS
+STREAMED = HYPER | NORMED_HEADS | ATTNRES | APART
 RUN = EVERY | STREAMED
 
 # float64 rounding, summed in another order over a few layers.
@@ -37,15 +39,15 @@ def test_agrees_with_the_equations(name: str):
 
 
 @pytest.mark.parametrize("name", STREAMED)
-def test_hyper_connections_agree_with_the_equations(name: str):
+def test_reads_of_sublayers_agree_with_the_equations(name: str):
     cfg = STREAMED[name]
     model, tokens = random_model(cfg), random_tokens(cfg)
     logits, cache = model.run_with_cache(tokens)
     for row, ids in enumerate(tokens):
-        expected = literal.run_hyper(ids, model.state_dict(), cfg)
-        assert set(expected) == {"logits", *(read.label for read in model.wiring.reads)}
+        expected = literal.run_sublayers(ids, model.state_dict(), cfg)
+        assert set(expected) == {"logits", *(read.label for read in model.wiring.inputs)}
         torch.testing.assert_close(logits[row], expected["logits"], rtol=0, atol=TOLERANCE)
-        for read in model.wiring.reads:
+        for read in model.wiring.inputs:
             found = cache[read.hook][row]
             torch.testing.assert_close(found, expected[read.label], rtol=0, atol=TOLERANCE)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from mudd_interp import axes
 from mudd_interp.analysis import read_weights
 from mudd_interp.checkpoints import load_model
+from mudd_interp.checkpoints.configs import find_config
 from mudd_interp.checkpoints.nanochat import windows
 from mudd_interp.checkpoints.sums import check_sums
-from mudd_interp.model.wirings import Hyper, Plain, Scalars, Static
+from mudd_interp.model.wirings import AttnRes, Hyper, Plain, Scalars, Static
 
 GOLDEN = Path(__file__).parent / "golden-relatives"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -24,6 +25,7 @@ DENSEFORMERS = [name for name in FOLDERS if name.startswith("denseformer")]
 MHC_LITES = [name for name in FOLDERS if name.startswith("mhclite")]
 NANOCHAT = "nanochat-tiny"
 HYPERS = [name for name in MHC_LITES if "residual" not in name]
+ATTNRES = [name for name in FOLDERS if name.startswith("attnres")]
 
 REFERENCES = {
     # In the same precision only the order of sums differs.
@@ -427,6 +429,193 @@ def test_a_text_that_is_longer_than_a_short_window(tmp_path: Path) -> None:
     back = torch.arange(140)[:, None] - torch.arange(140)
     expected = scores.masked_fill(back > 128, -torch.inf).softmax(-1)
     close(short[axes.pattern(0)], expected, 1e-12)
+
+
+# --- Attention residuals --------------------------------------------------------------------------
+
+FLOAT32_OF_SCALE = 3e-5
+"""In units of a tensor's largest value; the references are up to 1.8e-5 from the exact values."""
+
+
+def alpha_hook(name: str) -> str:
+    """Our hook on the weights that a reference tensor such as ``attn_v_alpha.2`` holds."""
+    kind, _, layer = name.partition(".")
+    if kind == "head_alpha":
+        return f"{axes.ATTNRES_HEAD}.hook_alpha"
+    if kind == "attn_v_alpha":
+        return axes.attnres_values(int(layer))
+    return axes.attnres(2 * int(layer) + (kind == "mlp_alpha"), "hook_alpha")
+
+
+def own_hook(name: str, apart: bool) -> str | None:
+    """Our hook for a reference tensor of a model with attention residuals, if it has one."""
+    kind, _, layer = name.partition(".")
+    if "_alpha" in kind:
+        return alpha_hook(name)
+    if kind == "attn_v_in":
+        return axes.stream_input(int(layer), "v")
+    return axes.stream_input(int(layer), "q") if kind == "attn_in" and apart else hooked(name)
+
+
+@pytest.mark.parametrize("dtype", REFERENCES, ids=str)
+@pytest.mark.parametrize("folder", ATTNRES)
+def test_reads_and_weights_over_depth_are_those_of_the_reference(
+    folder: str, dtype: torch.dtype
+) -> None:
+    file, largest = REFERENCES[dtype]
+    expected, model = load_file(GOLDEN / folder / file), loaded(folder, dtype)
+    with torch.no_grad():
+        fused = model(expected["tokens"])
+        logits, cache = model.run_with_cache(expected["tokens"])
+    apart: bool = model.config.wiring.value_apart
+    names = {name: own_hook(name, apart) for name in expected}
+    compared = {name: cache[hook] for name, hook in names.items() if hook is not None}
+    uncompared = {name.partition(".")[0] for name in expected} - {
+        n.partition(".")[0] for n in compared
+    }
+    assert uncompared <= {"tokens", "greedy_tokens", "logits", "W", "W_v", "head_R"} | {
+        f"{part}_R" for part in ("attn", "attn_v", "mlp")
+    }
+    assert {hook for hook in cache if hook.endswith("hook_alpha")} == {
+        alpha_hook(name) for name in expected if "_alpha" in name
+    }
+    for name, found in (compared | {"logits": logits}).items():
+        scale = 1.0 if dtype == torch.float64 else float(expected[name].abs().max())
+        close(
+            found, expected[name], largest if dtype == torch.float64 else FLOAT32_OF_SCALE * scale
+        )
+    close(fused, expected["logits"], largest)
+
+
+def read_of(wiring: Any, name: str) -> Any:
+    """The read that a reference tensor such as ``attn_v_R.2`` is about."""
+    kind, _, layer = name.partition(".")
+    if kind.startswith("head"):
+        return wiring.at("final")
+    if kind.startswith("mlp"):
+        return wiring.at(f"mlp.{layer}")
+    return wiring.read(int(layer), "v" if "_v_" in kind else "q")
+
+
+@pytest.mark.parametrize("folder", ATTNRES)
+def test_candidates_are_sums_of_the_same_writes(folder: str) -> None:
+    expected = load_file(GOLDEN / folder / "expected_f64.safetensors")
+    wiring = loaded(folder, torch.float64).wiring
+    rows = {name: value for name, value in expected.items() if name.partition(".")[0][-2:] == "_R"}
+    counts = [len(wiring.candidates(read)) > 0 for read in wiring.inputs if read.stream != "k"]
+    assert len(rows) == sum(counts)
+    for name, wanted in rows.items():
+        found = wiring.candidates(read_of(wiring, name)).double()
+        seen = found.shape[-1]
+        assert torch.equal(found, wanted[:, :seen])
+        assert not wanted[:, seen:].any()
+
+
+@pytest.mark.parametrize("basis", ["delta", "native"])
+@pytest.mark.parametrize("folder", ATTNRES)
+def test_what_reads_by_a_softmax_take_of_writes(folder: str, basis: str) -> None:
+    expected = load_file(GOLDEN / folder / "expected_f64.safetensors")
+    model = loaded(folder, torch.float64)
+    found = read_weights(model, expected["tokens"], basis=basis)
+    assert found.completeness.max() < 1e-12
+    labels = [f"{part}.{i}" for i in range(model.cfg.n_layers) for part in ("attn", "mlp")]
+    for site, label in enumerate([*labels, "final"]):
+        of = [label] if label in found.reads else [f"{label}.q", f"{label}.k"]
+        for each in of:
+            close(torch.tensor(found.of(each)), expected["W"][site], 1e-12)
+    for layer in range(1, len(expected.get("W_v", ()))):
+        close(torch.tensor(found.of(f"attn.{layer}.v")), expected["W_v"][layer], 1e-12)
+
+
+def test_the_kinds_of_attention_residuals() -> None:
+    delta: dict[str, Any] = {"residual": True, "head": "sum"}
+    states: dict[str, Any] = {"candidates": "states", "recency_bias": True, "head": "sum"}
+    assert {name: loaded(name, torch.float32).config.wiring for name in ATTNRES} == {
+        "attnres-open-block-tiny": AttnRes(block_size=4, **states),
+        "attnres-open-full-tiny": AttnRes(**states),
+        "attnres-scratch-block-tiny": AttnRes(block_size=4, embedding="both", recency_bias=True),
+        "attnres-kimi-block-tiny": AttnRes(block_size=4),
+        "attnres-kimi-full-tiny": AttnRes(),
+        "attnres-delta-v-tiny": AttnRes(embedding="none", value_apart=True, **delta),
+        "attnres-delta-block-tiny": AttnRes(block_size=2, candidates="differences", **delta),
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "change", "words"),
+    [
+        ("kimi-block", {"attnres_gate_type": "sigmoid_vector"}, "attnres_gate_type must be 'bias'"),
+        ("kimi-block", {"attnres_use_null_source": True}, "attnres_use_null_source must be False"),
+        (
+            "kimi-block",
+            {"attnres_mode": "dense"},
+            "attnres_mode must be one of block, full, delta_v",
+        ),
+        ("kimi-block", {"attnres_mode": "block_v"}, "computes a V of its own and then drops it"),
+        ("delta-v", {"attnres_mode": "delta_block_v"}, "computes a V of its own and then drops it"),
+        ("kimi-block", {"attnres_num_blocks": 6}, "must be at most the number of layers, 5, got 6"),
+        ("kimi-block", {"attnres_num_blocks": 0}, "whole number of at least 1, got 0"),
+        (
+            "delta-block",
+            {"attnres_mode": "block"},
+            "'block' without attn_res_bias and without final",
+        ),
+        (
+            "open-full",
+            {"attnres_mode": "delta_v"},
+            "'delta_v' with attn_res_bias and without final",
+        ),
+        ("kimi-full", {"num_hidden_layers": 3}, r"unexpected parameter `model\.layers\.3\."),
+        ("kimi-full", {"hidden_size": 16}, r"has shape \[97, 32\], expected \[97, 16\]"),
+        (
+            "kimi-full",
+            {"num_key_value_heads": 3},
+            "n_heads 4 is not divisible by n_key_value_heads",
+        ),
+        (
+            "kimi-full",
+            {"num_key_value_heads": None},
+            "`num_key_value_heads` must be a whole number",
+        ),
+        ("kimi-full", {"layer_types": ["sliding_attention"] * 4}, "must all be full_attention"),
+        ("kimi-full", {"rope_parameters": {"rope_type": "yarn"}}, "must be of rope_type 'default'"),
+        ("kimi-full", {"rope_parameters": None}, "rope_theta must be a number, got None"),
+        ("kimi-full", {"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
+        ("kimi-full", {"attnres_modes": "full"}, "`attnres_modes`; did you mean `attnres_mode`"),
+    ],
+)
+def test_attention_residuals_that_are_not_read_are_refused(
+    folder: str, change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    copy = copied(f"attnres-{folder}-tiny", tmp_path)
+    config = json.loads((copy / "config.json").read_text()) | change
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=words):
+        load_model(copy)
+
+
+def test_the_configuration_is_refused_before_weights_are_looked_for(tmp_path: Path) -> None:
+    folder = copied("attnres-kimi-block-tiny", tmp_path)
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(config | {"attnres_gate_type": "sigmoid_vector"})
+    )
+    with pytest.raises(ValueError, match="with sigmoid_vector W would be a vector over d_model"):
+        load_model(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="holds no weights"):
+        find_config(folder)
+
+
+def test_a_tied_unembedding_needs_no_name_of_its_own(tmp_path: Path) -> None:
+    folder = copied("attnres-kimi-full-tiny", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors")
+    tied: Any = load_model(folder)
+    assert torch.equal(tied.W_U, tied.W_E.T)
+    assert find_config(folder) == tied.config
 
 
 def copied(name: str, to: Path) -> Path:

@@ -267,7 +267,7 @@ def test_json_round_trip(name: str):
         ({"n_layers": "2"}, "n_layers must be a whole number of at least 1, got '2'"),
         (
             {"wiring": "mudd"},
-            r"object with a kind \(plain, mudd, prepost, static, hyper, scalars\)",
+            r"object with a kind \(plain, mudd, prepost, static, hyper, scalars, attnres\)",
         ),
         ({"wiring": {"kind": "mud"}}, r"no wiring `mud`; did you mean `mudd`"),
         ({"wiring": {"kind": "mudd", "way": "q"}}, r"kind mudd `way`; did you mean `ways`"),

@@ -3,6 +3,7 @@
 A new one is a file here, and its kind in ``mudd_interp.config.wiring.HOMES``.
 """
 
+from mudd_interp.model.wirings.attnres import AttnRes as AttnRes
 from mudd_interp.model.wirings.hyper import Hyper as Hyper
 from mudd_interp.model.wirings.mudd import MUDD as MUDD
 from mudd_interp.model.wirings.plain import Plain as Plain

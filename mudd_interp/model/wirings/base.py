@@ -109,3 +109,30 @@ class Architecture(WiringConfig, ABC):
 def same_streams(x: Float[Tensor, "batch pos d_model"]) -> Streams:
     """One tensor as all four streams."""
     return dict.fromkeys(STREAMS, x)
+
+
+def taken(
+    weights: Float[Tensor, "... row"], rows: Float[Tensor, "batch pos row d_model"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """A weighted sum of streams, or of candidates, at each token."""
+    return (weights[..., None, :] @ rows).squeeze(-2)
+
+
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Refuse a field of an architecture that is none of the values that it may have.
+
+    Raises:
+        ValueError: With these values.
+    """
+    if value not in allowed or type(value) is not type(allowed[0]):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+
+
+def whole_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse a field of an architecture that is not a whole number, or too small.
+
+    Raises:
+        ValueError: With the least that it may be.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -22,7 +22,16 @@ from mudd_interp import axes
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.layers import Norm, SharedNorm
 from mudd_interp.model.points import enter, has_hooks
-from mudd_interp.model.wirings.base import Architecture, Connections, Flow, Streams, same_streams
+from mudd_interp.model.wirings.base import (
+    Architecture,
+    Connections,
+    Flow,
+    Streams,
+    one_of,
+    same_streams,
+    taken,
+    whole_number,
+)
 from mudd_interp.model.wirings.gates import (
     Exact,
     FlatGate,
@@ -86,13 +95,11 @@ class Hyper(Architecture):
     def __post_init__(self) -> None:
         """Check the whole."""
         for name, least in (("n_streams", 2), ("rounds", 1)):
-            value: Any = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}.")
+            whole_number(name, getattr(self, name), least)
         for name, allowed in (("gates", Gates), ("mixing", Mixing), ("exact", Exact)):
-            _one_of(name, getattr(self, name), get_args(allowed))
-        _one_of("head", self.head, get_args(Head))
-        _one_of("delayed", self.delayed, (False, True))
+            one_of(name, getattr(self, name), get_args(allowed))
+        one_of("head", self.head, get_args(Head))
+        one_of("delayed", self.delayed, (False, True))
         bounded = self.gates == "sigmoid"
         fitting = BOUNDED if bounded else ("free", "identity")
         if self.mixing not in fitting:
@@ -128,11 +135,6 @@ class Hyper(Architecture):
     def build(self, cfg: ModelConfig) -> "HyperConnections":
         """See :class:`Architecture`."""
         return HyperConnections(self, cfg)
-
-
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed or type(value) is not type(allowed[0]):
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
 
 
 class Gated(nn.Module):
@@ -387,13 +389,6 @@ class HyperFlow(Flow):
         kept = self._streams if mix is None else mix @ self._streams
         self._streams = kept + post[..., None] * wide(y)[..., None, :]
         self._number += 1
-
-
-def taken(
-    pre: Float[Tensor, "... stream"], streams: Float[Tensor, "batch pos stream d_model"]
-) -> Float[Tensor, "batch pos d_model"]:
-    """``p X``."""
-    return (pre[..., None, :] @ streams).squeeze(-2)
 
 
 class FinalRows(nn.ModuleList):

@@ -66,14 +66,6 @@ class HyperWiring(SublayerWiring):
         return {self.sites[k].label: axes.hyper(k, "hook_mix") for k in self._mixed}
 
     @property
-    def moving(self) -> tuple[str, ...]:
-        """See :class:`Wiring`: all gates and T."""
-        if self.gates == "static":
-            return ()
-        needed = dict.fromkeys(name for read in self.reads for name in self.needs(read))
-        return tuple(name for name in needed if name != axes.EMBED)
-
-    @property
     def depths(self) -> Mapping[int, tuple[str, ...]]:
         """See :class:`Wiring`: the streams; of a head that reads with another's p the last only."""
         whole = {self.n_layers: tuple(read.hook for read in self.finals)}

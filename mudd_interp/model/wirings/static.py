@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,14 @@ from transformer_lens.hook_points import HookPoint
 from mudd_interp import axes
 from mudd_interp.config import ModelConfig
 from mudd_interp.model.points import enter, has_hooks
-from mudd_interp.model.wirings.base import Architecture, Connections, Flow, Streams, same_streams
+from mudd_interp.model.wirings.base import (
+    Architecture,
+    Connections,
+    Flow,
+    Streams,
+    same_streams,
+    whole_number,
+)
 from mudd_interp.states import StateWiring
 from mudd_interp.wiring import Read, newest_source
 
@@ -42,9 +49,7 @@ class Static(Architecture):
     def __post_init__(self) -> None:
         """Check both."""
         for name in ("period", "dilation"):
-            value: Any = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            whole_number(name, getattr(self, name))
 
     def averaged(self, row: int) -> tuple[int, ...]:
         """Which states the average after a block is of; none where there is no average."""
