@@ -168,7 +168,7 @@ def rotary_tables(
     With a ``rounding`` to half precision the angles are computed in float32 and the tables rounded
     to that precision before they are used in ``dtype``, as in the released code. ``"float32"``
     rounds the frequencies only, as DenseFormer's checkpoints hold them, and the rest is computed in
-    ``dtype``; with ``"float32_tables"`` all is computed in float32, as by transformers and nanochat;
+    ``dtype``; with ``"float32_tables"`` all is computed in float32, as in transformers;
     ``"none"`` computes in float64.
     """
     exact = torch.float64 if rounding == "none" else torch.float32
