@@ -102,9 +102,10 @@ class Read:
 
     Attributes:
         label: ``"attn.3"``, or where streams differ ``"attn.3.q"`` and so on; ``"resid.3"``, the
-            residual stream where nothing norms it; ``"mlp.3"``; ``"final"``.
+            residual stream where nothing norms it; ``"mlp.3"``; ``"ple.3"``, what gates a layer's
+            own embedding; ``"final"``.
         hook: Where it is seen, ``[batch pos d_model]``.
-        norm_hook: The scale of the norm that it is put through; ``None`` for ``"resid.3"``.
+        norm_hook: The scale of the norm that it is put through; ``None`` where there is none.
         layer: The block that reads, or the number of blocks for the final norm.
         stream: Which of a block's input streams it is.
         row: The row of W that feeds it, as tables and edits count; -1 where X_0 is all there is.
@@ -121,8 +122,12 @@ class Read:
         """In words: ``V of block 9``."""
         if self.label == "final":
             return "the final norm"
-        what = "FFN" if self.label.startswith("mlp") else self.stream.upper()
+        what = _READERS.get(self.label.partition(".")[0], self.stream.upper())
         return f"{what} of block {self.layer}"
+
+
+_READERS = {"mlp": "FFN", "ple": "per-layer embedding"}
+"""What reads, where it is not one of the streams of attention."""
 
 
 def newest_source(row: int) -> int:
@@ -163,7 +168,7 @@ class Wiring(ABC):
 
     @property
     def inputs(self) -> tuple[Read, ...]:
-        """The reads that something norms: of each attention and FFN, and of the head."""
+        """The reads of something that computes: of each attention and FFN, and of the head."""
         return tuple(read for read in self.reads if read.norm_hook is not None)
 
     @property
