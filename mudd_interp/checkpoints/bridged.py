@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from mudd_interp.axes import unknown_name
 from mudd_interp.checkpoints.digest import model_digest
+from mudd_interp.checkpoints.layouts import LAYOUTS
 from mudd_interp.checkpoints.marks import refuse_marks
 from mudd_interp.checkpoints.names import Location, complete
-from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.checkpoints.weight_files import Weights, open_weights
+from mudd_interp.model.backed import KINDS
 from mudd_interp.model.bridge import BridgeModel, build_bridge
 from mudd_interp.protocol import ModelInfo
+from mudd_interp.schema import shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -43,9 +47,7 @@ def load_bridged(
             parameters, holds NaN, or is not a plain decoder-only Transformer.
     """
     _refuse_code(location.folder, config)
-    folder = complete(location, local_files_only)
-    refuse_marks(folder)
-    weights = open_weights(folder)  # refuses damaged files, pickles and paths out of it
+    folder, weights = opened(location, local_files_only)
     module = load_module(folder, dtype or torch.float32)
     tokenizer = load_auto_tokenizer(folder, module.config)
     module.to(device)
@@ -54,8 +56,24 @@ def load_bridged(
     return BridgeModel(build_bridge(module, tokenizer, info.name), tokenizer, info, check)
 
 
-def load_module(folder: Path, dtype: torch.dtype) -> Any:
+def opened(location: Location, local_files_only: bool) -> tuple[Path, Weights]:
+    """A folder of transformers' with all that belongs to it, and its weights, not read yet.
+
+    Raises:
+        ValueError: If something cannot be had or is damaged, or a file is a pickle or outside.
+    """
+    folder = complete(location, local_files_only)
+    refuse_marks(folder)
+    return folder, open_weights(folder)
+
+
+def load_module(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """The Hugging Face model in a folder, complete, with eager attention.
+
+    Args:
+        folder: Where it is.
+        dtype: The precision of its weights.
+        **options: For transformers.
 
     Raises:
         ValueError: If it cannot be read, its parameters do not fit its configuration, or one of
@@ -78,6 +96,7 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # these are refused below, by name
                 weights_only=True,
+                **options,
             )
     except (*unreadable, StrictDataclassError) as error:
         raise ValueError(f"the model in {folder} cannot be read: {error}") from error
@@ -103,18 +122,23 @@ def _silent() -> Generator[None]:
 
 
 def _refuse_code(folder: Path, config: dict[str, Any]) -> None:
+    from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if config["model_type"] in CONFIG_MAPPING:
+    kind = config["model_type"]
+    if kind in CONFIG_MAPPING:
         return
     if "auto_map" in config:
         raise ValueError(
             f"the model in {folder} needs code that comes with it (auto_map in its config.json), "
             "and mudd-interp never runs such code."
         )
+    unknown = unknown_name("model_type", kind, {*LAYOUTS, *CONFIG_MAPPING})
     raise ValueError(
-        f"the config.json in {folder} has model_type {config['model_type']!r}, which the installed "
-        "transformers does not know."
+        f"the config.json in {folder} has model_type {shown(kind)}, which neither mudd-interp nor "
+        f"the installed transformers ({__version__}) knows: {unknown} Give a model of a type that "
+        f"one of them knows: {', '.join(LAYOUTS)}, {', '.join(KINDS)}, or a plain decoder of "
+        "transformers'."
     )
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from transformer_lens.hook_points import HookPoint
 
 from mudd_interp import axes
-from mudd_interp.model.backed.places import Places
+from mudd_interp.model.backed.places import Places, moved
 from mudd_interp.model.points import enter, has_hooks, may_change
 
 SINK = (
@@ -88,8 +88,8 @@ class AttentionPlaces:
         if z is None or self.heads.W_O is None:
             return None
         each = torch.einsum("bphe,hed->bphd", z, self.heads.W_O(self.attn).to(z.dtype))
-        total = self.result(each).sum(2)
-        return total.to(out.dtype) if may_change(self.result) else None
+        seen = enter(self.result, each)
+        return moved(out, (seen - each).sum(2)) if may_change(self.result) else None
 
 
 class _AtDropout(TorchFunctionMode):
@@ -117,7 +117,7 @@ class _AtDropout(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002 (torch's)
+        types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:

@@ -60,7 +60,7 @@ class BackedModel(LanguageModel):
             raise ValueError(f"this {self.kind.class_name} is in a BackedModel already: use that.")
         module.__dict__[_MARK] = True
         module.set_attn_implementation("eager")
-        if module._can_set_experts_implementation():  # noqa: SLF001 (there is no public question)
+        if module._can_set_experts_implementation():
             module.set_experts_implementation("eager")
         self.module, self.tokenizer = module, tokenizer
         self.info = info or ModelInfo(name="a module in memory")

@@ -1,7 +1,7 @@
 """The hook points on the streams and gates of a model with hyper-connections.
 
-p is no output of Hugging Face's modules: it is computed here from their parameters, and where a
-hook may change it, what the sublayer reads is made anew from it.
+The gate p is no output of Hugging Face's modules: it is computed here from their parameters, and
+what a hook makes of it is made of what the sublayer reads, too.
 """
 
 from typing import Any
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 from mudd_interp import axes
-from mudd_interp.model.backed.places import Places, first_of, with_first
+from mudd_interp.model.backed.places import Places, first_of, moved, with_first
 from mudd_interp.model.points import enter, has_hooks, may_change
 from mudd_interp.model.wirings.hyper import taken
 from mudd_interp.precision import wide
@@ -30,7 +31,12 @@ class Site:
         connection: The module.
         mixes: Whether streams are mixed.
         read: The name of the hook on what the sublayer reads.
-        hold: The module that is given the streams and keeps them beside the sublayer.
+        hold: The module that is given the streams, to keep them beside the sublayer; or, where
+            the block makes them itself, the connection.
+
+    Attributes:
+        edit: What an edit of the streams adds to them behind the sublayer, where the block does not
+            see it.
     """
 
     def __init__(
@@ -43,26 +49,34 @@ class Site:
         read: str,
         hold: nn.Module,
     ):
-        places.on_input(axes.hyper(number, "hook_streams"), hold)
-        self.streams = places.points[axes.hyper(number, "hook_streams")]
+        self.streams = places.add(axes.hyper(number, "hook_streams"))
+        hold.register_forward_pre_hook(self._begin)
         self.pre = places.add(axes.hyper(number, "hook_pre"))
         self.post = places.add(axes.hyper(number, "hook_post"))
         self.mix = places.add(axes.hyper(number, "hook_mix")) if mixes else None
         self.read = places.add(read)
-        self.kept: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self.edit: Tensor | None = None
+        self.apart = hold is connection
         connection.register_forward_hook(self._gates)
+
+    def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002 (a hook's signature)
+        """The streams after their hook."""
+        self.edit = None
+        if not has_hooks(self.streams):
+            return None
+        x = enter(self.streams, inputs[0])
+        if self.apart and may_change(self.streams):
+            self.edit = wide(x) - wide(inputs[0])
+        return (x, *inputs[1:])
 
     def _gates(self, module: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> Any:
         """The gates and what is read, after their hooks."""
         x = inputs[0]
         post, *combined, read = output
-        if has_hooks(self.pre):
-            pre = self.pre(gate_of(module, x))
-            if may_change(self.pre):
-                read = taken(pre, wide(x)).to(read.dtype)
-        post = self.post(post)
-        mix = None if self.mix is None else self.mix(combined[0].mT)
-        self.kept = (x, post, mix) if may_change(self.streams) else None
+        read = edited_read(self.pre, module, x, read)
+        post, mix = self.post(post), None if self.mix is None else self.mix(combined[0].mT)
+        if self.edit is not None and mix is not None:
+            self.edit = wide(mix) @ self.edit
         return (post, *(() if mix is None else (mix.mT,)), enter(self.read, read))
 
 
@@ -70,7 +84,7 @@ class Block:
     """The hook points of one block on its streams, gates, norms and sublayers.
 
     An edit of the streams in front of the FFN would reach its gates only, since the block keeps the
-    unedited streams beside it: then what the block puts out is made anew.
+    unedited streams beside it: then what the block puts out is edited too.
 
     Args:
         places: All hook points of the model.
@@ -80,7 +94,6 @@ class Block:
     """
 
     def __init__(self, places: Places, layer: int, block: Any, mixes: bool):
-        self._wrote: Tensor | None = None
         self.attn = Site(
             places,
             2 * layer,
@@ -108,21 +121,12 @@ class Block:
             block.post_attention_layernorm.variance_epsilon,
         )
         places.on_output(axes.mlp_out(layer), block.mlp)
-        block.mlp.register_forward_hook(self._keep)
         block.register_forward_hook(self._put_out)
-
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG002 (a hook's signature)
-        self._wrote = output if self.mlp.kept is not None else None
 
     def _put_out(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002 (a hook's signature)
         """The streams behind the block, where those in front of its FFN may have been edited."""
-        (kept, self.mlp.kept), (wrote, self._wrote) = (self.mlp.kept, None), (self._wrote, None)
-        if kept is None or wrote is None:
-            return None
-        x, post, mix = kept
-        beside = wide(x) if mix is None else wide(mix) @ wide(x)
-        streams = beside + wide(post)[..., None] * wide(wrote)[..., None, :]
-        return with_first(output, streams.to(first_of(output).dtype))
+        beside, self.mlp.edit = self.mlp.edit, None
+        return None if beside is None else with_first(output, moved(first_of(output), beside))
 
 
 class Head:
@@ -134,17 +138,27 @@ class Head:
         head.register_forward_hook(self._gate)
 
     def _gate(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if not has_hooks(self.pre):
-            return None
-        x = inputs[0]
-        pre = self.pre(gate_of(module, x))
-        return taken(pre, wide(x)).to(output.dtype) if may_change(self.pre) else None
+        return edited_read(self.pre, module, inputs[0], output)
+
+
+def edited_read(
+    point: HookPoint,
+    module: Any,
+    x: Float[Tensor, "batch pos stream d_model"],
+    read: Float[Tensor, "batch pos d_model"],
+) -> Float[Tensor, "batch pos d_model"]:
+    """What is read of streams, after the hook on p."""
+    if not has_hooks(point):
+        return read
+    pre = gate_of(module, x)
+    seen = enter(point, pre)
+    return moved(read, taken(seen - pre, wide(x))) if may_change(point) else read
 
 
 def gate_of(
     module: Any, x: Float[Tensor, "batch pos stream d_model"]
 ) -> Float[Tensor, "batch pos stream"]:
-    """p of a connection or of the head, from its own parameters, in at least float32.
+    """The gate p of a connection or of the head, from its parameters, in at least float32.
 
     It is ``sigmoid(a m + b) + eps``, with m a matrix times all streams side by side, RMS-normed.
     """

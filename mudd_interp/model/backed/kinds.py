@@ -27,12 +27,11 @@ class Kind:
         heads: How the heads of its attention are put together.
         d_head: Width of what a head mixes, from the configuration.
         head_reads: Whether the final norm is given a read of what the sublayers wrote.
-        gates: Names of the parameters that routes are computed from, as the last of their words or
-            the one before.
         streams: The configuration's field for the number of streams.
-        one_more_stream: The parameters by which a wrong number of streams shows: the last words of
-            their names, and their shape for n streams of a width.
-        beside: Which part of the model reads token ids beside the streams, if any does.
+        gates: What the names of the parameters that its gates are computed from end with.
+        shape: Of the first of them, in each block, for n streams of a width.
+        in_float32: Whether its code computes gates in float32 whatever the model's precision.
+        needed: What some name of a checkpoint has in it, and what a checkpoint is that has none.
     """
 
     class_name: str
@@ -41,10 +40,11 @@ class Kind:
     heads: Heads
     d_head: Callable[[Any], int]
     head_reads: bool
-    gates: tuple[str, ...]
     streams: str
+    gates: tuple[str, ...]
     shape: Callable[[int, int], tuple[int, ...]]
-    shaped: str
+    in_float32: bool
+    needed: tuple[str, str] | None = None
 
 
 def _hyper(config: Any, mixes: bool) -> HyperWiring:
@@ -61,9 +61,7 @@ def _hyper(config: Any, mixes: bool) -> HyperWiring:
 
 
 def _altup(config: Any) -> AltUpWiring:
-    return AltUpWiring(
-        config.num_hidden_layers, config.altup_num_inputs, config.altup_active_idx
-    )
+    return AltUpWiring(config.num_hidden_layers, config.altup_num_inputs, config.altup_active_idx)
 
 
 def _tie_hyper(places: Places, model: Any, kind: Kind) -> None:
@@ -90,7 +88,14 @@ def _of_o_proj(attn: Any) -> Float[Tensor, "head d_head d_model"]:
     return of_one_matrix(attn.num_heads, attn.o_proj.weight)
 
 
-_GATES = ("fn", "base", "scale", "hc_fn", "hc_base", "hc_scale")
+_GATES = ("attn_hc.fn", "_hc.fn", "_hc.base", "_hc.scale", "hc_fn", "hc_base", "hc_scale")
+_HEAD = (
+    "hc_head",
+    (
+        "gate of the head (no name has hc_head in it): a DeepSeek-V4.1 has none, its sublayers "
+        "read with the gates of the one before, and transformers' V4 does not compute that"
+    ),
+)
 
 KINDS: Mapping[str, Kind] = {
     "deepseek_v4": Kind(
@@ -100,10 +105,11 @@ KINDS: Mapping[str, Kind] = {
         heads=Heads("o_a_proj", "o_b_proj", of_groups, sink=True),
         d_head=lambda config: config.head_dim,
         head_reads=True,
-        gates=_GATES,
         streams="hc_mult",
+        gates=_GATES,
         shape=lambda n, width: ((2 + n) * n, n * width),
-        shaped="attn_hc.fn",
+        in_float32=True,
+        needed=_HEAD,
     ),
     "hy_v4": Kind(
         class_name="HYV4ForCausalLM",
@@ -112,10 +118,11 @@ KINDS: Mapping[str, Kind] = {
         heads=Heads("o_proj", "o_proj", _of_o_proj, sink=True),
         d_head=lambda config: config.v_head_dim,
         head_reads=True,
-        gates=_GATES,
         streams="hc_mult",
+        gates=_GATES,
         shape=lambda n, width: (2 * n, n * width),
-        shaped="attn_hc.fn",
+        in_float32=True,
+        needed=_HEAD,
     ),
     "gemma3n_text": Kind(
         class_name="Gemma3nForCausalLM",
@@ -124,10 +131,10 @@ KINDS: Mapping[str, Kind] = {
         heads=Heads("o_proj", "o_proj", None, sink=False),
         d_head=lambda config: config.head_dim,
         head_reads=False,
-        gates=("prediction_coefs", "correction_coefs", "modality_router", "router_norm"),
         streams="altup_num_inputs",
+        gates=("altup.prediction_coefs.weight", "altup.correction_coefs.weight"),
         shape=lambda n, width: (n * n, n),  # noqa: ARG005 (an architecture's)
-        shaped="altup.prediction_coefs.weight",
+        in_float32=False,
     ),
 }
 """By ``model_type``."""

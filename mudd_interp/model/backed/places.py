@@ -102,8 +102,17 @@ def _norm(
     if not has_hooks(scale, normalized):
         return None
     x = wide(inputs[0])
-    divided = normalized(x / scale(torch.sqrt(x.square().mean(-1, keepdim=True) + eps)))
+    divisor = torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
+    divided = enter(normalized, x / enter(scale, divisor))
     if not may_change(scale) and not may_change(normalized):
         return None
     gain: Any = module.weight
-    return (divided * wide(gain)).to(output.dtype)
+    return moved(output, (divided - x / divisor) * wide(gain))
+
+
+def moved(x: Tensor, by: Tensor) -> Tensor:
+    """What a hook's edit makes of a tensor, by the difference that it makes.
+
+    So where nothing is edited the code's own numbers stay, in any precision.
+    """
+    return (wide(x) + by).to(x.dtype)

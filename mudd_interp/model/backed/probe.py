@@ -87,8 +87,9 @@ def check_head(
     """
     if not model.wiring.finals:
         return
-    decoded = (tape["ln_final.hook_normalized"] * model.ends.gain()).to(model.W_U.dtype) @ model.W_U
-    if not close(decoded.detach().to(logits.dtype), logits):
+    final = (tape["ln_final.hook_normalized"] * model.ends.gain()).to(model.cfg.dtype)
+    decoded = final.to(model.W_U.dtype) @ model.W_U
+    if not close(decoded.detach().to(model.cfg.dtype), logits.to(model.cfg.dtype)):
         raise ValueError(
             f"the logits of {model.info.name} are not its normed final stream times the "
             f"unembedding, as far as `{axes.RESID_FINAL}` shows."

@@ -1,4 +1,4 @@
-"""A backed model's weights under TransformerLens' names, as far as it has them, and its two ends."""
+"""A backed model's weights under TransformerLens' names, as far as it has them; its two ends."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

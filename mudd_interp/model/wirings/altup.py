@@ -92,9 +92,7 @@ class AltUpWiring(SublayerWiring):
     def _entering(self, tape: Tape) -> Float[Tensor, "*token stream write"]:
         """Each stream is one write of its own."""
         token = wide(tape[axes.EMBED])[..., 0]
-        alone = torch.eye(
-            self.n_streams, len(self.sources), dtype=token.dtype, device=token.device
-        )
+        alone = torch.eye(self.n_streams, len(self.sources), dtype=token.dtype, device=token.device)
         return alone.expand(*token.shape, *alone.shape)
 
     def _through(
@@ -104,7 +102,7 @@ class AltUpWiring(SublayerWiring):
 
         Each step looks up only what is there when it is asked for.
         """
-        attn, laurel, mlp, ple = (self._written(f"{kind}.{layer}", streams) for kind in KINDS)
+        attn, laurel, mlp, ple = (self._written(f"{kind}.{layer}", streams) for kind in WRITES)
         predicted = streams + wide(tape[axes.altup(layer, "hook_predict")]) @ streams
         active = predicted[..., self.active, :]
         yield active
@@ -126,11 +124,13 @@ class AltUpWiring(SublayerWiring):
         return torch.eye(len(labels), dtype=like.dtype, device=like.device)[labels.index(label)]
 
 
-KINDS = ("attn", "laurel", "mlp", "ple")
-"""What a block writes, in this order."""
-
-WRITES = dict(zip(KINDS, ("hook_attn_out", "hook_laurel_out", "hook_mlp_out", "hook_ple_out")))
-"""The hook on each."""
+WRITES = {
+    "attn": "hook_attn_out",
+    "laurel": "hook_laurel_out",
+    "mlp": "hook_mlp_out",
+    "ple": "hook_ple_out",
+}
+"""What a block writes, in this order, and the hook on each."""
 
 
 def _order(n_layers: int, n_streams: int) -> list[Write | Read]:
