@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -214,6 +215,21 @@ class Wiring(ABC):
     def gate(self, read: Read) -> str | None:  # noqa: ARG002 (an architecture's)
         """The hook on the weights of a row, where they are a tensor of the model."""
         return None
+
+    def require_pairs(self) -> None:
+        """Refuse a model whose blocks do not write with one attention, and then with one FFN.
+
+        Raises:
+            ValueError: With what they write.
+        """
+        pairs = (f"{part}.{layer}" for layer in range(len(self.deltas)) for part in ("attn", "mlp"))
+        labels = [write.label for write in self.deltas]
+        if labels != ["embed", *islice(pairs, len(labels) - 1)]:
+            raise ValueError(
+                "the streams of this model are made of more than an embedding, attention and FFNs "
+                f"({', '.join(labels[:8])}, ...): read_weights has what each read takes of each, "
+                "and cache.delta_coefficients the same of one."
+            )
 
     @property
     def additive(self) -> bool:

@@ -13,7 +13,7 @@ from mudd_interp.axes import unknown_name
 from mudd_interp.model.arguments import FORWARD, refuse
 from mudd_interp.model.backed.config import BackedConfig
 from mudd_interp.model.backed.exact import Exact
-from mudd_interp.model.backed.kinds import KINDS, Kind
+from mudd_interp.model.backed.kinds import KINDS, Kind, absent
 from mudd_interp.model.backed.places import Places, Stopped
 from mudd_interp.model.backed.probe import probe
 from mudd_interp.model.backed.weights import BackedEnds, BackedWeights, BlockView
@@ -232,6 +232,8 @@ def _tied(module: Any, kind: Kind) -> Places:
     """Hook points on the modules of a model, in the order in which they run."""
     places, model = Places(), module.model
     places.on_output(axes.EMBED, model.embed_tokens)
+    for layer in range(len(model.layers)):
+        places.absent.update(absent(layer))
     kind.tie(places, model, kind)
     places.on_input(axes.RESID_FINAL, model.norm)
     places.end_before(len(model.layers), model.norm, lambda x: x)

@@ -84,6 +84,17 @@ def _tie_altup(places: Places, model: Any, kind: Kind) -> None:
     altup.Behind(places, model.layers[-1])
 
 
+def absent(layer: int) -> dict[str, str]:
+    """Hooks of a block that plain models have and these have not, each with the reason."""
+    latent = "norms or low ranks stand between what is read and each head's queries and keys"
+    hidden = "its FFN is transformers' own, of experts as a rule, and is hooked as a whole"
+    return {
+        axes.resid_post(layer): "a block puts out several streams: see `hook_streams` behind it",
+        **{axes.attn(layer, f"hook_{each}"): latent for each in ("q", "k", "v")},
+        **{axes.block(layer, f"mlp.hook_{each}"): hidden for each in ("pre", "post")},
+    }
+
+
 def _of_o_proj(attn: Any) -> Float[Tensor, "head d_head d_model"]:
     return of_one_matrix(attn.num_heads, attn.o_proj.weight)
 

@@ -12,7 +12,7 @@ from mudd_interp.axes import Stream, Sublayer
 from mudd_interp.model.backed.kinds import Kind
 from mudd_interp.model.ends import Ends
 from mudd_interp.model.live_config import ConfigView
-from mudd_interp.model.stacked import Weights
+from mudd_interp.model.stacked import BIASES, Weights
 from mudd_interp.model.tokens import Tokens
 from mudd_interp.sublayers import NO_FINAL
 
@@ -36,8 +36,8 @@ class Attention:
         if name.startswith("_"):
             raise AttributeError(name)
         raise NoWeightError(
-            f"the attention of {self._kind.class_name} has no `{name}`: norms, rotations or low "
-            "ranks stand between the matrices of queries, keys and values. Its modules are in "
+            f"the attention of {self._kind.class_name} has no `{name}` of each head: norms or low "
+            "ranks stand between the matrices, which are in "
             "model.module.model.layers[layer].self_attn."
         )
 
@@ -93,23 +93,18 @@ class BackedWeights(Weights):
 
     def stacked(self, part: Sublayer, name: str) -> Float[Tensor, "layer ..."]:
         """See :class:`Weights`."""
-        return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
+        try:
+            return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
+        except NoWeightError as error:  # in a property of a module it would pass for a missing name
+            raise ValueError(str(error)) from error
 
-    def biases(self, name: str) -> NoReturn:
-        """Refuse: there are none, and no one shape for zeros.
+    def biases(self, name: str) -> Float[Tensor, "layer ..."]:
+        """See :class:`Weights`: there are none."""
+        return self.stacked(BIASES[name][0], name)
 
-        Raises:
-            NoWeightError: Always.
-        """
-        raise NoWeightError(f"no block here has a bias `{name}`.")
-
-    def gates(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            NoWeightError: Always.
-        """
-        return self.blocks[0].mlp.W_gate
+    def gates(self) -> Float[Tensor, "layer d_model d_mlp"]:
+        """See :class:`Weights`: there are none."""
+        return self.stacked("mlp", "W_gate")
 
     def tl_parameters(self) -> dict[str, Tensor]:
         """The parameters; transformers' names, since most have none of TransformerLens'."""
