@@ -1,8 +1,6 @@
 """Relatives of MUDDFormer against what their own code computes (golden-relatives/README.md)."""
 
 import json
-import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,12 @@ from mudd_interp.checkpoints import load_model
 from mudd_interp.checkpoints.sums import check_sums
 from mudd_interp.model.wirings import Hyper, Plain, Static
 from mudd_interp.model.wirings.altup import WRITES
+from tests.relatives import BACKED, GATED_HEADS, GOLDEN, copied, loaded
 
-GOLDEN = Path(__file__).parent / "golden-relatives"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 DENSEFORMERS = [name for name in FOLDERS if name.startswith("denseformer")]
 MHC_LITES = [name for name in FOLDERS if name.startswith("mhclite")]
 HYPERS = [name for name in MHC_LITES if "residual" not in name]
-GATED_HEADS = ["deepseek-v4-tiny", "hy-v4-tiny"]
-BACKED = [*GATED_HEADS, "gemma3n-tiny"]
 
 REFERENCES = {
     # In the same precision only the order of sums differs.
@@ -34,11 +30,6 @@ REFERENCES = {
 }
 FLOAT32_OF_STREAMS = 1e-4
 """The reference of hyper-connections is itself up to 5.4e-5 from the exact values in float32."""
-
-
-@cache
-def loaded(folder: str, dtype: torch.dtype) -> Any:
-    return load_model(GOLDEN / folder, dtype=dtype)
 
 
 def hooked(name: str) -> str | None:
@@ -353,10 +344,6 @@ def test_greedy_tokens_without_keys_and_values(folder: str) -> None:
         use_past_kv_cache=False,
     )
     assert torch.equal(greedy, expected["greedy_tokens"])
-
-
-def copied(name: str, to: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN / name, to / name))
 
 
 def close(found: Tensor, expected: Tensor, largest: float) -> None:

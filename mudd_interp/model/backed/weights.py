@@ -142,10 +142,22 @@ class Embedding:
 
 
 class Unembedding:
-    """The unembedding, which has no bias."""
+    """The unembedding, which has no bias.
 
-    def __init__(self, module: Any):
-        self._module = module
+    Args:
+        module: The matrix.
+        cap: What logits are bounded by, or ``None``.
+    """
+
+    def __init__(self, module: Any, cap: float | None):
+        self._module, self._cap = module, cap
+
+    def __call__(
+        self, final: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of the normed final stream."""
+        logits = self._module.forward(final.to(self._module.weight.dtype))
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:  # noqa: N802 (the field's name)
@@ -175,7 +187,8 @@ class BackedEnds(Ends):
         kind: Kind,
         exact: Callable[[], AbstractContextManager[object]],
     ):
-        embed, unembed = Embedding(module.model.embed_tokens), Unembedding(module.lm_head)
+        cap = getattr(module.config, "final_logit_softcapping", None)
+        embed, unembed = Embedding(module.model.embed_tokens), Unembedding(module.lm_head, cap)
         super().__init__(tokens, embed, module.model.norm, unembed)
         self.module, self.kind, self.exact = module, kind, exact
 
@@ -204,7 +217,7 @@ class BackedEnds(Ends):
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """See :class:`Ends`; all streams at once, too, which the head's gate then weighs."""
         self.require_linear_head()
-        model, lm_head = self.module.model, self.module.lm_head
+        model = self.module.model
         with self.exact():
             final = model.hc_head.forward(x) if x.ndim == 4 else x
-            return lm_head(model.norm.forward(final).to(lm_head.weight.dtype))
+            return self.unembed(model.norm.forward(final))
