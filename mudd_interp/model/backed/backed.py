@@ -57,7 +57,10 @@ class BackedModel(LanguageModel):
         super().__init__()
         self.kind = kind_of(module)
         if module.__dict__.get(_MARK):
-            raise ValueError(f"this {self.kind.class_name} is in a BackedModel already: use that.")
+            raise ValueError(
+                f"this {self.kind.class_name} has hook points already: use the BackedModel that was "
+                "made of it, or load it anew."
+            )
         module.__dict__[_MARK] = True
         module.set_attn_implementation("eager")
         if module._can_set_experts_implementation():
