@@ -58,8 +58,8 @@ class BackedModel(LanguageModel):
         self.kind = kind_of(module)
         if module.__dict__.get(_MARK):
             raise ValueError(
-                f"this {self.kind.class_name} has hook points already: use the BackedModel that was "
-                "made of it, or load it anew."
+                f"this {self.kind.class_name} has hook points already: use the BackedModel that "
+                "was made of it, or load it anew."
             )
         module.__dict__[_MARK] = True
         module.set_attn_implementation("eager")
