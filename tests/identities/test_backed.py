@@ -15,6 +15,9 @@ from mudd_interp.analysis import (
     dense_weights,
     direct_logit_attribution,
     edge_attribution,
+    head_activity,
+    head_entropy,
+    head_scores,
     logit_lens,
     path_coefficients,
     read_weights,
@@ -298,3 +301,19 @@ def test_what_is_about_states_is_refused(model: Any) -> None:
         model.run_with_cache(TOKENS, names_filter="blocks.0.hook_resid_post")
     with pytest.raises(ValueError, match="composed of gates, and have no static part"):
         mi.run(model, "static * *<-*", TOKENS)
+
+
+def test_what_is_about_patterns_is_refused_where_a_sink_takes_a_share(hyper: Any) -> None:
+    for ask in (
+        lambda: head_activity(hyper, [TOKENS], sink_token_ids=[]),
+        lambda: head_entropy(hyper, [TOKENS]),
+        lambda: head_scores(hyper, 5, 1),
+    ):
+        with pytest.raises(ValueError, match="no attention patterns, whose rows sum to one"):
+            ask()
+
+
+def test_patterns_without_a_sink_are_as_of_any_model(gemma: Any) -> None:
+    found = head_activity(gemma, [TOKENS], sink_token_ids=[])
+    assert found.frame["active"].between(0, 1).all()
+    assert len(found.frame) == gemma.cfg.n_layers * gemma.cfg.n_heads

@@ -189,7 +189,7 @@ def test_code_that_comes_with_a_model_is_refused(folder: Path) -> None:
 
 def test_an_unknown_kind_of_model_is_refused(folder: Path) -> None:
     change_config(folder, model_type="warp_drive")
-    with pytest.raises(ValueError, match="'warp_drive', which the installed transformers"):
+    with pytest.raises(ValueError, match="'warp_drive', which neither mudd-interp nor the"):
         load_bridged(folder)
 
 
