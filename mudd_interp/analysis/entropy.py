@@ -18,7 +18,7 @@ from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Trait
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

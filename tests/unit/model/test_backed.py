@@ -43,7 +43,9 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def test_it_is_what_analyses_ask_for(model: Any) -> None:
-    assert isinstance(model, protocol.DecomposableModel)
+    assert all(
+        isinstance(model, kind) for kind in (protocol.CachedModel, protocol.DecomposableModel)
+    )
     assert model.traits == {"tokens", "next_token", "causal"}
     with torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
