@@ -181,8 +181,13 @@ def test_no_hook_stays_behind_and_nothing_moves_where_nothing_is_edited(model: A
         before = model(TOKENS)
         with model.hooks([(name, lambda x, hook: x) for name in model.hook_dict]):
             close(model(TOKENS), before)
-        with pytest.raises(ZeroDivisionError), model.hooks([(axes.RESID_FINAL, fail)]):
-            model(TOKENS)
+        for name in (
+            axes.RESID_FINAL,
+            axes.attn(1, "hook_z"),
+            *filter(axes.of_pairs, model.hook_dict),
+        ):
+            with pytest.raises(ZeroDivisionError), model.hooks([(name, fail)]):
+                model(TOKENS)
         assert torch.equal(model(TOKENS), before)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
