@@ -13,6 +13,7 @@ from mudd_interp import axes
 from mudd_interp.analysis import (
     ablation_sweep,
     dense_weights,
+    depth_read,
     direct_logit_attribution,
     edge_attribution,
     head_activity,
@@ -243,6 +244,9 @@ def test_tables_hold_the_weights_of_the_reads(model: Any) -> None:
         np.testing.assert_allclose(table.mean[0, row, columns], weights.mean((0, 1))[columns])
         np.testing.assert_allclose(tokens.weights[0, row, columns], weights[0].T[columns])
         assert np.isnan(table.mean[0, row, len(columns) :]).all()
+        sizes = np.abs(weights[0][:, columns])
+        depth = sizes @ np.arange(len(columns)) / sizes.sum(1)
+        np.testing.assert_allclose(depth_read(tokens, "r", row), depth)
     assert path_coefficients(model, SEQUENCE).completeness_error < EXACT
 
 
