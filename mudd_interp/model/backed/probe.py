@@ -1,6 +1,7 @@
 """What is tried on a backed model, on a few tokens: its gates, its hooks, its head."""
 
 from collections.abc import Mapping
+from math import sqrt
 
 import torch
 from jaxtyping import Float
@@ -59,13 +60,13 @@ def check_reads(
     Raises:
         ValueError: If one is further away than rounding explains.
     """
-    worst, half = 0.0, APART_IN_HALF * len(wiring.sites) ** 0.5
+    worst, allowed = 0.0, APART.get(model.cfg.dtype, APART_IN_HALF * sqrt(len(wiring.sites)))
     for read, weights in wiring.deltas_of(wiring.inputs, tape):
         parts = total(weights, [tape[write.hook].to(weights) for write in wiring.seen(read)])
         whole = tape[read.hook].to(weights)
         apart = (parts - whole).norm(dim=-1) / whole.norm(dim=-1).clamp_min(1e-30)
         found = float(apart.max())
-        if not found <= APART.get(model.cfg.dtype, half):
+        if not found <= allowed:
             raise ValueError(
                 f"in {model.info.name} what `{read.label}` reads is not what its gates say, but "
                 f"{found:.2g} of its length away: this is the code of another variant (T the other "
