@@ -117,6 +117,9 @@ def final_row_scale(row: int) -> str:
 HEAD_GATE = "hyper.head.hook_pre"
 """``[batch pos stream]``: what the head reads of each stream, where that is gated."""
 
+HEAD_STREAMS = "hyper.head.hook_streams"
+"""``[batch pos stream d_model]``: the streams in front of a gated head."""
+
 
 def hyper(sublayer: int, name: str) -> str:
     """Name of a hook on the streams in front of a sublayer, or on one of its gates.
@@ -176,6 +179,24 @@ def value_gate(layer: int) -> str:
     return attn(layer, "hook_value_gate")
 
 
+def embed_stream(stream: int) -> str:
+    """Name of the hook on one of AltUp's streams as it enters block 0: ``[batch pos d_model]``."""
+    return f"{EMBED}.{stream}"
+
+
+def altup(layer: int, name: str) -> str:
+    """Name of a hook on AltUp's streams in front of a block, or on what mixes them.
+
+    ``hook_streams`` is ``[batch pos stream d_model]``, ``hook_predict`` ``[batch pos new old]`` and
+    ``hook_correct`` ``[batch pos stream]``.
+    """
+    return block(layer, f"altup.{name}")
+
+
+STREAMS_FINAL = "hook_streams_final"
+"""``[batch pos stream d_model]``: AltUp's streams behind the last block."""
+
+
 def attn(layer: int, name: str) -> str:
     """Name of a hook inside the attention of a block, e.g. ``attn(3, "hook_pattern")``."""
     return block(layer, f"attn.{name}")
@@ -184,6 +205,14 @@ def attn(layer: int, name: str) -> str:
 def pattern(layer: int) -> str:
     """Name of the hook on attention probabilities: ``[batch head query key]``, rows sum to one."""
     return attn(layer, "hook_pattern")
+
+
+def shares(layer: int) -> str:
+    """Name of the hook on what attention gives each key beside a sink: ``[batch head query key]``.
+
+    Rows sum to less than one, and compressed keys stand behind those of the positions.
+    """
+    return attn(layer, "hook_shares")
 
 
 def block(layer: int, name: str) -> str:
@@ -220,6 +249,8 @@ _TWO_BEHIND = (
     "hook_streams",
     "hook_mix",
     "hook_candidates",
+    "hook_predict",
+    STREAMS_FINAL,
 )
 """Hooks with two axes behind that of positions: heads, streams or candidates, and what each has."""
 
@@ -232,7 +263,7 @@ def position_axis(name: str) -> int:
 
 def of_pairs(name: str) -> bool:
     """Whether a hook holds a number for each query and key: ``[batch head query key]``."""
-    return name.endswith((".hook_pattern", ".hook_attn_scores"))
+    return name.endswith((".hook_pattern", ".hook_attn_scores", ".hook_shares"))
 
 
 _ELSEWHERE = {

@@ -22,8 +22,10 @@ PARTS = {
     "embedding": r"(\w+_)?embed",
     "attention": r"(\w+_)?attn",
     "FFN": r"(\w+_)?(mlp|experts?|router)",
-    "dense connections": r"dense(_pre_norms)?|hyper|scalars|attnres",
-    "unembedding": "unembed",
+    "dense connections": (
+        r"dense(_pre_norms)?|hyper|scalars|attnres|(attn|ffn)_hc|hc_head|altup(_\w+)?"
+    ),
+    "unembedding": "unembed|lm_head",
     "norms": r"(\w+_)?ln(\d|_\w+)*|\w*norm\w*",
 }
 """What a place in a model is called, by the first of its words that is the name of a part: the

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from mudd_interp import wiring
-from mudd_interp.axes import Stream
+from mudd_interp.axes import Stream, pattern
 from mudd_interp.wiring import Hook as Hook
 from mudd_interp.wiring import Observer as Observer
 from mudd_interp.wiring import Wiring
@@ -32,9 +32,10 @@ NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 Inputs = Shaped[Tensor, "batch *rest"]
 """A batch of what a model reads: token ids ``[batch pos]``, or what else its front takes."""
 
-Trait = wiring.Trait | Literal["tokens", "next_token", "causal", "images", "classes"]
+Trait = wiring.Trait | Literal["tokens", "next_token", "causal", "images", "classes", "patterns"]
 """What not every model is: what not every wiring is; it reads tokens, it predicts the next one, it
-sees no later position; it reads images, it tells classes.
+sees no later position; it reads images, it tells classes. Patterns are no trait that a model tells
+of: it says that their hooks are absent.
 """
 
 DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal"})
@@ -52,6 +53,8 @@ LACKS: Mapping[Trait, str] = {
     "mixing": "it mixes no streams",
     "images": "it reads no images",
     "classes": "it tells no classes",
+    "patterns": "it has no attention patterns, whose rows sum to one: a learned sink takes a "
+    "share, or its code does not show them",
 }
 """Why something is not for a model, by the trait that the model has not."""
 
@@ -338,9 +341,16 @@ def why_not(model: HookedModel, required: Collection[Trait]) -> str | None:
         A part of a sentence: ``not for M, because it reads no tokens``.
     """
     for trait, reason in LACKS.items():
-        if trait in required and trait not in model.traits:
+        if trait in required and not _has(model, trait):
             return f"not for {model.info.name}, because {reason}"
     return None
+
+
+def _has(model: HookedModel, trait: Trait) -> bool:
+    if trait != "patterns":
+        return trait in model.traits
+    absent = getattr(model, "absent", {})  # of a wrapped model: hooks that it has not
+    return not any(pattern(layer) in absent for layer in range(model.cfg.n_layers))
 
 
 def require_traits(model: HookedModel, what: str, required: Collection[Trait]) -> None:

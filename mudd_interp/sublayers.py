@@ -1,9 +1,9 @@
 """The wiring of models whose sublayers read and write one by one.
 
-These have hyper-connections, or attention residuals.
+These have hyper-connections, attention residuals, or AltUp.
 
-The writes are the embedding and what each attention and FFN wrote: no state is kept that contains
-what it read, so W is composed, and the architecture's own basis is the delta basis.
+The writes are the embedding and what each sublayer wrote: no state is kept that contains what it
+read, so W is composed, and the architecture's own basis is the delta basis.
 """
 
 from abc import abstractmethod
@@ -35,42 +35,48 @@ from mudd_interp.wiring import (
 class SublayerWiring(Wiring):
     """Reads of single sublayers' writes.
 
-    An architecture says how W is composed (:meth:`composed`), and of what (:meth:`needs`).
+    An architecture says what reads and writes in which order, how W is composed (:meth:`composed`),
+    and of what (:meth:`needs`).
 
-    Rows are all inputs behind the first, in which there is one source only.
+    Rows are all inputs behind the first.
 
     Args:
         n_layers: Number of blocks.
-        finals: How many streams the head norms.
+        order: Every write and every read of a sublayer, in the order of depth: a read sees the
+            writes before it.
+        finals: What the head reads: it sees all. None where the head is no read of writes.
         streams: The inputs of a block that are read apart; then stream r is what is not normed.
 
     Attributes:
         n_layers: Number of blocks.
-        sites: The reads of the sublayers: attention and FFN of each block in turn.
+        sites: The reads of the sublayers, in the order of depth.
     """
 
     basis: Basis = "delta"
 
-    def __init__(self, n_layers: int, finals: int = 1, streams: tuple[Stream, ...] = ("r",)):
-        self.n_layers, self.streams = n_layers, streams
-        wrote = (axes.attn_out, axes.mlp_out)
-        self.deltas = (
-            Write("embed", axes.EMBED),
-            *(Write(_site(k), wrote[k % 2](k // 2)) for k in range(2 * n_layers)),
-        )
+    def __init__(
+        self,
+        n_layers: int,
+        order: Sequence[Write | Read],
+        finals: Sequence[Read],
+        streams: tuple[Stream, ...] = ("r",),
+    ):
+        self.n_layers, self.finals, self.streams = n_layers, tuple(finals), streams
+        self.deltas = tuple(each for each in order if isinstance(each, Write))
         self.writes = self.sources = self.deltas
-        self.sites = tuple(read for k in range(2 * n_layers) for read in _reads(k, streams))
-        self.finals: tuple[Read, ...] = (
-            (Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r", 2 * n_layers - 1),)
-            if finals == 1
-            else tuple(_final(each, n_layers) for each in range(finals))
-        )
+        self.sites = tuple(each for each in order if isinstance(each, Read))
         self.reads = (*self.sites, *self.finals)
         self.rows = self.inputs[1:]
         self._by_row = {(read.stream, read.row): read for read in self.inputs}
-        self._by_place = {
-            (r.layer, r.stream): r for r in self.sites if not r.label.startswith("mlp")
-        }
+        first = [read for read in reversed(self.sites) if not read.label.startswith("mlp")]
+        self._by_place = {(read.layer, read.stream): read for read in first}
+        self._seen = dict.fromkeys(self.finals, len(self.sources))
+        written = 0
+        for each in order:
+            if isinstance(each, Read):
+                self._seen[each] = written
+            else:
+                written += 1
 
     @property
     def moving(self) -> tuple[str, ...]:
@@ -81,21 +87,22 @@ class SublayerWiring(Wiring):
         return tuple(name for name in needed if name != axes.EMBED)
 
     def read(self, layer: int, stream: Stream = "r") -> Read:
-        """See :class:`Wiring`: what the attention of a block reads.
+        """See :class:`Wiring`: what the first sublayer of a block reads.
 
         Raises:
-            ValueError: If the head reads several streams, which are meant.
+            ValueError: If the head is meant, and it reads several streams, or none.
         """
         if layer < self.n_layers:
             return self._by_place.get((layer, stream)) or self._by_place[layer, "r"]
-        only, *others = self.finals
-        if others:
-            names = ", ".join(read.label for read in self.finals)
-            raise ValueError(
-                f"the head of this model reads {len(self.finals)} streams, each through a norm of "
-                f"its own ({names}): there is no one final stream; give a block."
-            )
-        return only
+        if len(self.finals) == 1:
+            return self.finals[0]
+        if not self.finals:
+            raise ValueError(f"{NO_FINAL}; give a block.")
+        names = ", ".join(read.label for read in self.finals)
+        raise ValueError(
+            f"the head of this model reads {len(self.finals)} streams, each through a norm of its "
+            f"own ({names}): there is no one final stream; give a block."
+        )
 
     def row(self, stream: Stream, row: int) -> Read:
         """See :class:`Wiring`.
@@ -115,7 +122,7 @@ class SublayerWiring(Wiring):
 
     def columns(self, read: Read) -> tuple[int, ...]:
         """All that were written before."""
-        return tuple(range(min(read.row + 2, len(self.sources))))
+        return tuple(range(self._seen[read]))
 
     def weighed(self, read: Read) -> bool:  # noqa: ARG002 (an architecture's)
         """Every row has weights of its own."""
@@ -201,26 +208,63 @@ def embedding_only(tape: Tape) -> Float[Tensor, "*token 1 1"]:
     return torch.ones_like(wide(tape[axes.EMBED])[..., :1, None])
 
 
-def _site(k: int) -> str:
-    return f"{'mlp' if k % 2 else 'attn'}.{k // 2}"
+NO_FINAL = (
+    "the head of this model is no read of what its sublayers wrote (between the streams and the "
+    "final norm are matrices and magnitudes), so no final stream can be divided among them"
+)
+"""Why there is nothing to say of the head, where it is no read."""
 
 
-def _reads(k: int, streams: tuple[Stream, ...]) -> Iterator[Read]:
-    """What a sublayer reads, in the order in which a block asks for it."""
-    layer, label, scale = k // 2, _site(k), axes.norm_scale
-    if k % 2:
-        hook = axes.block(layer, "hook_resid_mid")
-        yield Read(label, hook, scale(layer, "ln2"), layer, "r", k - 1)
-    elif layer == 0 or len(streams) == 1:
-        yield Read(label, axes.resid_pre(layer), scale(layer, "ln1"), layer, "r", k - 1)
-    else:
-        yield Read(f"resid.{layer}", axes.resid_pre(layer), None, layer, "r", k - 1)
-        for stream in streams:
-            if stream != "r":
-                hook, norm = axes.stream_input(layer, stream), scale(layer, f"ln1_{stream}")
-                yield Read(f"{label}.{stream}", hook, norm, layer, stream, k - 1)
+def alternating(n_layers: int, streams: tuple[Stream, ...] = ("r",)) -> list[Write | Read]:
+    """The embedding, then of each block what attention reads and writes, and what the FFN does."""
+    order: list[Write | Read] = [Write("embed", axes.EMBED)]
+    for layer in range(n_layers):
+        order += (
+            *attention_reads(layer, 2 * layer - 1, streams),
+            Write(f"attn.{layer}", axes.attn_out(layer)),
+            ffn_read(layer, 2 * layer),
+            Write(f"mlp.{layer}", axes.mlp_out(layer)),
+        )
+    return order
 
 
-def _final(each: int, n_layers: int) -> Read:
-    hook, norm = axes.final_row(each), axes.final_row_scale(each)
-    return Read(f"final.{each}", hook, norm, n_layers, "r", 2 * n_layers - 1 + each)
+def attention_reads(layer: int, row: int, streams: tuple[Stream, ...]) -> Iterator[Read]:
+    """What the attention of a block reads, in the order in which the block asks for it."""
+    if layer == 0 or len(streams) == 1:
+        yield attention_read(layer, row)
+        return
+    yield Read(f"resid.{layer}", axes.resid_pre(layer), None, layer, "r", row)
+    for stream in streams:
+        if stream != "r":
+            hook, norm = axes.stream_input(layer, stream), axes.norm_scale(layer, f"ln1_{stream}")
+            yield Read(f"attn.{layer}.{stream}", hook, norm, layer, stream, row)
+
+
+def attention_read(layer: int, row: int) -> Read:
+    """What the attention of a block reads."""
+    hook, norm = axes.resid_pre(layer), axes.norm_scale(layer, "ln1")
+    return Read(f"attn.{layer}", hook, norm, layer, "r", row)
+
+
+def ffn_read(layer: int, row: int) -> Read:
+    """What the FFN of a block reads."""
+    hook, norm = axes.block(layer, "hook_resid_mid"), axes.norm_scale(layer, "ln2")
+    return Read(f"mlp.{layer}", hook, norm, layer, "r", row)
+
+
+def final_reads(n_layers: int, count: int = 1) -> list[Read]:
+    """What the head reads behind attention and FFN of each block; one stream, or several."""
+    row = 2 * n_layers - 1
+    if count == 1:
+        return [Read("final", axes.RESID_FINAL, axes.FINAL_SCALE, n_layers, "r", row)]
+    return [
+        Read(
+            f"final.{each}",
+            axes.final_row(each),
+            axes.final_row_scale(each),
+            n_layers,
+            "r",
+            row + each,
+        )
+        for each in range(count)
+    ]

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -107,9 +108,10 @@ class Read:
 
     Attributes:
         label: ``"attn.3"``, or where streams differ ``"attn.3.q"`` and so on; ``"resid.3"``, the
-            residual stream where nothing norms it; ``"mlp.3"``; ``"final"``.
+            residual stream where nothing norms it; ``"mlp.3"``; ``"ple.3"``, what gates a layer's
+            own embedding; ``"final"``.
         hook: Where it is seen, ``[batch pos d_model]``.
-        norm_hook: The scale of the norm that it is put through; ``None`` for ``"resid.3"``.
+        norm_hook: The scale of the norm that it is put through; ``None`` where there is none.
         layer: The block that reads, or the number of blocks for the final norm.
         stream: Which of a block's input streams it is.
         row: The row of W that feeds it, as tables and edits count; -1 where X_0 is all there is.
@@ -126,8 +128,12 @@ class Read:
         """In words: ``V of block 9``."""
         if self.label == "final":
             return "the final norm"
-        what = "FFN" if self.label.startswith("mlp") else self.stream.upper()
+        what = _READERS.get(self.label.partition(".")[0], self.stream.upper())
         return f"{what} of block {self.layer}"
+
+
+_READERS = {"mlp": "FFN", "ple": "per-layer embedding"}
+"""What reads, where it is not one of the streams of attention."""
 
 
 def newest_source(row: int) -> int:
@@ -179,7 +185,7 @@ class Wiring(ABC):
 
     @property
     def inputs(self) -> tuple[Read, ...]:
-        """The reads that something norms: of each attention and FFN, and of the head."""
+        """The reads of something that computes: of each attention and FFN, and of the head."""
         return tuple(read for read in self.reads if read.norm_hook is not None)
 
     @property
@@ -225,6 +231,21 @@ class Wiring(ABC):
     def gate(self, read: Read) -> str | None:  # noqa: ARG002 (an architecture's)
         """The hook on the weights of a row, where they are a tensor of the model."""
         return None
+
+    def require_pairs(self) -> None:
+        """Refuse a model whose blocks do not write with one attention, and then with one FFN.
+
+        Raises:
+            ValueError: With what they write.
+        """
+        pairs = (f"{part}.{layer}" for layer in range(len(self.deltas)) for part in ("attn", "mlp"))
+        labels = [write.label for write in self.deltas]
+        if labels != ["embed", *islice(pairs, len(labels) - 1)]:
+            raise ValueError(
+                "the streams of this model are made of more than an embedding, attention and FFNs "
+                f"({', '.join(labels[:8])}, ...): read_weights has what each read takes of each, "
+                "and cache.delta_coefficients the same of one."
+            )
 
     @property
     def moving(self) -> tuple[str, ...]:

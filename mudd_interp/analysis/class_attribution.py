@@ -119,7 +119,7 @@ def class_attribution(
     model.tokens_to_residual_directions(0)  # refuses a head that is not linear before a pass
     n_layers: int = model.cfg.n_layers
     found = run_pass(
-        model, image, _names(n_layers), data, {"answer": target, "against": other}, logits=True
+        model, image, _names(model), data, {"answer": target, "against": other}, logits=True
     )
     logits = found.logits
     assert logits is not None
@@ -155,10 +155,10 @@ def class_attribution(
 _IN_BLOCK = ("attn", "mlp")
 
 
-def _names(n_layers: int) -> set[str]:
-    layers = range(n_layers)
+def _names(model: ClassModel) -> set[str]:
+    layers = range(model.cfg.n_layers)
     z = {axes.attn(layer, "hook_z") for layer in layers}
-    return {*written_hooks(n_layers), *z, axes.FINAL_SCALE}
+    return {*written_hooks(model.wiring, len(layers)), *z, axes.FINAL_SCALE}
 
 
 def class_number(model: ClassModel, given: Any) -> int:

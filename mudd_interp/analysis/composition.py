@@ -134,7 +134,7 @@ def composition(
     _check_pair(model, from_head, to_head, stream)
     names = {
         axes.attn(below, "hook_z"),
-        *written_hooks(layer),
+        *written_hooks(model.wiring, layer),
         *reader_hooks(model, layer, stream),
         axes.stream_input(layer, stream),
     }
@@ -179,7 +179,7 @@ def composition_table(
     n_layers: int = model.cfg.n_layers
     layers, heads = range(n_layers), model.cfg.n_heads
     readers = _n_readers(model, stream)
-    names = set(written_hooks(n_layers))
+    names = set(written_hooks(model.wiring, n_layers))
     for layer in layers:
         names |= {axes.attn(layer, "hook_z"), axes.stream_input(layer, stream)}
         names |= set(reader_hooks(model, layer, stream))

@@ -22,8 +22,8 @@ def row_weights(
     Raises:
         ValueError: If there is no such row, with the range of those that there are.
     """
-    newest = layer + 1  # every row reads it
-    row, _, _ = edge_index(result.streams, result.present, stream, layer, newest)
+    row, _, _ = edge_index(result.streams, result.present, stream, layer, layer + 1)
+    newest = np.flatnonzero(result.present[row, layer])[-1]
     weights = np.nan_to_num(result.weights[row, layer, : newest + 1].astype(np.float64))
     return weights * result.source_norm[: newest + 1] if rectified else weights
 

@@ -93,7 +93,7 @@ class HeadScoresAnalysis(Analysis[HeadScores]):
 
     name = "head_scores"
     result = HeadScores
-    requires: ClassVar[frozenset[Trait]] = frozenset({"tokens", "causal"})
+    requires: ClassVar[frozenset[Trait]] = frozenset({"tokens", "causal", "patterns"})
 
     period: int = REPEATED_LENGTH
 

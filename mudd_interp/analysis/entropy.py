@@ -11,13 +11,14 @@ from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.heads import HOLDS_NAN, pattern_hooks
+from mudd_interp.analysis.inputs import PATTERNS
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
 from mudd_interp.axes import Stream
 from mudd_interp.data import TokenBatches
 from mudd_interp.precision import wide
-from mudd_interp.protocol import Hook, HookedModel
+from mudd_interp.protocol import Hook, HookedModel, Trait
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,6 +52,11 @@ class HeadEntropyAnalysis(Analysis[HeadEntropy]):
 
     name = "head_entropy"
     result = HeadEntropy
+
+    @property
+    def required(self) -> frozenset[Trait]:
+        """Rows that sum to one: of others there is no entropy."""
+        return PATTERNS
 
     def start(self, model: HookedModel) -> "EntropySums":
         """Empty sums for one model."""

@@ -242,7 +242,8 @@ def _shares_of(
     model: CachedModel, row: Int64[Tensor, " pos"], layer: int, head: int
 ) -> tuple[Float64[np.ndarray, "2 input component"], float]:
     """The direct and the total shares of one sequence, summed over its tokens; and the error."""
-    names = {*written_hooks(layer), *(axes.attn(below, "hook_z") for below in range(layer))}
+    z = (axes.attn(below, "hook_z") for below in range(layer))
+    names = {*written_hooks(model.wiring, layer), *z}
     for stream in INPUTS:
         names |= {axes.stream_input(layer, stream), *reader_hooks(model, layer, stream)}
     names.add(axes.value_embed(layer))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.analysis.base import Accumulator, Analysis
+from mudd_interp.analysis.inputs import PATTERNS
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
@@ -92,7 +93,7 @@ class SinkTokens:
         """What is required of a model, with so many first positions as sinks."""
         among: tuple[Trait, ...] = () if self.sink_token_ids == () else ("tokens",)
         first: tuple[Trait, ...] = ("causal",) if positions else ()
-        return frozenset((*among, *first))
+        return PATTERNS.union(among, first)
 
     def _sink_options(self, model: HookedModel) -> dict[str, Any]:
         """The sinks of one model: their ids, and their texts where known.

@@ -13,6 +13,9 @@ from mudd_interp.protocol import HookedModel, Inputs, Trait
 NEXT_TOKEN: frozenset[Trait] = frozenset({"tokens", "next_token"})
 """What an analysis requires of a model that asks what it predicts, and of which tokens."""
 
+PATTERNS: frozenset[Trait] = frozenset({"patterns"})
+"""What an analysis requires of a model that is about shares of attention."""
+
 STATES: frozenset[Trait] = frozenset({"states"})
 """What an analysis requires of a model that is about its states X_j."""
 

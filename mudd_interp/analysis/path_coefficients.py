@@ -117,8 +117,9 @@ def path_coefficients(
     spreads: dict[Read, Float64[np.ndarray, "source pos"]] = {}
     errors = [0.0]
     for read in wiring.rows:
-        first = [group[0] for group in groups[: read.row + 2]]
-        total: Tensor = wiring.delta_vectors(read, found.cache)[..., first, :]
+        every = wiring.delta_vectors(read, found.cache)
+        first = [group[0] for group in groups if group[0] < every.shape[-2]]
+        total: Tensor = every[..., first, :]
         means[read] = as_float64(total.mean(-1).T)
         spreads[read] = as_float64(total.std(-1, correction=0).T)
         terms = [w * c for w, c in zip(written, total.unbind(-2), strict=False)]

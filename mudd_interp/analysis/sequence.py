@@ -91,8 +91,13 @@ def last_position(model: HookedModel, tokens: Any, position: int | None) -> int:
     return model.front.positions(model.front.one(tokens)) - 1 if position is None else position
 
 
-def written_hooks(n_layers: int) -> list[str]:
-    """The hooks on the embedding and on what attention and FFN of the first blocks wrote."""
+def written_hooks(wiring: Wiring, n_layers: int) -> list[str]:
+    """The hooks on the embedding and on what attention and FFN of the first blocks wrote.
+
+    Raises:
+        ValueError: If they wrote more.
+    """
+    wiring.require_pairs()
     inner = [(axes.attn_out(layer), axes.mlp_out(layer)) for layer in range(n_layers)]
     return [axes.EMBED, *(name for pair in inner for name in pair)]
 

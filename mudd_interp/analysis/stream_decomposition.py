@@ -146,7 +146,7 @@ def stream_decomposition(
         raise ValueError(f"layer must lie in 0..{n_layers} (the final norm), got {layer}.")
     z = [axes.attn(below, "hook_z") for below in range(layer)]
     hook = model.wiring.read(layer, stream).hook
-    names = {*written_hooks(layer), *z, hook}
+    names = {*written_hooks(model.wiring, layer), *z, hook}
     found = run_pass(model, tokens, names, data, {"layer": layer, "stream": stream})
     total, whole = found.cache.delta_coefficients(layer, stream), found.cache[hook]
     coefficients = total.unbind(-2)

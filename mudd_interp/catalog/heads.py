@@ -18,6 +18,7 @@ from mudd_interp.analysis import (
     activity_difference,
     heads_table,
 )
+from mudd_interp.analysis.inputs import PATTERNS
 from mudd_interp.catalog.kind import (
     ONE_PICTURE,
     PROMPT,
@@ -259,6 +260,7 @@ KINDS = (
         uses=(*PROMPT, "layer"),
         why_not=NO_HEAD_AGAINST_HEAD,
         standard=True,
+        requires=PATTERNS,
     ),
     FigureKind(
         name="attention_maps_baseline",
@@ -276,5 +278,6 @@ KINDS = (
         uses=(*PROMPT, "layer", "head"),
         why_not=NO_HEAD_AGAINST_HEAD,
         single=True,
+        requires=PATTERNS,
     ),
 )

@@ -13,7 +13,7 @@ from mudd_interp.checkpoints.digest import model_digest
 from mudd_interp.checkpoints.marks import refuse_marks
 from mudd_interp.checkpoints.names import Location, complete
 from mudd_interp.checkpoints.unknown import unknown_type
-from mudd_interp.checkpoints.weight_files import open_weights
+from mudd_interp.checkpoints.weight_files import Weights, open_weights
 from mudd_interp.model.bridge import BridgeModel, build_bridge
 from mudd_interp.protocol import ModelInfo
 
@@ -44,9 +44,7 @@ def load_bridged(
             parameters, holds NaN, or is not a plain decoder-only Transformer.
     """
     _refuse_code(location.folder, config)
-    folder = complete(location, local_files_only)
-    refuse_marks(folder)
-    weights = open_weights(folder)  # refuses damaged files, pickles and paths out of it
+    folder, weights = opened(location, local_files_only)
     module = load_module(folder, dtype or torch.float32)
     tokenizer = load_auto_tokenizer(folder, module.config)
     module.to(device)
@@ -55,8 +53,24 @@ def load_bridged(
     return BridgeModel(build_bridge(module, tokenizer, info.name), tokenizer, info, check)
 
 
-def load_module(folder: Path, dtype: torch.dtype) -> Any:
+def opened(location: Location, local_files_only: bool) -> tuple[Path, Weights]:
+    """A folder of transformers' with all that belongs to it, and its weights, not read yet.
+
+    Raises:
+        ValueError: If something cannot be had or is damaged, or a file is a pickle or outside.
+    """
+    folder = complete(location, local_files_only)
+    refuse_marks(folder)
+    return folder, open_weights(folder)
+
+
+def load_module(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """The Hugging Face model in a folder, complete, with eager attention.
+
+    Args:
+        folder: Where it is.
+        dtype: The precision of its weights.
+        **options: For transformers.
 
     Raises:
         ValueError: If it cannot be read, its parameters do not fit its configuration, or one of
@@ -79,6 +93,7 @@ def load_module(folder: Path, dtype: torch.dtype) -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # these are refused below, by name
                 weights_only=True,
+                **options,
             )
     except (*unreadable, StrictDataclassError) as error:
         raise ValueError(f"the model in {folder} cannot be read: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mudd_interp.checkpoints.assemble import assemble
+from mudd_interp.checkpoints.backed import load_backed
 from mudd_interp.checkpoints.bridged import load_bridged
 from mudd_interp.checkpoints.checks import check_runs
 from mudd_interp.checkpoints.configs import config_of, read_config
@@ -20,6 +21,7 @@ from mudd_interp.checkpoints.sums import check_sums
 from mudd_interp.checkpoints.tokenizer import load_tokenizer
 from mudd_interp.checkpoints.weight_files import open_weights
 from mudd_interp.model import FamilyModel, HookedMUDDTransformer, HookedViT
+from mudd_interp.model.backed import KINDS
 from mudd_interp.model.language import LanguageModel
 from mudd_interp.precision import float_dtype
 from mudd_interp.protocol import NOT_TRIED, ModelInfo
@@ -39,10 +41,10 @@ def load_model(
         name_or_path: ``"mudd-tiny"`` or ``"tfm-tiny"``, the bundled pair, or ``"mudd-vit-tiny"``
             or ``"vit-tiny"``, that of images; a folder, in the released MUDD layout, from
             :func:`save_model`, of a DenseFormer, of mHC-lite's code, of nanochat, of Qwen3 with
-            attention residuals, of transformers' ViT or DeiT, or of any Transformer that
-            TransformerBridge takes; a released model's short name (``"MUDDPythia-1.4B"``); a Pythia
-            name (``"pythia-160m"``); or a hub id. A folder takes precedence over a hub id of the
-            same name.
+            attention residuals, of transformers' ViT or DeiT, of its DeepSeek-V4, Hy4 or Gemma 3n
+            (text), or of any Transformer that TransformerBridge takes; a released model's short
+            name (``"MUDDPythia-1.4B"``); a Pythia name (``"pythia-160m"``); or a hub id. A folder
+            takes precedence over a hub id of the same name.
         device: Where to put the weights; ``None`` means torch's default device.
         dtype: Their precision, e.g. ``torch.float32`` or ``"bfloat16"``; ``None`` means that of
             the checkpoint, but float32 for bundled and bridged models.
@@ -65,7 +67,8 @@ def load_model(
     location = locate(os.fspath(name_or_path), revision, local_files_only)
     config = read_config(location.folder)
     layout = LAYOUTS.get(config["model_type"])
-    load = load_bridged if layout is None else partial(_load, layout)
+    other = load_backed if config["model_type"] in KINDS else load_bridged
+    load = other if layout is None else partial(_load, layout)
     return load(location, config, device, dtype, local_files_only, check)
 
 

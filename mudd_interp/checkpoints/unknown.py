@@ -8,6 +8,7 @@ from typing import Any
 
 from mudd_interp.axes import short
 from mudd_interp.checkpoints.layouts import LAYOUTS
+from mudd_interp.model.backed import KINDS
 
 WIRED_LIKE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "hc_mult": ("hyper-connections", ("deepseek_v4", "hy_v4", "mhc_lite_gpt")),
@@ -44,7 +45,7 @@ def unknown_type(folder: Path, config: Mapping[str, Any], known: Collection[str]
             found.append(f"Its `{field}` is of {words}, which {like} have too.")
     instead = (
         "Give a folder of a model that is known, or install a newer transformers if that has this "
-        f"one. mudd-interp itself reads {', '.join(LAYOUTS)}."
+        f"one. mudd-interp itself reads {', '.join((*LAYOUTS, *KINDS))}."
     )
     return " ".join([what, *found, instead])
 

@@ -14,7 +14,7 @@ from mudd_interp import axes
 from mudd_interp.axes import Stream
 from mudd_interp.edits.edit import Edit, Edits, as_edits, edits_text
 from mudd_interp.protocol import Hook, HookedModel
-from mudd_interp.wiring import Changed, Read, newest_source
+from mudd_interp.wiring import Changed, Read
 
 M = TypeVar("M", bound=HookedModel)
 
@@ -164,7 +164,8 @@ def _check_ranges(model: HookedModel, edit: Edit) -> None:
     if edit.part == "edge":
         layers = wiring.n_rows
         if edit.layer is not None:
-            sources = min(sources, newest_source(edit.layer) + 1)
+            newest = [wiring.columns(read)[-1] for read in wiring.rows if read.row == edit.layer]
+            sources = 1 + max(newest, default=sources - 1)
     counts = {"layer": layers, "source": sources, "head": model.cfg.n_heads}
     for name, count in counts.items():
         value = getattr(edit, name)

@@ -147,10 +147,13 @@ class ComponentCache(LookupCache):
     ) -> Sequence[Float[Tensor, "*token _"]]:
         """Of each write that reaches a place, as in :meth:`delta_coefficients`.
 
+        Refused where blocks write more than attention and FFN: components are these.
+
         Where the head norms several streams, with ``apply_ln`` it is that of their normed sum: the
         scales are in it.
         """
         wiring, tape = self.model.wiring, _Tape(self, pos)
+        wiring.require_pairs()
         if not (apply_ln and self._norms_several(place)):
             return wiring.delta_vectors(self._read(place), tape).unbind(-2)
         normed = [

@@ -1,6 +1,6 @@
 """Hooks that are checked: unknown names are refused, and the cache is of our class."""
 
-from collections.abc import Callable, Container, Generator, Iterable, Sequence, Set
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -106,6 +106,11 @@ class CheckedHooks(NearestNames, HookedRootModule):
             len(table) for table in self._hook_tables
         )  # lengths: a compiled pass guards on them
 
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """Names of hooks that other models have and this one has not, each with the reason."""
+        return {}
+
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook is left out of a cache of everything, and fires only when named."""
         raise NotImplementedError
@@ -143,8 +148,10 @@ class CheckedHooks(NearestNames, HookedRootModule):
         }
 
     def require(self, names: Iterable[str]) -> None:
-        """Refuse names that are not hooks of this model."""
+        """Refuse names that are not hooks of this model, with the reason if there is one."""
         for name in names:
+            if name in self.absent:
+                raise ValueError(f"this model has no hook `{name}`: {self.absent[name]}.")
             if name not in self.hook_dict:
                 raise ValueError(unknown_name("hook", name, self.hook_dict))
 

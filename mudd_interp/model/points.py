@@ -18,6 +18,31 @@ FORWARD_TABLES = ("_forward_hooks", "_forward_pre_hooks")
 GRADIENT_TABLES = ("_backward_hooks", "_backward_pre_hooks")
 
 
+class PointTable:
+    """The hook points of a model by name, in the order in which they run.
+
+    Attributes:
+        points: Those that it has.
+        absent: Names that other models have and this one has not, each with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.points: dict[str, HookPoint] = {}
+        self.absent: dict[str, str] = {}
+
+    def add(self, name: str) -> HookPoint:
+        """A new hook point."""
+        point = HookPoint()
+        point.name = name
+        self.points[name] = point
+        return point
+
+    def drop(self, name: str, reason: str) -> None:
+        """Take a name out of the hook points, for a reason."""
+        del self.points[name]
+        self.absent[name] = reason
+
+
 def hook_tables(module: nn.Module) -> tuple[Mapping[int, object], ...]:
     """Where torch keeps a module's hooks, TransformerLens' among them: always the same objects."""
     return tuple(module.__dict__[name] for name in (*FORWARD_TABLES, *GRADIENT_TABLES))

@@ -1,8 +1,6 @@
 """Relatives of MUDDFormer against what their own code computes (golden-relatives/README.md)."""
 
 import json
-import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ from mudd_interp.checkpoints.configs import find_config
 from mudd_interp.checkpoints.nanochat import windows
 from mudd_interp.checkpoints.sums import check_sums
 from mudd_interp.model.wirings import AttnRes, Hyper, Plain, Scalars, Static
+from mudd_interp.model.wirings.altup import WRITES
+from tests.relatives import BACKED, GATED_HEADS, GOLDEN, copied, loaded
 
-GOLDEN = Path(__file__).parent / "golden-relatives"
 FOLDERS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 DENSEFORMERS = [name for name in FOLDERS if name.startswith("denseformer")]
 MHC_LITES = [name for name in FOLDERS if name.startswith("mhclite")]
@@ -37,11 +36,6 @@ FLOAT32_OF_STREAMS = 1e-4
 """The reference of hyper-connections is itself up to 5.4e-5 from the exact values in float32."""
 
 
-@cache
-def loaded(folder: str, dtype: torch.dtype) -> Any:
-    return load_model(GOLDEN / folder, dtype=dtype)
-
-
 def hooked(name: str) -> str | None:
     """Our hook for a reference tensor, if it has one."""
     kind, _, layer = name.partition(".")
@@ -56,6 +50,14 @@ def hooked(name: str) -> str | None:
         "final_in": axes.RESID_FINAL,
         "embed_pre_smear": axes.PRE_SMEAR,
         "ve_gate": axes.value_gate(at),
+        "laurel_out": axes.block(at, "hook_laurel_out"),
+        "ple_in": axes.block(at, "hook_ple_in"),
+        "ple_out": axes.block(at, "hook_ple_out"),
+        "streams": axes.altup(at, "hook_streams"),
+        "predict_C": axes.altup(at, "hook_predict"),
+        "correct_c": axes.altup(at, "hook_correct"),
+        "head_streams": axes.HEAD_STREAMS,
+        "head_p": axes.HEAD_GATE,
     }.get(kind)
 
 
@@ -618,8 +620,96 @@ def test_a_tied_unembedding_needs_no_name_of_its_own(tmp_path: Path) -> None:
     assert find_config(folder) == tied.config
 
 
-def copied(name: str, to: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN / name, to / name))
+# --- transformers' own models ---------------------------------------------------------------------
+
+NO_TENSOR_OF_A_PASS = {"tokens", "greedy_tokens", "logits", "W", "W_streams", "W_streams_out"}
+COMPOSED = {"predicted", "activated"}
+
+
+@pytest.mark.parametrize("dtype", REFERENCES, ids=str)
+@pytest.mark.parametrize("folder", BACKED)
+def test_every_tensor_of_a_backed_model_is_that_of_the_reference(
+    folder: str, dtype: torch.dtype
+) -> None:
+    file, largest = REFERENCES[dtype]
+    largest = FLOAT32_OF_STREAMS if dtype == torch.float32 else largest
+    expected, model = load_file(GOLDEN / folder / file), loaded(folder, dtype)
+    with torch.no_grad():
+        close(model(expected["tokens"]), expected["logits"], largest)
+        logits, cache = model.run_with_cache(expected["tokens"])
+    close(logits, expected["logits"], largest)
+    behind = f"streams.{model.cfg.n_layers}"
+    for name in expected.keys() - NO_TENSOR_OF_A_PASS:
+        kind, _, layer = name.partition(".")
+        if kind in COMPOSED:
+            found = altup(cache, int(layer), kind, model.wiring.active)
+        elif name == behind:
+            found = cache[axes.STREAMS_FINAL]
+        else:
+            hook = hooked(name) or gate_hook(name)
+            assert hook is not None, name
+            found = cache[hook]
+        close(found, expected[name], largest)
+
+
+def altup(cache: Any, layer: int, what: str, active: int) -> Tensor:
+    """What AltUp predicts, and what comes of the block's work on it, from what is hooked."""
+    streams = cache[axes.altup(layer, "hook_streams")]
+    predicted = streams + cache[axes.altup(layer, "hook_predict")] @ streams
+    if what == "predicted":
+        return predicted
+    wrote = {kind: cache[axes.block(layer, hook)] for kind, hook in WRITES.items()}
+    middle = (predicted[..., active, :] + wrote["attn"] + wrote["laurel"]) / 2**0.5
+    return middle + wrote["mlp"]
+
+
+@pytest.mark.parametrize("basis", ["delta", "native"])
+@pytest.mark.parametrize("folder", BACKED)
+def test_what_sublayers_of_a_backed_model_take_of_writes(folder: str, basis: str) -> None:
+    expected = load_file(GOLDEN / folder / "expected_f64.safetensors")
+    found = read_weights(loaded(folder, torch.float64), expected["tokens"], basis=basis)
+    by_depth = torch.tensor(found.weights)
+    close(by_depth, expected["W"], 1e-12)
+    assert found.completeness.max() < 1e-12
+    last = ("ple.3",) if folder == "gemma3n-tiny" else ("final",)
+    assert found.reads[-1:] == last
+
+
+@pytest.mark.parametrize("folder", GATED_HEADS)
+def test_what_backed_reads_take_by_way_of_each_stream(folder: str) -> None:
+    expected = load_file(GOLDEN / folder / "expected_f64.safetensors")
+    model = loaded(folder, torch.float64)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(expected["tokens"])
+    for wanted, read in zip(expected["W_streams"], model.wiring.reads, strict=True):
+        found = model.wiring.by_stream(read, cache)
+        close(found, wanted[..., : found.shape[-1]], 1e-12)
+        assert not wanted[..., found.shape[-1] :].any()
+
+
+def test_what_the_streams_behind_the_last_block_take_of_writes() -> None:
+    expected = load_file(GOLDEN / "gemma3n-tiny/expected_f64.safetensors")
+    model = loaded("gemma3n-tiny", torch.float64)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(expected["tokens"])
+    found = model.wiring.streams_out(cache)
+    close(found.movedim(-2, 0), expected["W_streams_out"], 1e-12)
+    written = torch.stack([cache[write.hook] for write in model.wiring.writes], dim=-2)
+    close(found @ written, cache[axes.STREAMS_FINAL], 1e-12)
+
+
+@pytest.mark.parametrize("folder", BACKED)
+def test_greedy_tokens_without_keys_and_values(folder: str) -> None:
+    expected = load_file(GOLDEN / folder / "expected.safetensors")
+    greedy = loaded(folder, torch.float32).generate(
+        expected["tokens"],
+        max_new_tokens=8,
+        do_sample=False,
+        stop_at_eos=False,
+        verbose=False,
+        use_past_kv_cache=False,
+    )
+    assert torch.equal(greedy, expected["greedy_tokens"])
 
 
 def close(found: Tensor, expected: Tensor, largest: float) -> None:

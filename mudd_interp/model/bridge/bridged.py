@@ -1,7 +1,7 @@
 """``BridgeModel``: a Transformer of Hugging Face's behind the same names as our model."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from jaxtyping import Float, Int
@@ -107,14 +107,6 @@ class BridgeModel(LanguageModel):
     def absent(self) -> dict[str, str]:
         """Names of hooks that this model has not, each with the reason."""
         return self._taps.absent
-
-    def require(self, names: Iterable[str]) -> None:
-        """Refuse names that are not hooks of this model, with the reason if there is one."""
-        names = list(names)
-        for name in names:
-            if name in self.absent:
-                raise ValueError(f"this model has no hook `{name}`: {self.absent[name]}.")
-        super().require(names)
 
     def on_request(self, name: str, incl_bwd: bool = False) -> bool:
         """Whether a hook fires only when it is named.

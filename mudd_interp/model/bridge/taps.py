@@ -13,7 +13,14 @@ from transformer_lens.hook_points import HookPoint
 from mudd_interp import axes
 from mudd_interp.axes import Stream
 from mudd_interp.model.block import ATTENTION_STREAMS
-from mudd_interp.model.points import enter, has_gradient_hooks, has_hooks, may_change, same
+from mudd_interp.model.points import (
+    PointTable,
+    enter,
+    has_gradient_hooks,
+    has_hooks,
+    may_change,
+    same,
+)
 
 NO_PLACE = "this architecture's bridge has no place for it"
 
@@ -56,28 +63,15 @@ class NormTap(Tap):
         return seen
 
 
-class Taps:
-    """All hook points of a bridged model by name, in the order in which they run.
-
-    Attributes:
-        points: Our hook points.
-        absent: Names that other models have and this one has not, each with the reason.
-    """
+class Taps(PointTable):
+    """All hook points of a bridged model."""
 
     def __init__(self, bridge: Any):
-        self.points: dict[str, HookPoint] = {}
-        self.absent: dict[str, str] = {}
+        super().__init__()
         self.add(axes.EMBED)
         self.blocks = [BlockTaps(self, block, layer) for layer, block in enumerate(bridge.blocks)]
         self.tie(axes.RESID_FINAL, bridge, "ln_final.hook_in", copy=True)
         self.tie_norm(bridge, "ln_final", "ln_final")
-
-    def add(self, name: str) -> HookPoint:
-        """A new hook point of ours."""
-        point = HookPoint()
-        point.name = name
-        self.points[name] = point
-        return point
 
     def tie(
         self, name: str, root: Any, path: str, copy: bool = False, kind: type[Tap] = Tap
@@ -120,11 +114,6 @@ class Taps:
         finally:
             for point, hooks in zip(muted, kept, strict=True):
                 point.__dict__.update(hooks)
-
-    def drop(self, name: str, reason: str) -> None:
-        """Take a name out of the hook points, for a reason."""
-        del self.points[name]
-        self.absent[name] = reason
 
 
 class BlockTaps:

@@ -11,7 +11,7 @@ from mudd_interp import axes
 from mudd_interp.axes import Stream
 from mudd_interp.model.wirings.candidates import Candidates
 from mudd_interp.precision import wide
-from mudd_interp.sublayers import SublayerWiring, embedding_only
+from mudd_interp.sublayers import SublayerWiring, alternating, embedding_only, final_reads
 from mudd_interp.wiring import Gates, Read, Rows, Tape, Weights
 
 Row = Float[Tensor, " write"]
@@ -49,7 +49,8 @@ class AttnResWiring(SublayerWiring):
         softmax_head: bool,
         streams: tuple[Stream, ...],
     ):
-        super().__init__(n_layers, streams=streams)
+        order, finals = alternating(n_layers, streams), final_reads(n_layers)
+        super().__init__(n_layers, order, finals, streams)
         self.residual, self.softmax_head = residual, softmax_head
         self._held = list(_schedule(begin, 2 * n_layers))
 

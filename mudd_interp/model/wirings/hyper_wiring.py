@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mudd_interp import axes
 from mudd_interp.precision import wide
-from mudd_interp.sublayers import SublayerWiring, embedding_only
+from mudd_interp.sublayers import SublayerWiring, alternating, embedding_only, final_reads
 from mudd_interp.wiring import Gates, Read, Rows, Tape, Trait, Weights
 
 Sums = Literal["columns", "rows", "both", "none"]
@@ -28,6 +28,7 @@ class HyperWiring(SublayerWiring):
         delayed: Whether each sublayer reads with the p of the one before it.
         head: Which p the head reads with; see ``Hyper``.
         constants: Static gates as a tape; ``None`` where gates depend on the streams.
+        slack: How far from one the sums of a single T may be besides rounding.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class HyperWiring(SublayerWiring):
         delayed: bool,
         head: str,
         constants: Callable[[], Mapping[str, Tensor]] | None,
+        slack: float = 0.0,
     ):
-        super().__init__(n_layers, finals=n_streams if head == "norms" else 1)
+        finals = final_reads(n_layers, n_streams if head == "norms" else 1)
+        super().__init__(n_layers, alternating(n_layers), finals)
         self.n_streams, self.mixes, self.exact = n_streams, mixes, exact
         self.delayed, self.head = delayed, head
-        self._constants = constants
+        self._constants, self.slack = constants, slack
         self.gates: Gates = "destination" if constants is None else "static"
 
     def needs(self, read: Read) -> tuple[str, ...]:
