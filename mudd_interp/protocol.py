@@ -49,7 +49,7 @@ LACKS: Mapping[Trait, str] = {
     "read_weights says how much of it",
     "numbers": "with PrePostDANorm a norm stands between writes and reads, so that each weight is "
     "a vector over d_model and not a number (cache.path_coefficients gives them)",
-    "streams": "its residual is one stream",
+    "streams": "it has no hyper-connections",
     "mixing": "it mixes no streams",
     "images": "it reads no images",
     "classes": "it tells no classes",

@@ -102,5 +102,5 @@ def test_what_passes_through_the_streams_sums_to_w(name: str) -> None:
 
 
 def test_who_has_one_stream_is_told() -> None:
-    with pytest.raises(ValueError, match="because its residual is one stream"):
+    with pytest.raises(ValueError, match="because it has no hyper-connections"):
         stream_weights(random_model(FAMILY["MUDDFormer"]), TOKENS[0])

@@ -66,7 +66,7 @@ def test_a_figure_says_what_model_it_is_not_for():
     assert {name for name, kind in FIGURES.items() if kind.unfit(both)} == others
     for kind in FIGURES.values():
         if kind.name in unfit:
-            reason = "predict the next token|see later ones|reads no images|mixes no|is one stream"
+            reason = "predict the next token|see later ones|reads no images|mixes no|no hyper-conn"
             assert f"{kind.name} is not for sees all, because it" in str(kind.unfit(study))
             with pytest.raises(ValueError, match=reason):
                 kind.check_models(study)
