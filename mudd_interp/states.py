@@ -84,7 +84,8 @@ class StateWiring(Wiring):
     @property
     def traits(self) -> frozenset[Trait]:
         """See :class:`Wiring`."""
-        return super().traits | {"states"}
+        own: frozenset[Trait] = frozenset({"states"})
+        return super().traits | own
 
     @property
     def depths(self) -> Mapping[int, tuple[str, ...]]:

@@ -175,8 +175,12 @@ class Wiring(ABC):
     @property
     def traits(self) -> frozenset[Trait]:
         """What it is, of what not every wiring is."""
-        found: set[Trait] = {"numbers"} if self.between is None else set()
-        return frozenset(found | ({"mixing"} if self.mixed else set()))
+        found = set[Trait]()
+        if self.between is None:
+            found.add("numbers")
+        if self.mixed:
+            found.add("mixing")
+        return frozenset(found)
 
     @property
     def mixed(self) -> Mapping[str, str]:

@@ -223,7 +223,7 @@ def _load_result(folder: Path) -> object:
 def _config_of(folder: Path) -> ModelConfig:
     config = read_config(folder)
     layout = LAYOUTS.get(config["model_type"])
-    return CONFIG if layout is None else layout.config(config)
+    return CONFIG if layout is None else layout.config(config, list)
 
 
 def _write_own(folder: Path) -> None:

@@ -56,7 +56,7 @@ def weight_contribution_cause(
     _check_same_run([each for each in given if each is not None])
     tables = [sizes.frame, _of_cuts(effects)]
     if attribution is not None:
-        estimates = attribution.frame[[*EDGE, "estimate"]]
+        estimates: Any = attribution.frame[[*EDGE, "estimate"]]
         tables.append(estimates.astype({"layer": int, "source": int}))
     if frozen is not None:
         tables.append(_of_cuts(frozen).rename(columns=_FROZEN))

@@ -117,19 +117,20 @@ def delta_difference(result: DeltaWeights, baseline: DeltaWeights) -> pd.DataFra
                 *(each for pair in zip(names, lengths, strict=True) for each in pair)
             )
         )
-    reads = max(result.frame, baseline.frame, key=len)[_NAMES[:3]].drop_duplicates()
+    reads: Any = max(result.frame, baseline.frame, key=len)[_NAMES[:3]].drop_duplicates()
     mine, theirs = (_at(each, reads).set_index(_NAMES) for each in (result, baseline))
     return (mine - theirs.reindex(mine.index)).reset_index()
 
 
 def _at(result: DeltaWeights, reads: pd.DataFrame) -> pd.DataFrame:
     """The frame at other reads; where a block has one stream, that stands for each."""
-    frame, keys = result.frame, ["part", "layer", "own"]
+    frame: Any = result.frame
     there = set(frame[_NAMES[:3]].drop_duplicates().itertuples(index=False, name=None))
     places = list(reads.itertuples(index=False, name=None))
     own = [stream if (part, layer, stream) in there else "r" for part, layer, stream in places]
     wanted = reads.assign(own=own)
-    found = wanted.merge(frame.rename(columns={"stream": "own"}), on=keys, how="left")
+    theirs = frame.rename(columns={"stream": "own"})
+    found: Any = wanted.merge(theirs, on=["part", "layer", "own"], how="left")
     return found.drop(columns="own")[frame.columns]
 
 

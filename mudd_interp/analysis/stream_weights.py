@@ -69,8 +69,8 @@ def stream_weights(
         data: What the sequence is, in words; it goes into the provenance.
 
     Raises:
-        ValueError: If the residual is one stream, there is not one sequence of valid ids or no such
-            position, or the model is in training mode.
+        ValueError: If it has no hyper-connections, there is not one sequence of valid ids or no
+            such position, or the model is in training mode.
     """
     require_traits(model, "stream_weights", NUMBERS | SEVERAL)
     wiring, at = model.wiring, last_position(model, tokens, position)

@@ -92,7 +92,7 @@ def _lens(study: Study) -> Drawn:
 def _stream_lens(study: Study) -> Drawn:
     role = study.request.of
     found = study.of_prompt(role, logit_lens)
-    frame = found.frame
+    frame: Any = found.frame
     shown = frame[frame["kind"].isin(found.carried)].reset_index(drop=True)
     return Drawn(stream_lens_figure(found, study.position(role)), shown)
 

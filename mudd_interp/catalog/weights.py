@@ -93,14 +93,17 @@ def _delta_weights(study: Study) -> Drawn:
 
 def _mixing(study: Study) -> list[Role]:
     """The model, and the baseline if it mixes streams too."""
-    others = [role for role in study.roles if role != "model"]
-    return ["model", *(r for r in others if why_not(study.models[r], MIXING) is None)]
+    mixing: list[Role] = ["model"]
+    if "baseline" in study.roles and why_not(study.models["baseline"], MIXING) is None:
+        mixing.append("baseline")
+    return mixing
 
 
 def _stream_mixing(study: Study) -> Drawn:
-    found = {role: study.result(role, StreamMixingAnalysis()) for role in _mixing(study)}
+    roles = _mixing(study)
+    found = {role: study.result(role, StreamMixingAnalysis()) for role in roles}
     figure = stream_mixing_figure(found["model"], found.get("baseline"))
-    return Drawn(figure, of_both(study, lambda role: found[role].frame, found))
+    return Drawn(figure, of_both(study, lambda role: found[role].frame, roles))
 
 
 def _stream_weights(study: Study) -> Drawn:

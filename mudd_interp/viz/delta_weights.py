@@ -90,10 +90,10 @@ def _check(statistic: str) -> None:
         )
 
 
-_PARTS = {"mlp": "FFN", "ple": "per-layer embedding"}
+_PARTS: dict[str, str] = {"mlp": "FFN", "ple": "per-layer embedding"}
 
 
-def _row(of: DeltaWeights, frame: pd.DataFrame, statistic: str, title: str = "") -> PanelRow:
+def _row(of: DeltaWeights, frame: Any, statistic: str, title: str = "") -> PanelRow:
     """Attention by stream, and what else reads, of a table of one model."""
     attention = frame["part"] == "attn"
     one = len(of.attention_streams) == 1
@@ -111,8 +111,15 @@ def _row(of: DeltaWeights, frame: pd.DataFrame, statistic: str, title: str = "")
     for part in kinds:
         rows = others["part"] == part
         ends = (others["part"] == "final") & (part == kinds[0])
-        name = _PARTS.get(part, part) + (" and head" if ends.any() else "")
-        panels.append(_panel(name, others[rows | ends], of.writes, statistic))
+        name = _PARTS.get(part, part)
+        panels.append(
+            _panel(
+                f"{name} and head" if ends.any() else name,
+                others[rows | ends],
+                of.writes,
+                statistic,
+            )
+        )
     return PanelRow(title or of.provenance.model, of.writes, panels)
 
 

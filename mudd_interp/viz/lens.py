@@ -1,7 +1,7 @@
 """What each output would predict, token by token: the logit lens as a map with words in it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from mudd_interp.analysis import LogitLens, check_same_tokens
 from mudd_interp.analysis.inputs import check_position
 from mudd_interp.analysis.lens import Kind
+from mudd_interp.axes import Stream
 from mudd_interp.viz.theme import (
     HEIGHT,
     MONOSPACE,
@@ -69,11 +70,11 @@ def stream_lens_figure(result: LogitLens, position: int) -> go.Figure:
         position: The last position to show.
 
     Raises:
-        ValueError: If the sequence has no such position, or the residual is one stream.
+        ValueError: If the sequence has no such position, or it has no hyper-connections.
     """
     check_position(position, len(result.tokens))
     if not result.carried:
-        raise ValueError(f"the residual of {result.provenance.model} is one stream.")
+        raise ValueError(f"{result.provenance.model} has no hyper-connections.")
     positions = range(max(0, position + 1 - SHOWN), position + 1)
     maps = [_Map(result, kind, f"stream {kind[1:]}") for kind in result.carried]
     return _drawn(
@@ -140,13 +141,16 @@ def _drawn(
 def _words(result: LogitLens, kind: Kind) -> tuple[str, str]:
     """What the axis and the title call the rows."""
     if kind != "x":
-        return f"{stream_title(kind)} of block", f"stream {kind.upper()} of every block"
+        return (
+            f"{stream_title(cast(Stream, kind))} of block",
+            f"stream {kind.upper()} of every block",
+        )
     if result.provenance.rows:
         return "all that was written before block", "all that was written before every block"
     return "output X<sub>j</sub>", "every output X_j"
 
 
-def _add_map(figure: go.Figure, of: _Map, positions: Sequence[int], place: dict[str, int]) -> None:
+def _add_map(figure: go.Figure, of: _Map, positions: Sequence[int], place: dict[str, Any]) -> None:
     result, kind, _ = of
     rows, columns = result.rows(kind), np.array(positions)
     depths = np.array(result.depths)[rows]

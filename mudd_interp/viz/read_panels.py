@@ -60,7 +60,7 @@ def panels_figure(rows: Sequence[PanelRow]) -> go.Figure:
     ).update_annotations(font_size=12.5)
     for number, (row, start) in enumerate(zip(rows, starts, strict=True), start=1):
         for panel, at in zip(row.panels, start, strict=True):
-            where: dict[str, int] = {"row": number, "col": 1 + at}
+            where: dict[str, Any] = {"row": number, "col": 1 + at}
             figure.add_trace(_triangle(panel, row.writes), **where)
             ticks = named_ticks(row.writes, row.wide)
             last = "written by" if number == len(rows) else None

@@ -37,14 +37,14 @@ def test_moments_are_those_of_read_weights(name: str) -> None:
     np.testing.assert_allclose(found.mean[there], tokens.mean(1)[there], atol=1e-12)
     np.testing.assert_allclose(np.sqrt(found.m2 / 12)[there], tokens.std(1)[there], atol=1e-7)
     assert (tokens[~there[:, None].repeat(12, 1)] == 0).all()
-    frame = found.frame
+    frame: Any = found.frame
     assert list(frame) == ["part", "layer", "stream", "write", "mean", "std"]
     assert not frame.duplicated(["part", "layer", "stream", "write"]).any()
 
 
 def test_a_plain_transformer_takes_one_of_everything() -> None:
     found = delta_weights(made("Transformer++"), [TOKENS])
-    assert (found.frame["mean"] == 1).all()
+    assert set(found.frame["mean"]) == {1.0}
     assert found.attention_streams == ("r",)
     assert made("MUDDFormer").wiring.streams == ("q", "k", "v", "r")
 

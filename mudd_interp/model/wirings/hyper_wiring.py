@@ -61,7 +61,8 @@ class HyperWiring(SublayerWiring):
     @property
     def traits(self) -> frozenset[Trait]:
         """See :class:`Wiring`."""
-        return super().traits | {"streams"}
+        own: frozenset[Trait] = frozenset({"streams"})
+        return super().traits | own
 
     @property
     def mixed(self) -> Mapping[str, str]:
