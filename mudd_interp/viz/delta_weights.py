@@ -1,7 +1,7 @@
 """What every read takes of every write: architectures under each other, on one scale."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd

@@ -55,7 +55,7 @@ class PrePost(MUDD):
 class PreNorm(RMSNorm):
     """The norm of one source, shared by all destinations."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float | None):
         super().__init__(width, eps)
         self.hook_out = HookPoint()
 
