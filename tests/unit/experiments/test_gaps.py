@@ -9,10 +9,12 @@ import pytest
 from mudd_interp.experiments.gaps import (
     CONTRASTS,
     PAPER,
+    ZOO_PAIRS,
     holm,
     ladder_table,
     paired_gap,
     title,
+    zoo_table,
 )
 from mudd_interp.experiments.plan import PLANS, Run, Scale
 from mudd_interp.experiments.run import RunResult
@@ -20,7 +22,7 @@ from mudd_interp.experiments.rungs import RUNGS
 from mudd_interp.experiments.scaling import Curve, power_law, ratio, scaling_table
 from mudd_interp.experiments.student import t_quantile, t_two_sided
 from mudd_interp.experiments.tables import Tables, make_tables
-from mudd_interp.viz import ladder_figure, scaling_figure
+from mudd_interp.viz import ladder_figure, scaling_figure, zoo_figure
 
 SLOPE, GAIN = 0.1, 0.08
 EMPTY = make_tables([])
@@ -101,6 +103,26 @@ def test_a_planted_gap_is_found_and_one_that_is_none_is_not():
     assert positions["value"].to_numpy() == pytest.approx(found["value"], abs=1e-4)
     figure: Any = ladder_figure(table, "here")
     assert len(figure.data) == 2 + 1 + 10
+
+
+def test_a_planted_gap_of_a_relative_is_found_over_seeds_and_over_files():
+    table: Any = zoo_table(planted("zoo", noise=0.004))
+    gaps = table[table["quantity"] == "gap"]
+    assert set(gaps["source"]) == {"12x64, over seeds", "12x64, over files"}
+    for source in ("12x64, over seeds", "12x64, over files"):
+        found = gaps[gaps["source"] == source].set_index("of")
+        assert len(found) == len(ZOO_PAIRS) == 7
+        for rung in ("denseformer", "hyper", "attnres"):
+            row = found.loc[title(("plain", rung))]
+            assert row["value"] == pytest.approx(-GAIN, abs=0.015)
+            assert row["seeds"] == 3
+    nothing = gaps.set_index(["of", "source"]).loc[
+        title(("muddformer", "hyper")), "12x64, over seeds"
+    ]
+    assert nothing["low"] < 0 < nothing["high"]
+    figure: Any = zoo_figure(table, "here")
+    assert len(figure.data) == 2 + 1 + 4
+    assert zoo_table(EMPTY).empty
 
 
 def test_without_runs_there_are_the_numbers_of_the_paper():

@@ -15,7 +15,7 @@ from mudd_interp.experiments.plan import (
     best_rate,
     sweep,
 )
-from mudd_interp.experiments.rungs import TABLE_5
+from mudd_interp.experiments.rungs import TABLE_5, ZOO
 
 
 def loss_by_rate(best: float):
@@ -37,6 +37,15 @@ def test_the_ladder_is_paired_after_each_seed():
     assert {run.peak_lr for run in found} == {6e-3}
     for run in found:
         assert run.recipe.data_seed == run.recipe.model_seed == run.seed
+
+
+def test_the_zoo_shares_runs_with_the_ladder():
+    zoo, ladder = runs("zoo"), runs("ladder")
+    assert [run.rung for run in zoo] == [*ZOO] * 3
+    shared = {run.name for run in zoo} & {run.name for run in ladder}
+    assert len(shared) == 2 * 3
+    assert {run.peak_lr for run in zoo} == {6e-3}
+    assert runs("zoo", swept=True) == runs("ladder", swept=True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mudd_interp.experiments.plan import DEEP, LARGE_LADDER, SCALES
 from mudd_interp.experiments.rungs import (
     RUNGS,
     TABLE_5,
+    ZOO,
     Size,
     config,
     fresh_model,
@@ -74,6 +75,18 @@ def test_the_flops_of_dense_connections_are_those_that_torch_counts(rung: str):
     forward = counted(rung) - counted(plain)
     ours = training_flops(config(TOY, rung), 256) - training_flops(config(TOY, plain), 256)
     assert ours == 3 * forward > 0
+
+
+@torch.no_grad()
+def test_relatives_share_what_they_have_in_common():
+    plain, *others = (fresh_model(config(TOY, name), 3) for name in ZOO)
+    for other in others:
+        shared = dict(other.named_parameters())
+        for name, parameter in plain.named_parameters():
+            if ".W_" in name and parameter.shape == shared[name].shape:
+                assert torch.equal(parameter, shared[name]), name
+    static = fresh_model(config(TOY, "denseformer"), 3)
+    torch.testing.assert_close(static(TOKENS), plain(TOKENS), rtol=0, atol=2e-5)
 
 
 def test_the_gaps_of_the_paper():
