@@ -58,7 +58,7 @@ class LogitLens(SequenceResult):
     def frame(self) -> pd.DataFrame:
         """Columns ``kind depth position top_id top_token top_probability answer_probability``.
 
-        And ``answer_rank``; rows by kind (x q k v r, and x0 x1 ...), depth and position.
+        And ``answer_rank``; rows by kind (x0 x1 ... x q k v r), depth and position.
         """
         rows, positions = self.top_id.shape
         return pd.DataFrame(
@@ -123,7 +123,8 @@ def logit_lens(model: DecomposableModel, tokens: Any, data: str = "the prompt") 
     assert found.logits is not None
     tape = found.cache.cache_dict
     rows = [_Row(kind, depth, tuple(tape[hook] for hook in hooks)) for kind, depth, hooks in places]
-    rows += _one_by_one(rows)
+    if "streams" in model.traits:
+        rows = [*_one_by_one(rows), *rows]
     final = [tape[read.hook] for read in model.wiring.finals]
     answer = found.logits.argmax(-1)
     ids: list[Any] = []

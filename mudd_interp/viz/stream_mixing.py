@@ -49,7 +49,7 @@ def _add(figure: go.Figure, result: StreamMixing, style: LineStyle) -> None:
     frame: Any = result.frame
     for kind, name in _NAMES.items():
         rows = frame[frame["kind"] == kind]
-        x, mean, std = (rows[column].to_numpy() for column in ("depth", "mean", "std"))
+        x, mean, std = (rows[column].to_numpy(float) for column in ("depth", "mean", "std"))
         legend = f"{escape(result.provenance.model)}: {name}"
         if kind == "composed":
             figure.add_trace(style.band(x, (mean - std).clip(0), mean + std))

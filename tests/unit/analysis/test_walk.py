@@ -1,6 +1,8 @@
 """One walk for every analysis: one set of options, and what a walk promises holds for all."""
 
 import threading
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from mudd_interp.analysis import Analysis, Result, resumable_sweep, sweep
 from mudd_interp.analysis.finite import arrays_of
 from mudd_interp.analysis.result import Places
 from mudd_interp.data import bundled_batches, repeated_batches
+from mudd_interp.protocol import ModelInfo
 from tests.bundled import load
+from tests.parity.family import HYPER, random_model
 from tests.unit import seeing
 
 WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
@@ -30,7 +34,16 @@ def reads_images(name: str) -> bool:
 
 def model_of(name: str) -> Any:
     """A model that an analysis is for."""
+    if "mixing" in Analysis.named[name].requires:
+        return hyper_model()
     return seeing.vision_model() if reads_images(name) else load("mudd-tiny")
+
+
+@cache
+def hyper_model() -> Any:
+    model = random_model(replace(HYPER["mHC"], d_vocab=4096, n_ctx=64))
+    model.info = ModelInfo(name="mHC", digest="1" * 64)
+    return model
 
 
 def given(name: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_what_was_checked_is_said(name: str, tmp_path: Path) -> None:
         (
             "deepseek-v4-tiny",
             {"model_type": "deepseek_v41"},
-            r"neither .* knows: .*did you mean .*`deepseek_v4`.*Give a .*denseformer.*gemma3n",
+            r"nor does mudd-interp\. The nearest .*deepseek_v4.*Give a .*denseformer.*gemma3n",
         ),
     ],
 )

@@ -46,7 +46,8 @@ def test_it_is_what_analyses_ask_for(model: Any) -> None:
     assert all(
         isinstance(model, kind) for kind in (protocol.CachedModel, protocol.DecomposableModel)
     )
-    assert model.traits == {"tokens", "next_token", "causal"}
+    assert model.traits == protocol.DECODER | model.wiring.traits
+    assert "states" not in model.traits
     with torch.no_grad():
         _, cache = model.run_with_cache(TOKENS)
     assert torch.equal(model.W_E[TOKENS], cache[axes.EMBED])

@@ -15,6 +15,7 @@ from mudd_interp.analysis import (
     SinkSensitivityAnalysis,
     ablation_sweep,
     compare_losses,
+    delta_weights,
     direct_logit_attribution,
     edge_attribution,
     edge_patch,
@@ -28,6 +29,8 @@ from mudd_interp.analysis import (
     state_patch,
     static_vs_dynamic,
     stream_decomposition,
+    stream_mixing,
+    stream_weights,
     sweep,
     token_weights,
 )
@@ -38,7 +41,7 @@ from mudd_interp.experiments.tables import make_tables
 from mudd_interp.protocol import ModelInfo
 from mudd_interp.viz.appearance import DARK_PAGE, READABLE, contrast
 from mudd_interp.viz.theme import STREAM_STYLES
-from tests.parity.family import FAMILY, random_model, random_tokens
+from tests.parity.family import FAMILY, HYPER, random_model, random_tokens
 from tests.unit.analysis.fakes import Vocabulary, markov
 from tests.unit.viz.seen import vision_figures
 
@@ -95,9 +98,20 @@ def figures() -> dict[str, Any]:
     losses = compare_losses(both[0], both[1], [ids[None]])
     logits, streams, lenses = zip(*written, strict=True)
     empty = make_tables([])
+    hyper = random_model(HYPER["mHC"])
+    deltas = [delta_weights(each, batches) for each in (cut, hyper)]
     return {
         "ladder_figure": viz.ladder_figure(ladder_table(empty), "here"),
         "scaling_figure": viz.scaling_figure(scaling_table(empty), "here"),
+        "zoo_figure": viz.zoo_figure(ladder_table(empty), "here"),
+        "delta_weights_figure": viz.delta_weights_figure(*deltas),
+        "delta_difference_figure": viz.delta_difference_figure(*deltas),
+        "stream_mixing_figure": viz.stream_mixing_figure(*[stream_mixing(hyper, batches)] * 2),
+        "stream_weights_figure": viz.stream_weights_figure(stream_weights(hyper, pair[0][0])),
+        "stream_lens_figure": viz.stream_lens_figure(logit_lens(hyper, pair[0][0]), 3),
+        "frozen_live_figure": viz.frozen_live_figure(
+            sizes, effects, ablation_sweep(cut, batches, frozen=True)
+        ),
         "logit_attribution_figure": viz.logit_attribution_figure(*logits),
         "stream_decomposition_figure": viz.stream_decomposition_figure(streams[0], 3, streams[1]),
         "path_coefficients_figure": viz.path_coefficients_figure(ways[0][0], 3),
