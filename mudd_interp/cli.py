@@ -416,7 +416,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="forward decode cache sweep load train startup figures; "
-            "also compile large growth paper."
+            "also compile large growth paper wirings."
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="small (12 x 768), 410m, toy.")] = "small",

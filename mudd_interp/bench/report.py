@@ -21,6 +21,7 @@ from mudd_interp.bench.options import Options
 from mudd_interp.bench.paper import left_out, paper
 from mudd_interp.bench.sizes import SIZES, size_of
 from mudd_interp.bench.startup import figures, startup
+from mudd_interp.bench.wirings import wirings
 from mudd_interp.files import write_bytes
 from mudd_interp.viz import (
     IMAGE_FORMATS,
@@ -43,12 +44,13 @@ BENCHES: dict[str, Callable[[Options], list[Row]]] = {
     "compile": compiled,
     "large": large,
     "paper": paper,
+    "wirings": wirings,
 }
 """The benches that compare with a peer."""
 
 GROWTH = "growth"
 
-NAMED = ("compile", "large", "paper", GROWTH)
+NAMED = ("compile", "large", "paper", "wirings", GROWTH)
 """The benches that run only when they are named."""
 
 
