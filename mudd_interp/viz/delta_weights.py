@@ -93,7 +93,7 @@ def _check(statistic: str) -> None:
 _PARTS: dict[str, str] = {"mlp": "FFN", "ple": "per-layer embedding"}
 
 
-def _row(of: DeltaWeights, frame: Any, statistic: str, title: str = "") -> PanelRow:
+def _row(of: DeltaWeights, frame: Any, statistic: str, model: str = "") -> PanelRow:
     """Attention by stream, and what else reads, of a table of one model."""
     attention = frame["part"] == "attn"
     one = len(of.attention_streams) == 1
@@ -111,16 +111,9 @@ def _row(of: DeltaWeights, frame: Any, statistic: str, title: str = "") -> Panel
     for part in kinds:
         rows = others["part"] == part
         ends = (others["part"] == "final") & (part == kinds[0])
-        name = _PARTS.get(part, part)
-        panels.append(
-            _panel(
-                f"{name} and head" if ends.any() else name,
-                others[rows | ends],
-                of.writes,
-                statistic,
-            )
-        )
-    return PanelRow(title or of.provenance.model, of.writes, panels)
+        title = f"{_PARTS.get(part, part)}{' and head' if ends.any() else ''}"
+        panels.append(_panel(title, others[rows | ends], of.writes, statistic))
+    return PanelRow(model or of.provenance.model, of.writes, panels)
 
 
 def _panel(title: str, frame: pd.DataFrame, writes: Sequence[str], statistic: str) -> Panel:
