@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 
 from mudd_interp.axes import unknown_name
 from mudd_interp.config import ModelConfig, reallocate, wiring
+from mudd_interp.costs.built import count
 from mudd_interp.model import HookedMUDDTransformer
 from mudd_interp.model.block import Block
 from mudd_interp.model.layers import init_weights
@@ -148,7 +150,16 @@ def training_flops(cfg: ModelConfig, tokens: int) -> int:
             if cfg.wiring.dynamic:
                 hidden = cfg.wiring.hidden(row, cfg.n_layers)
                 products += width * hidden + hidden * ways * sources
-    return 3 * 2 * products * tokens
+    else:
+        products += _products_of_connections(cfg)
+    return round(3 * 2 * products * tokens)
+
+
+@cache
+def _products_of_connections(cfg: ModelConfig) -> float:
+    """Products for each token that a plain twin has not, as torch counts them."""
+    found = count(cfg, N_CTX)
+    return (found.flops - found.twin_flops) / (2 * N_CTX)
 
 
 def fresh_model(cfg: ModelConfig, seed: int, tokenizer: Any = None) -> HookedMUDDTransformer:
