@@ -34,8 +34,8 @@ Inputs = Shaped[Tensor, "batch *rest"]
 
 Trait = wiring.Trait | Literal["tokens", "next_token", "causal", "images", "classes", "patterns"]
 """What not every model is: what not every wiring is; it reads tokens, it predicts the next one, it
-sees no later position; it reads images, it tells classes. Patterns are no trait that a model tells
-of: it says that their hooks are absent.
+sees no later position; it reads images, it tells classes. A model does not list ``patterns``: it
+lacks them if their hooks are ``absent``.
 """
 
 DECODER: frozenset[Trait] = frozenset({"tokens", "next_token", "causal"})
@@ -49,6 +49,7 @@ LACKS: Mapping[Trait, str] = {
     "read_weights says how much of it",
     "numbers": "with PrePostDANorm a norm stands between writes and reads, so that each weight is "
     "a vector over d_model and not a number (cache.path_coefficients gives them)",
+    "moving": "no token changes its weights: frozen and live are the same",
     "streams": "it has no hyper-connections",
     "mixing": "it mixes no streams",
     "images": "it reads no images",

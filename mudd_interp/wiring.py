@@ -39,9 +39,10 @@ Basis = Literal["state", "delta"]
 Gates = Literal["static", "source", "destination"]
 """On what the weights depend: on no token, on what is read, or on what reads."""
 
-Trait = Literal["states", "numbers", "streams", "mixing"]
+Trait = Literal["states", "numbers", "moving", "streams", "mixing"]
 """What not every wiring is: what each block puts out is a state X_j, which the next ones read; what
-a read takes of a write is a number; the residual is several streams; and these are mixed.
+a read takes of a write is a number; tokens change it; the residual is several streams; and these
+are mixed.
 """
 
 Weights = Float[Tensor, "..."]
@@ -180,6 +181,8 @@ class Wiring(ABC):
             found.add("numbers")
         if self.mixed:
             found.add("mixing")
+        if self.moving:
+            found.add("moving")
         return frozenset(found)
 
     @property

@@ -10,6 +10,7 @@ import frame
 import state
 import widgets
 from mudd_interp.axes import STREAMS
+from mudd_interp.catalog import find
 from mudd_interp.catalog.interventions import CUT_SEQUENCES
 from mudd_interp.edits import ACTIONS, Edit, edits_text
 
@@ -187,10 +188,11 @@ st.markdown(
     "not a cause; here they stand side by side."
 )
 cut_every(EVERY, "Cut every edge", CUTS, ("in_context_loss",))
-st.subheader("With later weights held", anchor=False)
-st.markdown(
-    "A cut moves what follows, and so the weights of later reads: it is *live*. With these held at "
-    "what they are without it, it is *frozen*; what differs between the two went through the "
-    "weights."
-)
-cut_every(HELD, "Cut every edge once more, with later weights held", ("frozen_live",))
+if find("frozen_live").unfit(study) is None:
+    st.subheader("With later weights held", anchor=False)
+    st.markdown(
+        "A cut moves what follows, and so the weights of later reads: it is *live*. With these "
+        "held at what they are without it, it is *frozen*; what differs between the two went "
+        "through the weights."
+    )
+    cut_every(HELD, "Cut every edge once more, with later weights held", ("frozen_live",))

@@ -18,7 +18,7 @@ from torch import Tensor
 from mudd_interp.analysis.base import Accumulator, Analysis, Tape
 from mudd_interp.analysis.bootstrap import mean_and_interval
 from mudd_interp.analysis.finite import arrays_of, finite_hooks
-from mudd_interp.analysis.inputs import NEXT_TOKEN
+from mudd_interp.analysis.inputs import MOVING, NEXT_TOKEN
 from mudd_interp.analysis.predictions import as_float64
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
@@ -37,7 +37,7 @@ from mudd_interp.edits import (
     every_edge,
 )
 from mudd_interp.precision import wide
-from mudd_interp.protocol import HookedModel, Observer, resumable
+from mudd_interp.protocol import HookedModel, Observer, Trait, resumable
 
 TOKENS_PER_PASS = 1024
 """About how many tokens, over several edits, go through the blocks at once: enough to keep a
@@ -149,6 +149,11 @@ class AblationAnalysis(Analysis[AblationSweep]):
     means: DenseWeights | None = None
     pair: tuple[int, int] | None = None
     frozen: bool = False
+
+    @property
+    def required(self) -> frozenset[Trait]:
+        """See :class:`Analysis`."""
+        return self.requires | MOVING if self.frozen else self.requires
 
     def given(self, result: DenseWeights) -> "AblationAnalysis":
         """The same with mean weights."""

@@ -50,8 +50,13 @@ def weight_contribution_cause(
         weights held. Only estimates add up over edges.
 
     Raises:
-        ValueError: If the results are not of one model on the same tokens, or no edge was cut.
+        ValueError: If the results are not of one model on the same tokens, no edge was cut, or a
+            sweep is not live, or frozen, where it should be.
     """
+    if effects.frozen or not (frozen is None or frozen.frozen):
+        raise ValueError(
+            "expected a live sweep as effects, and as frozen one of ablation_sweep(frozen=True)."
+        )
     given = [sizes, effects, attribution, frozen]
     _check_same_run([each for each in given if each is not None])
     tables = [sizes.frame, _of_cuts(effects)]

@@ -19,6 +19,7 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.wiring import changed_weights
 
 _NAMES = ["part", "layer", "stream", "write"]
 
@@ -65,12 +66,13 @@ class DeltaWeights(Result):
     def frame(self) -> pd.DataFrame:
         """Columns ``part layer stream write mean std``; std is the population's.
 
-        Parts are ``attn``, ``mlp`` and ``final`` (whose layer is the number of blocks, or of the
-        stream that it norms); where all inputs of a block are one, its stream is ``r``.
+        Parts are ``attn``, ``mlp`` and ``final`` (whose layer is the number of blocks, plus that of
+        the stream where each is normed); where all inputs of a block are one, its stream is ``r``.
         """
         present = ~np.isnan(self.mean)
         read, write = np.nonzero(present)
-        depth = 1 + max(_place(each)[1] for each in self.reads)
+        blocks = [_place(each)[1] for each in self.reads if not each.startswith("final")]
+        depth = 1 + max(blocks)
         places = [_place(each, depth) for each in self.reads]
         columns = {name: [places[i][n] for i in read] for n, name in enumerate(_NAMES[:3])}
         return pd.DataFrame(
@@ -100,7 +102,8 @@ def _place(read: str, depth: int = 0) -> tuple[str, int, str]:
 def delta_difference(result: DeltaWeights, baseline: DeltaWeights) -> pd.DataFrame:
     """A model's mean and std minus another's, read by read and write by write.
 
-    Where a block of one of them has a single stream, that stands for each that attention reads.
+    Where a block of one of them has a single stream, that stands for each that attention reads;
+    the head is left out where only one of them norms each stream.
 
     Returns:
         The columns of ``DeltaWeights.frame``, for the reads of the one that has more of them.
@@ -113,13 +116,19 @@ def delta_difference(result: DeltaWeights, baseline: DeltaWeights) -> pd.DataFra
         lengths = (len(each.writes) for each in (result, baseline))
         raise ValueError(
             "a difference is taken write by write, but {} has {} and {} has {}: take two of one "
-            "depth, or draw them side by side.".format(
+            "depth and kind, or draw them side by side.".format(
                 *(each for pair in zip(names, lengths, strict=True) for each in pair)
             )
         )
     reads: Any = max(result.frame, baseline.frame, key=len)[_NAMES[:3]].drop_duplicates()
+    if len({_heads(each) for each in (result, baseline)}) > 1:
+        reads = reads[reads["part"] != "final"]
     mine, theirs = (_at(each, reads).set_index(_NAMES) for each in (result, baseline))
     return (mine - theirs.reindex(mine.index)).reset_index()
+
+
+def _heads(result: DeltaWeights) -> int:
+    return sum(read.startswith("final") for read in result.reads)
 
 
 def _at(result: DeltaWeights, reads: pd.DataFrame) -> pd.DataFrame:
@@ -164,6 +173,7 @@ class DeltaSums(Accumulator[DeltaWeights]):
         inputs = self._wiring.inputs
         needed = dict.fromkeys(name for read in inputs for name in self._wiring.needs(read))
         looks: list[Hook] = [(name, Observer(self._keep)) for name in needed]
+        looks += [(read.hook, Observer(_refuse_edits)) for read in inputs]
         return [*looks, (inputs[-1].hook, Observer(self._compose))]
 
     def _keep(self, x: Tensor, hook: Any) -> None:
@@ -186,6 +196,14 @@ class DeltaSums(Accumulator[DeltaWeights]):
         return DeltaWeights(provenance=provenance, streams=self._wiring.streams, mean=mean, m2=m2)
 
 
+def _refuse_edits(x: Float[Tensor, "..."], hook: Any) -> None:  # noqa: ARG001 (a hook's signature)
+    if changed_weights(x) is not None:
+        raise ValueError(
+            "delta_weights composes W of gates, and an edit changed what a read takes of a write: "
+            "compute it without edits, or see dense_weights."
+        )
+
+
 def delta_weights(
     model: HookedModel,
     batches: TokenBatches,
@@ -195,6 +213,7 @@ def delta_weights(
     """Mean and spread of W in the delta basis: comparable between any two architectures.
 
     The arguments and errors are those of :func:`layer_similarity`; a model with a norm between
-    writes and reads (PrePostDANorm) is refused too, as by :func:`read_weights`.
+    writes and reads (PrePostDANorm) is refused too, as by :func:`read_weights`, and so are edits of
+    weights that are composed of gates.
     """
     return walk(model, batches, [DeltaWeightsAnalysis()], progress, lock)[0]

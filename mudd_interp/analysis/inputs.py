@@ -23,6 +23,9 @@ STATES: frozenset[Trait] = frozenset({"states"})
 NUMBERS: frozenset[Trait] = frozenset({"numbers"})
 """What an analysis requires of a model that asks for W as numbers."""
 
+MOVING: frozenset[Trait] = frozenset({"moving"})
+"""What an analysis requires of a model that holds weights still."""
+
 SEVERAL: frozenset[Trait] = frozenset({"streams"})
 """What an analysis requires of a model that is about the streams of its residual."""
 

@@ -105,7 +105,7 @@ def _pass(model: FamilyModel, tokens: int) -> tuple[int, int]:
         kept[_memory_of(tensor)] = tensor
         return tensor
 
-    flops = FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    flops = FlopCounterMode(display=False, custom_mapping=PRODUCTS)
     with FakeTensorMode():
         _put_parameters(model)
         x: Float[Tensor, "batch pos d_model"] = torch.empty(1, tokens, model.config.d_model)
@@ -148,6 +148,12 @@ def _attention_flops(
     return whole // 2 if is_causal else whole
 
 
-ATTENTION: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops
+def _matrix_by_vector(matrix: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """FLOPs of a matrix times a vector, of which torch's own count has no entry either."""
+    return 2 * matrix[0] * matrix[1]
+
+
+PRODUCTS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten.mv: _matrix_by_vector,
 }

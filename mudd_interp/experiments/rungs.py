@@ -27,7 +27,7 @@ class Rung:
     """A row of Table 5, the deep model of Figure 5, or a relative of MUDDFormer.
 
     Attributes:
-        title: As the paper calls it.
+        title: As the paper, or its authors, call it.
         kind: Of the wiring.
         values: The wiring's fields.
         realloc: Whether FFN widths grow over depth (paper, section 2.6).
@@ -77,8 +77,8 @@ RUNGS: Mapping[str, Rung] = MappingProxyType(
 
 TABLE_5 = tuple(name for name, rung in RUNGS.items() if rung.paper is not None)
 
-ZOO = ("plain", "muddformer", "denseformer", "hyper", "attnres")
-"""Relatives of MUDDFormer, with what they are held against."""
+ZOO = ("plain", "multiway-dynamic", "denseformer", "hyper", "attnres")
+"""Relatives of MUDDFormer, with what they are held against: all have the same FFN widths."""
 
 
 @dataclass(frozen=True)

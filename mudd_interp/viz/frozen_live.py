@@ -29,11 +29,8 @@ def frozen_live_figure(
         effect: Which effect; its magnitude is drawn.
 
     Raises:
-        ValueError: If a sweep is not of that kind; else as for
-            :func:`mudd_interp.analysis.weight_contribution_cause`.
+        ValueError: As for :func:`mudd_interp.analysis.weight_contribution_cause`.
     """
-    if live.frozen or not frozen.frozen:
-        raise ValueError("expected a live sweep, and a frozen one: ablation_sweep(frozen=True).")
     table: Any = side_by_side(sizes, live, frozen=frozen)
     ranks: Any = rank_correlations(table, effect).set_index("stream")["frozen_live"]
     held, moved = table[f"{effect}_frozen"].abs(), table[effect].abs()

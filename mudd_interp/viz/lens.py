@@ -70,11 +70,14 @@ def stream_lens_figure(result: LogitLens, position: int) -> go.Figure:
         position: The last position to show.
 
     Raises:
-        ValueError: If the sequence has no such position, or it has no hyper-connections.
+        ValueError: If the sequence has no such position, or no row is of a single stream.
     """
     check_position(position, len(result.tokens))
     if not result.carried:
-        raise ValueError(f"{result.provenance.model} has no hyper-connections.")
+        raise ValueError(
+            f"{result.provenance.model} has no lens of single streams: it has no "
+            "hyper-connections, or its head reads with the p of its last FFN."
+        )
     positions = range(max(0, position + 1 - SHOWN), position + 1)
     maps = [_Map(result, kind, f"stream {kind[1:]}") for kind in result.carried]
     return _drawn(

@@ -39,7 +39,7 @@ def stream_mixing_figure(result: StreamMixing, baseline: StreamMixing | None = N
         source_line([each.provenance for each, _ in given]),
         **{
             **LAYOUT,
-            "xaxis": {**named_ticks(longest, 13), "title": "mixed before what this one writes"},
+            "xaxis": {**named_ticks(longest, 13), "title": "streams mixed beside sublayer"},
             "yaxis": {"title": "distance from uniform", "rangemode": "tozero"},
         },
     )

@@ -80,6 +80,15 @@ def test_a_page_opens(name: str):
     assert not at.warning
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["overlay", "difference"])
+@pytest.mark.parametrize("name", ["weights", "attribution"])
+def test_a_page_with_figures_of_few_models_opens_in_every_mode(name: str, mode: str):
+    at = settled(opened(name, o=mode))
+    assert not at.error
+    assert len(at.header) >= 3
+
+
 OF_IMAGES = {"m": "mudd-vit-tiny", "b": "vit-tiny"}
 
 

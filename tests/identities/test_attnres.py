@@ -381,6 +381,24 @@ def test_half_precision_weighs_in_float32() -> None:
     assert read_weights(model, TOKENS).completeness.max() < 2**-8
 
 
+@pytest.mark.parametrize("name", ["AttnRes", "AttnRes, blocks", "AttnRes, delta, V apart"])
+def test_the_lens_in_half_precision_ends_in_the_models_own_answer(name: str) -> None:
+    model: Any = random_model((ATTNRES | APART)[name]).to(torch.bfloat16)
+    found = logit_lens(model, TOKENS[0])
+    assert found.completeness_error == 0
+    assert (found.answer_rank[found.rows("x")[-1]] == 1).all()
+
+
+def test_a_hook_that_changes_nothing_changes_nothing_in_half_precision() -> None:
+    model: Any = random_model(APART["AttnRes, delta, V apart"]).to(torch.bfloat16)
+    names = [axes.resid_pre(layer) for layer in range(model.cfg.n_layers)]
+    with torch.no_grad():
+        idle = model.run_with_hooks(TOKENS, fwd_hooks=[(n, lambda x, hook: None) for n in names])
+        assert torch.equal(idle, model(TOKENS))
+        moved = model.run_with_hooks(TOKENS, fwd_hooks=[(names[1], lambda x, hook: 2 * x)])
+        assert (moved - model(TOKENS)).abs().max() > 1e-2
+
+
 def test_a_saved_model_is_the_same_when_it_is_loaded(model: Any, tmp_path: Path) -> None:
     folder = mi.save_model(model, tmp_path / "model")
     again: Any = mi.load_model(folder, check=False)

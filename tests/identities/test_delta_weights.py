@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mudd_interp as mi
 from mudd_interp.analysis import (
     DeltaWeights,
     Result,
@@ -80,3 +81,24 @@ def test_what_has_no_number_is_refused() -> None:
     found = [delta_weights(each, [TOKENS]) for each in (made("Transformer++"), deep)]
     with pytest.raises(ValueError, match="has 7 and random weights has 9"):
         delta_difference(*found)
+
+
+def test_heads_that_norm_streams_are_behind_the_blocks_and_left_out_of_differences() -> None:
+    name = "mHC, each stream normed"
+    several, plain = (delta_weights(made(n), [TOKENS]) for n in (name, "Transformer++"))
+    frame: Any = several.frame
+    assert sorted(set(frame[frame["part"] == "final"]["layer"])) == [3, 4, 5]
+    difference = delta_difference(several, plain)
+    assert set(difference["part"]) == {"attn", "mlp"}
+    assert np.isfinite(difference["mean"].to_numpy()).all()
+
+
+def test_an_edit_of_composed_weights_is_refused_and_one_of_hooked_weights_counts() -> None:
+    model, told = made("mHC"), "an edit changed what a read takes"
+    with mi.edited(model, "cut r 1<-0"), pytest.raises(ValueError, match=told):
+        delta_weights(model, [TOKENS])
+    model = made("MUDDFormer")
+    with mi.edited(model, "cut v 1<-0"):
+        found, exact = delta_weights(model, [TOKENS]), read_weights(model, TOKENS)
+    mean = exact.weights.mean((1, 2))
+    np.testing.assert_allclose(np.nan_to_num(found.mean), mean, atol=1e-12)

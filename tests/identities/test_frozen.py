@@ -139,6 +139,20 @@ def test_a_frozen_sweep_is_one_pass_for_each_edge(name: str) -> None:
     np.testing.assert_array_equal(table["kl"], live.frame["kl"])
 
 
+def test_a_sweep_in_the_place_of_the_other_is_refused() -> None:
+    model = made("MUDDFormer")
+    live, held = (ablation_sweep(model, [TOKENS], ["cut v 1<-0"], frozen=f) for f in (False, True))
+    sizes = edge_sizes(model, [TOKENS])
+    for given in ((held, live), (live, live), (held, None)):
+        with pytest.raises(ValueError, match="expected a live sweep as effects, and as frozen"):
+            weight_contribution_cause(sizes, given[0], frozen=given[1])
+
+
+def test_where_no_token_changes_a_weight_a_frozen_sweep_is_refused() -> None:
+    with pytest.raises(ValueError, match="because no token changes its weights"):
+        ablation_sweep(made("Transformer++"), [TOKENS], frozen=True)
+
+
 def test_another_batch_is_refused() -> None:
     model = made("MUDDFormer")
     told = "held at those of 2 sequences of 7 tokens, got 1 sequences of 7 tokens"

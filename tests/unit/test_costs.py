@@ -20,7 +20,7 @@ from mudd_interp.costs import built, print_cost
 from mudd_interp.costs.formulas import UNKNOWN, by_paper, by_sums
 from mudd_interp.model import FamilyModel, HookedMUDDTransformer
 from mudd_interp.model.layers import Norm
-from mudd_interp.model.wirings import MUDD, Plain, PrePost, Static
+from mudd_interp.model.wirings import MUDD, AttnRes, Plain, PrePost, Static
 from tests.parity.family import FAMILY, SMALL, random_model
 from tests.unit.command import run
 
@@ -211,6 +211,15 @@ def test_parameters_and_flops_of_the_family(name: str):
     mlp = sum(2 * k * (d_model + w) for k, w in both)
     assert found.counts.flops - found.counts.twin_flops == tokens * (mixing + mlp)
     assert found.built.flops == pytest.approx(tokens * (mixing + mlp) / found.counts.twin_flops)
+
+
+def test_flops_of_attention_residuals_by_hand():
+    """Every candidate is scored, and weighed: two products, of each read behind the embedding."""
+    tokens, config = 8, ModelConfig(**SMALL, wiring=AttnRes())
+    counts = mi.cost(config, tokens).counts
+    reads = range(2 * config.n_layers + 1)
+    candidates = sum(1 + read for read in reads)
+    assert counts.flops - counts.twin_flops == tokens * 2 * 2 * candidates * config.d_model
 
 
 def built_of_nothing():

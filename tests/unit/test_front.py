@@ -110,7 +110,7 @@ def test_it_is_a_hooked_model_and_no_language_model():
     assert not isinstance(model, DecomposableModel)
     assert isinstance(model.front, VectorFront)
     assert isinstance(model.front, Front)
-    assert model.traits == {"states", "numbers"}
+    assert model.traits == model.wiring.traits >= {"states", "numbers"}
     assert model.tokenizer is None
     assert not hasattr(model, "generate")
     assert not hasattr(model, "W_U")
@@ -198,9 +198,9 @@ def test_a_figure_needs_a_text_that_it_cannot_read():
 def test_a_model_of_tokens_that_sees_all_predicts_no_next_one():
     cfg = BIDIRECTIONAL["MUDDFormer, bidirectional"]
     model, tokens = random_model(cfg), random_tokens(cfg)
-    assert model.traits == {"tokens", "states", "numbers"}
+    assert model.traits == {"tokens", *model.wiring.traits}
     assert why_not(model, {"tokens"}) is None
-    assert random_model(FAMILY["MUDDFormer"]).traits == DECODER | {"states", "numbers"}
+    assert random_model(FAMILY["MUDDFormer"]).traits == {*DECODER, "states", "numbers", "moving"}
     assert isinstance(model.front, TokenFront)
     with pytest.raises(ValueError, match="the loss of the next token is not for random weights"):
         model(tokens, return_type="loss")

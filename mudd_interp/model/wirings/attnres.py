@@ -234,7 +234,7 @@ class AttnResConnections(Connections):
         if x.ndim == 3:
             return x
         if "head" in self.parts:
-            return self.read(cast(Query, self.parts["head"]), x)
+            return self.read(cast(Query, self.parts["head"]), wide(x)).to(x.dtype)
         if self.attnres.residual or self.attnres.candidates == "states":
             return x[..., -1, :]
         return x[..., 1 if self.attnres.embedding == "both" else 0 :, :].sum(-2)
@@ -272,7 +272,7 @@ class AttnResFlow(Flow):
     ) -> Float[Tensor, "batch pos d_model"]:
         """See :class:`Flow`."""
         if self._joined is not None and residual is not self._joined:
-            self._held.joined = wide(residual)
+            self._held.joined = self._held.joined + (wide(residual) - wide(self._joined))
         self._joined = None
         self._add(attn_out)
         return self._read(*self._stack("mlp"))

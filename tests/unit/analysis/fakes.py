@@ -33,7 +33,7 @@ class FakeModel:
     """Satisfies ``HookedModel``; ``tensors(tokens)`` says what each hook shows, in order."""
 
     training = False
-    traits: frozenset[Trait] = frozenset({*DECODER, "states", "numbers"})
+    traits: frozenset[Trait] = frozenset({*DECODER, "states", "numbers", "moving"})
 
     def __init__(
         self,

@@ -117,7 +117,7 @@ def test_a_planted_gap_of_a_relative_is_found_over_seeds_and_over_files():
             assert row["value"] == pytest.approx(-GAIN, abs=0.015)
             assert row["seeds"] == 3
     nothing = gaps.set_index(["of", "source"]).loc[
-        title(("muddformer", "hyper")), "12x64, over seeds"
+        title(("multiway-dynamic", "hyper")), "12x64, over seeds"
     ]
     assert nothing["low"] < 0 < nothing["high"]
     figure: Any = zoo_figure(table, "here")
