@@ -33,6 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "InContextLoss": {"late": 1, "reach": 0},
     "AblationSweep": {"edits": ["cut v 1<-0", "cut mlp 1"]},
     "EdgeAttribution": {"edits": ["cut v 1<-0", "cut q 1<-1"]},
+    "DeltaWeights": {"reads": ["attn.0", "final"], "writes": ["embed", "attn.0"]},
+    "StreamMixing": {"sublayers": ["attn.0", "mlp.0"]},
     "EdgePatch": {
         "edges": ["cut v 1<-0", "cut q 1<-1"],
         "aggregates": ["cut v 1<-*", "cut q 1<-*"],

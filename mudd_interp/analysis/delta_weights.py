@@ -1,5 +1,6 @@
 """W in the delta basis over a corpus: any two architectures, read by read and write by write."""
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import NO_LOCK, Progress, walk
 from mudd_interp.data import TokenBatches
 from mudd_interp.protocol import Hook, HookedModel, Observer
+from mudd_interp.schema import shown
 from mudd_interp.wiring import changed_weights
 
+_READ = re.compile(r"[a-z]{1,9}\.[0-9]{1,9}(\.[qkvr])?|final(\.[0-9]{1,9})?")
 _NAMES = ["part", "layer", "stream", "write"]
 
 
@@ -83,6 +86,20 @@ class DeltaWeights(Result):
                 "std": np.sqrt(self.m2[present] / self.provenance.tokens),
             }
         )
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+        """See :class:`Result`; reads are what a model calls them."""
+        options = super().check_options(options, what)
+        for read in options["reads"]:
+            if not _READ.fullmatch(read):
+                raise ValueError(
+                    f"`reads` of {what} must be such as attn.0, attn.3.q, mlp.0 or final, got "
+                    f"{shown(read)}."
+                )
+        if all(read.startswith("final") for read in options["reads"]):
+            raise ValueError(f"`reads` of {what} must be of one block at least.")
+        return options
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         both = Moments(self.provenance.tokens, self.mean, self.m2).merge(

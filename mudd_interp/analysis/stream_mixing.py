@@ -39,12 +39,9 @@ class StreamMixing(Result):
         m2: Sum of squared differences from the mean; ``std`` is ``sqrt(m2 / tokens)``.
     """
 
-    needed: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"kinds": list[str], "sublayers": list[str]}
-    )
-    labelled: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"kind": "kinds", "sublayer": "sublayers"}
-    )
+    needed: ClassVar[Mapping[str, Any]] = MappingProxyType({"sublayers": list[str]})
+    labelled: ClassVar[Mapping[str, str]] = MappingProxyType({"sublayer": "sublayers"})
+    lengths: ClassVar[Mapping[str, int]] = MappingProxyType({"kind": len(KINDS)})
 
     mean: Float64[np.ndarray, "kind sublayer"]
     m2: Float64[np.ndarray, "kind sublayer"]
@@ -98,7 +95,7 @@ class MixingSums(Accumulator[StreamMixing]):
         self._streams, self._hooks = model.wiring.streams, model.wiring.mixed
         self._moments = {name: Moments.empty(len(KINDS)) for name in self._hooks.values()}
         self._product: Tensor | None = None
-        self.options: Mapping[str, Any] = {"kinds": list(KINDS), "sublayers": list(self._hooks)}
+        self.options: Mapping[str, Any] = {"sublayers": list(self._hooks)}
 
     def hooks(self) -> list[Hook]:
         """A look at each T, in the order of depth."""

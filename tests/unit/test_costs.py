@@ -20,7 +20,7 @@ from mudd_interp.costs import built, print_cost
 from mudd_interp.costs.formulas import UNKNOWN, by_paper, by_sums
 from mudd_interp.model import FamilyModel, HookedMUDDTransformer
 from mudd_interp.model.layers import Norm
-from mudd_interp.model.wirings import MUDD, AttnRes, Plain, PrePost, Static
+from mudd_interp.model.wirings import MUDD, AttnRes, Plain, PrePost, Scalars, Static
 from tests.parity.family import FAMILY, SMALL, random_model
 from tests.unit.command import run
 
@@ -198,6 +198,11 @@ def test_parameters_and_flops_of_the_family(name: str):
         assert found.paper is found.exact is UNKNOWN
         read = sum(len(wiring.averaged(row)) for row in range(n_layers))
         assert parts["static weights"] == sum(parts.values()) == read
+        assert found.counts.flops - found.counts.twin_flops == tokens * 2 * read * d_model
+        return
+    if isinstance(wiring, Scalars):
+        assert parts["static weights"] == sum(parts.values()) == 2 * n_layers + 1
+        read = 1 + 2 * n_layers  # of the embedding once; of two states each block and the head
         assert found.counts.flops - found.counts.twin_flops == tokens * 2 * read * d_model
         return
     assert isinstance(wiring, MUDD)
