@@ -45,8 +45,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     return Groups(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one at the end."""
+    from tests.parity.family import VARIANTS  # not before the checks above are in place
+
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters and VARIANTS & {v for v in parameters.params.values() if isinstance(v, str)}:
+            item.add_marker(pytest.mark.slow)
     slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: group_of(item.nodeid) not in slow)
 

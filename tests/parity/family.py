@@ -141,6 +141,9 @@ APART: dict[str, ModelConfig] = {
 }
 """Attention residuals whose values are read by a query of their own."""
 
+VARIANTS = {*ATTNRES, *APART} - {"AttnRes, blocks", "AttnRes, delta, V apart"}
+"""Models that differ by an option from others here: what goes through them is a slow test."""
+
 BIDIRECTIONAL: dict[str, ModelConfig] = {
     "MUDDFormer, bidirectional": ModelConfig(**WIDER, attention_dir="bidirectional"),
     "bidirectional, no positions": replace(
