@@ -64,7 +64,7 @@ def test_what_two_rungs_share_is_drawn_alike_and_no_two_parts_are():
 
 @pytest.mark.parametrize(
     "rung",
-    ["static", "dynamic", "multiway-static", "muddformer", "without-v", "denseformer", "attnres"],
+    ["static", "dynamic", "multiway-static", "muddformer", "without-v", "denseformer"],
 )
 def test_the_flops_of_dense_connections_are_those_that_torch_counts(rung: str):
     def counted(name: str) -> int:
