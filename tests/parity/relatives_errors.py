@@ -16,7 +16,7 @@ from mudd_interp.analysis import ReadWeights, read_weights
 from tests.parity.test_relatives import ATTNRES, FOLDERS, REFERENCES, gate_hook, hooked, own_hook
 from tests.relatives import GOLDEN, loaded
 
-KINDS = ("inputs", "outputs", "gates", "W", "logits", "sums")
+KINDS: tuple[str, ...] = ("inputs", "outputs", "gates", "W", "logits", "sums")
 _INPUTS = {"attn_in", "attn_v_in", "mlp_in", "ple_in", "final_in"}
 _OUTPUTS = {"embed", "attn_out", "mlp_out", "laurel_out", "ple_out", "block_out"}
 
