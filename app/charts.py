@@ -100,10 +100,7 @@ def chart(name: str, *, table: bool = False, **values: Any) -> None:
 
 def chart_if_fit(study: Study, name: str, **values: Any) -> None:
     """:func:`chart`, of models that have what it shows; nothing at all of others."""
-    kind, request = find(name), replace(study.request, **values)
-    if request.mode not in kind.modes:
-        request = replace(request, mode=None)
-    if kind.unfit(study.with_request(request)) is None:
+    if find(name).unfit(study.with_request(replace(study.request, **values))) is None:
         chart(name, **values)
 
 

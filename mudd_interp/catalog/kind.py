@@ -143,7 +143,9 @@ class FigureKind:
 
     def unfit(self, study: Study) -> str | None:
         """Why it cannot be drawn of a study's models, in one sentence; ``None`` where it can."""
-        alone = self.single and self.mode(study.request) == "side_by_side"
+        asked = study.request.mode
+        mode = asked if asked in self.modes else self.modes[0]
+        alone = self.single and mode == "side_by_side"
         roles = (study.request.of,) if alone else study.roles
         reason = _reason(study, [(role, self.requires) for role in roles])
         if reason is None:  # what is needed can be asked only of a model that it is for
