@@ -1,6 +1,7 @@
 """Mean and variance in one pass, without cancellation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -43,3 +44,10 @@ class Moments:
             mean = self.mean + delta * (other.count / count)
             spread = np.square(delta) * (self.count * other.count / count)
             return Moments(count, mean, self.m2 + other.m2 + spread)
+
+
+def merged_moments(result: Any, other: Any) -> dict[str, np.ndarray]:
+    """``mean`` and ``m2`` of two results together, which have these over the tokens of each."""
+    mine, theirs = (Moments(r.provenance.tokens, r.mean, r.m2) for r in (result, other))
+    both = mine.merge(theirs)
+    return {"mean": both.mean, "m2": both.m2}

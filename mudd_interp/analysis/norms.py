@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mudd_interp.analysis.base import Analysis
 from mudd_interp.analysis.difference import minus_baseline
-from mudd_interp.analysis.moments import Moments
+from mudd_interp.analysis.moments import merged_moments
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.stream_moments import StreamMomentSums
 from mudd_interp.analysis.walk import Progress, walk
@@ -57,9 +57,7 @@ class StreamNorms(Result):
         )
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        mine = Moments(self.provenance.tokens, self.mean, self.m2)
-        both = mine.merge(Moments(other.provenance.tokens, other.mean, other.m2))
-        return {"mean": both.mean, "m2": both.m2}
+        return merged_moments(self, other)
 
 
 def norms_difference(result: StreamNorms, baseline: StreamNorms) -> pd.DataFrame:

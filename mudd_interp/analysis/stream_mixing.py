@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mudd_interp.analysis.base import Accumulator, Analysis
 from mudd_interp.analysis.inputs import MIXING
-from mudd_interp.analysis.moments import Moments
+from mudd_interp.analysis.moments import Moments, merged_moments
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
 from mudd_interp.analysis.walk import Progress, walk
@@ -69,10 +69,7 @@ class StreamMixing(Result):
         )
 
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
-        both = Moments(self.provenance.tokens, self.mean, self.m2).merge(
-            Moments(other.provenance.tokens, other.mean, other.m2)
-        )
-        return {"mean": both.mean, "m2": both.m2}
+        return merged_moments(self, other)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mudd_interp.analysis.edges import (
     static_weights,
     watch_sources,
 )
-from mudd_interp.analysis.moments import Moments
+from mudd_interp.analysis.moments import Moments, merged_moments
 from mudd_interp.analysis.norms import l2_norms
 from mudd_interp.analysis.provenance import Provenance
 from mudd_interp.analysis.result import Result
@@ -98,10 +98,8 @@ class DenseWeights(Result):
     def _merged(self, other: Any) -> dict[str, np.ndarray]:
         if not np.array_equal(self.static, other.static, equal_nan=True):
             raise ValueError("cannot merge results of different models: static weights differ.")
-        mine = Moments(self.provenance.tokens, self.mean, self.m2)
-        both = mine.merge(Moments(other.provenance.tokens, other.mean, other.m2))
         norms = self.source_norm_sum + other.source_norm_sum
-        return {"mean": both.mean, "m2": both.m2, "source_norm_sum": norms}
+        return {**merged_moments(self, other), "source_norm_sum": norms}
 
 
 def weights_difference(
