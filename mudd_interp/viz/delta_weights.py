@@ -9,13 +9,8 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import DeltaWeights, delta_difference
 from mudd_interp.viz.read_panels import Panel, PanelRow, panels_figure, panels_layout
-from mudd_interp.viz.theme import (
-    SIGNED,
-    colorbar,
-    finish,
-    robust_limit,
-    source_line,
-)
+from mudd_interp.viz.theme import finish, robust_limit, source_line
+from mudd_interp.viz.triangles import scale
 
 DeltaStatistic = Literal["mean", "std"]
 
@@ -144,11 +139,6 @@ def _finished(
         title,
         what,
         source_line([each.provenance for each in results]),
-        coloraxis={
-            "colorscale": SIGNED,
-            "cmin": -end,
-            "cmax": end,
-            "colorbar": colorbar(bar),
-        },
+        coloraxis=scale(end, bar),
         **panels_layout(1 if bar == "difference" else len(results)),
     )

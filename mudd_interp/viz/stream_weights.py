@@ -4,15 +4,8 @@ import plotly.graph_objects as go
 
 from mudd_interp.analysis import StreamWeights
 from mudd_interp.viz.read_panels import Panel, PanelRow, panels_figure, panels_layout
-from mudd_interp.viz.theme import (
-    ROBUST_QUANTILE,
-    SIGNED,
-    colorbar,
-    finish,
-    robust_limit,
-    source_line,
-    visible,
-)
+from mudd_interp.viz.theme import finish, source_line, visible
+from mudd_interp.viz.triangles import scale, scale_end
 
 _ACROSS = 2
 
@@ -22,21 +15,15 @@ def stream_weights_figure(result: StreamWeights) -> go.Figure:
     model, n = result.provenance.model, result.weights.shape[1]
     panels = [Panel(f"stream {i}", result.reads, result.weights[:, i]) for i in range(n)]
     rows = [PanelRow(model, result.writes, panels[i : i + _ACROSS]) for i in range(0, n, _ACROSS)]
-    end = robust_limit(result.frame["weight"].to_numpy())
+    end, stated = scale_end(result.frame[["weight"]].to_numpy(), None)
     token = visible(result.tokens[result.position])
     return finish(
         panels_figure(rows),
         f"What passes through each stream of {model} at token {result.position} “{token}”",
         "the part of a sublayer's write in what a sublayer reads that passes through a stream, "
         "dimensionless; over streams it sums to W; which stream is which is a matter of names: "
-        f"compare no two models by it; colours end at ±{end:.3g} ({ROBUST_QUANTILE:.0%} of "
-        "non-zero values)",
+        f"compare no two models by it; colours end at ±{end:.3g} ({stated})",
         source_line([result.provenance]),
-        coloraxis={
-            "colorscale": SIGNED,
-            "cmin": -end,
-            "cmax": end,
-            "colorbar": colorbar("weight"),
-        },
+        coloraxis=scale(end, "weight"),
         **panels_layout(len(rows)),
     )
