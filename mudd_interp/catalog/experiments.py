@@ -3,7 +3,10 @@
 These are drawn from results that ship, whatever the models of the request.
 """
 
+from collections.abc import Callable
 from typing import Any
+
+import pandas as pd
 
 from mudd_interp.catalog.kind import Drawn, FigureKind
 from mudd_interp.experiments.gaps import ladder_table, zoo_table
@@ -14,22 +17,17 @@ from mudd_interp.study import Study
 from mudd_interp.viz import ladder_figure, scaling_figure, zoo_figure
 
 
-def _ladder(_: Study) -> Drawn:
-    tables = read_tables()
-    table = ladder_table(tables)
-    return Drawn(ladder_figure(table, _source(tables)), table)
+def _drawn_of(
+    table_of: Callable[[Tables], pd.DataFrame], figure: Callable[[pd.DataFrame, str], Any]
+) -> Callable[[Study], Drawn]:
+    """Draws a table of the results that ship."""
 
+    def draw(_: Study) -> Drawn:
+        tables = read_tables()
+        table = table_of(tables)
+        return Drawn(figure(table, _source(tables)), table)
 
-def _scaling(_: Study) -> Drawn:
-    tables = read_tables()
-    table = scaling_table(tables)
-    return Drawn(scaling_figure(table, _source(tables)), table)
-
-
-def _zoo(_: Study) -> Drawn:
-    tables = read_tables()
-    table = zoo_table(tables)
-    return Drawn(zoo_figure(table, _source(tables)), table)
+    return draw
 
 
 def _source(tables: Tables) -> str:
@@ -52,7 +50,7 @@ KINDS = (
     FigureKind(
         name="ladder",
         title="Table 5: what each step from Transformer++ to MUDDFormer is worth, ours and theirs",
-        draw=_ladder,
+        draw=_drawn_of(ladder_table, ladder_figure),
         uses=(),
         why_not=_WHY_NOT,
         of_models=False,
@@ -60,7 +58,7 @@ KINDS = (
     FigureKind(
         name="scaling",
         title="Figures 3 and 5: loss against compute, and the compute that MUDD is worth",
-        draw=_scaling,
+        draw=_drawn_of(scaling_table, scaling_figure),
         uses=(),
         why_not=_WHY_NOT,
         of_models=False,
@@ -68,7 +66,7 @@ KINDS = (
     FigureKind(
         name="zoo",
         title="What relatives of MUDDFormer are worth: DenseFormer, mHC, Attention Residuals",
-        draw=_zoo,
+        draw=_drawn_of(zoo_table, zoo_figure),
         uses=(),
         why_not=_WHY_NOT,
         of_models=False,
